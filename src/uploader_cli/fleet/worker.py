@@ -28,7 +28,7 @@ from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, upload_calls
 from uploader_cli.transfer.journal import Journal, PendingUpload, RunTarget
-from uploader_cli.transfer.pacer import Stop
+from uploader_cli.transfer.pacer import Stop, holding
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.upload_session import RunContext
 
@@ -224,13 +224,9 @@ class _Telling:
     @contextmanager
     def creation(self, file: LocalFile) -> Iterator[None]:
         """Let only the request within create an upload."""
-        while not self._creating.acquire(timeout=engine.TICK):
-            self._stop.check()
-        try:
+        with holding(self._creating, self._stop.check):
             self._journal(Creating(file.file))
             yield
-        finally:
-            self._creating.release()
 
     def changed(self, file: LocalFile, upload: PendingUpload) -> None:
         self._journal(Journaled(file.file, upload))

@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli import errors
@@ -37,7 +38,7 @@ LEAST_WAIT = 1.0  # least seconds of pause after a 429
 FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
 LAST_PROBE = 10.0  # most seconds between two probes
 DEATHS = 3  # outages of one call after which it is given up; from the last but one on it is sent alone
-HELD = 0.1  # seconds between two checks for the end of the user's pause
+HELD = 0.1  # seconds between two checks for the end of the user's pause, or of a wait for a lock
 OVERLOADED = (408, 429, 503)  # 408: each connection is too slow for the server
 NEVER_REPEATED = (
     errors.SessionLost,
@@ -82,6 +83,17 @@ class Stop(threading.Event):
         """Wait `seconds`, or raise `Interrupted` as soon as stopped."""
         self.wait(min(seconds, threading.TIMEOUT_MAX))  # a server may send any number
         self.checkpoint()
+
+
+@contextmanager
+def holding(lock: threading.Lock, check: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock, for which this thread waits; `check` raises to stop."""
+    while not lock.acquire(timeout=HELD):
+        check()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def pause_after(error: errors.AnswerError) -> float:
@@ -178,13 +190,9 @@ class Pacer:
     @contextmanager
     def _exclusive(self, sleep: Callable[[float], None]) -> Iterator[None]:
         """Let one suspect be sent at a time, until the server is back, so that it alone is blamed."""
-        while not self._alone.acquire(timeout=HELD):
-            sleep(0.0)
-        try:
+        with holding(self._alone, partial(sleep, 0.0)):
             self.wait_out_pause(sleep)
             yield
-        finally:
-            self._alone.release()
 
     def pause(self, seconds: float, reason: PauseReason, waited: float) -> None:
         """Pause all calls; `waited` seconds were paused before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from uploader_cli.core.protocol import Session, StoredFile, location_in, paired,
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.ledger import Outcome, ends_run, failed, not_stored
-from uploader_cli.transfer.pacer import Stop
+from uploader_cli.transfer.pacer import holding
 from uploader_cli.transfer.stored_files import equal_on_server, says_nothing
 from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
 
@@ -43,17 +43,8 @@ class Flow:
         self.rate: float | None = None  # bytes/s of the last request that was large enough to measure
         self.unanswered: set[BatchSession] = set()
         """Jobs whose complete request has no answer yet: its files may be stored."""
-        self._body = threading.Semaphore(1)
-
-    @contextmanager
-    def one_body(self, stop: Stop) -> Iterator[None]:
-        """Let one job at a time send a body, while the server processes another one."""
-        while not self._body.acquire(timeout=0.1):
-            stop.checkpoint()
-        try:
-            yield
-        finally:
-            self._body.release()
+        self.body = threading.Lock()
+        """Held by the job that sends a body, while the server processes another one."""
 
 
 class BatchSession:
@@ -162,7 +153,7 @@ class BatchSession:
         body = self._body(sending.close)
         try:
             with sending:
-                sending.enter_context(flow.one_body(context.stop))
+                sending.enter_context(holding(flow.body, context.stop.checkpoint))
                 context.pacer.wait_out_pause()  # one may have begun meanwhile
                 stored = self._api.batch(self.session.id, body, len(self._group))
             if not body.through:
