@@ -17,12 +17,10 @@ from uploader_cli.core.capabilities import Capabilities, parse_capabilities
 from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.events import Event, RunWarning, ServerClock, SessionProgress, Transport
 from uploader_cli.core.origins import below, trusts
-from uploader_cli.core.protocol import UPLOADS
-from uploader_cli.settings import Settings, patience
-from uploader_cli.transfer.budget import RateBudget
+from uploader_cli.transfer.budget import RateBudget, pause_after
 from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
 from uploader_cli.transfer.http_client import Answer, HttpClient
-from uploader_cli.transfer.pacer import Pacer, Stop, pause_after
+from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.refusals import (
     SESSION_ERRORS,
     NO_ANSWER,
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.packs import FoundFile, LookedUp, LookupOffer, PackedFile, PackOffer
     from uploader_cli.core.plan import Limits, LocalFile
+    from uploader_cli.settings import Settings
     from uploader_cli.transfer.bodies import Body
 
 T = TypeVar("T")
@@ -74,21 +73,13 @@ class Api(HttpClient):
         """`run` begins the ids of requests; runs that share a `budget` pause together."""
         super().__init__(settings, RequestIds(run, emit))
         self.emit, self._token, self.budget = emit, Token(settings, stop), budget or RateBudget()
-        self.pacer = Pacer(
-            stop,
-            self.budget,
-            retries=settings.retries,
-            max_wait=patience(settings, "max_wait"),
-            wait_for_server=patience(settings, "wait_for_server"),
-            refresh=self._token.refresh,
-            emit=emit,
-        )
+        self.pacer = Pacer(stop, self.budget, settings, emit, refresh=self._token.refresh)
         self.has_created = threading.Event()  # once a tus server has created an upload
         self._warned: set[WarningCode] = set()
         self._secrets: dict[str, str] = {}  # of sessions, by their ids
         self._earlier: list[str] = []  # sessions that another run has opened
         self.server = "" if settings.foreign else settings.server  # its base URL; empty for a tus endpoint
-        self._uploads = urljoin(settings.target_url, below(self.server, UPLOADS, UPLOADS))
+        self._uploads = urljoin(settings.target_url, below(self.server, protocol.UPLOADS, protocol.UPLOADS))
 
     def another(self) -> Api:
         api = copy(self)
@@ -372,9 +363,9 @@ class Api(HttpClient):
 
     def url_of(self, location: str) -> str:
         """Return the URL of a stored file, from its path or URL in an answer."""
-        if self.server and location.startswith(UPLOADS):  # the common case, without parsing
-            return self._uploads + location[len(UPLOADS) :]
-        return urljoin(self.settings.target_url, below(self.server, location, UPLOADS))
+        if self.server and location.startswith(protocol.UPLOADS):  # the common case, without parsing
+            return self._uploads + location[len(protocol.UPLOADS) :]
+        return urljoin(self.settings.target_url, below(self.server, location, protocol.UPLOADS))
 
     def _located(self, location: str) -> str | None:
         """Return the URL of a stored file; None for another host than the server's (docs/protocol.md, section 5)."""

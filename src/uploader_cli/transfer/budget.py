@@ -11,7 +11,10 @@ from uploader_cli.core.protocol import whole
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from uploader_cli.errors import AnswerError
+
 DEFAULT_WAIT = 60.0  # seconds to wait after a 429 that names no time
+LEAST_WAIT = 1.0  # least seconds to wait after another one
 CREDIT = 0.2  # seconds of unused time that may be made up for: sleeps overshoot
 GRAIN = 0.05  # seconds of the rate per grant: bursts stay short
 LEAST_GRANT = 32
@@ -19,6 +22,11 @@ MOST_GRANT = 1 << 20
 KEPT_BACK = 5  # calls that polls leave, besides two per session to come (docs/protocol.md, section 2)
 POLL_INTERVAL = 1.0
 PLENTY = 60  # spare calls with which polls come every second; with fewer the interval grows in proportion
+
+
+def pause_after(error: AnswerError) -> float:
+    """Return the seconds to wait after a 429."""
+    return DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
 
 
 class Limiter:

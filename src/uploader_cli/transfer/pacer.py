@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, TypeVar
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import PauseReason
-from uploader_cli.transfer.budget import DEFAULT_WAIT
+from uploader_cli.settings import patience
+from uploader_cli.transfer.budget import LEAST_WAIT, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tenacity import RetryCallState
 
+    from uploader_cli.settings import Settings
     from uploader_cli.transfer.budget import RateBudget
 
     Report = Callable[[errors.UploaderError, float], None]
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST_DELAY, LAST_DELAY, JITTER = 0.5, 30.0, 0.5  # seconds: 0.5, 1, 2, … up to 30, and up to 0.5 more
-LEAST_WAIT = 1.0  # least seconds of pause after a 429
 FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
 LAST_PROBE = 10.0  # most seconds between two probes
 DEATHS = 3  # outages of one call after which it is given up; from the last but one on it is sent alone
@@ -96,10 +97,6 @@ def holding(lock: threading.Lock, check: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
-def pause_after(error: errors.AnswerError) -> float:
-    return DEFAULT_WAIT if error.retry_after is None else max(LEAST_WAIT, error.retry_after)
-
-
 def is_outage(error: errors.UploaderError) -> bool:
     """Return whether the server may be down, which a probe decides."""
     if isinstance(error, errors.AnswerError):
@@ -114,17 +111,15 @@ class Pacer:
         self,
         stop: Stop,
         budget: RateBudget,
+        settings: Settings,
+        emit: Callable[[ev.Event], None],
         *,
-        retries: int = 5,
-        max_wait: float = 1200.0,
-        wait_for_server: float = 600.0,
         refresh: Callable[[], bool] = lambda: False,
-        emit: Callable[[ev.Event], None] = lambda _event: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`refresh()` requests a new token, returns whether there is one; waits are in seconds."""
-        self.stop, self.budget, self.retries, self.max_wait = stop, budget, retries, max_wait
-        self.wait_for_server, self.refresh_token = wait_for_server, refresh
+        """`refresh()` requests a new token, returns whether there is one."""
+        self.stop, self.budget, self.retries, self.refresh_token = stop, budget, settings.retries, refresh
+        self.max_wait, self.wait_for_server = patience(settings, "max_wait"), patience(settings, "wait_for_server")
         # a cheap call that succeeds when the server answers, without retries; None before its first answer
         self.probe: Callable[[], object] | None = None
         self.overloaded: Callable[[], None] = lambda: None  # called after OVERLOADED or a timeout

@@ -66,6 +66,10 @@ class Line:
         return self.answers[-1]
 
 
+def pacer_of(stop: Stop, **settings: Any) -> Pacer:
+    return Pacer(stop, RateBudget(), Settings(**settings), lambda _event: None)
+
+
 class NoWait(Stop):
     """Shorten the waits between attempts."""
 
@@ -87,12 +91,12 @@ def lines() -> Iterator[Callable[..., Line]]:
 
 
 def terms_for(line: Line, *, chunk_size: int = MIB, checksum: str | None = "sha256", **more: Any) -> Terms:
-    pacer = Pacer(NoWait(), RateBudget())
+    pacer = pacer_of(NoWait())
     return make_terms(pacer, line.client.options(), chunk_size, checksum, **more)
 
 
 def plain_terms(endpoint: str, *, chunk_size: int = 8 * MIB, stop: Stop | None = None, retries: int = 5) -> Terms:
-    pacer = Pacer(NoWait() if stop is None else stop, RateBudget(), retries=retries)
+    pacer = pacer_of(stop or NoWait(), retries=retries)
     return make_terms(pacer, Capabilities(endpoint), chunk_size)
 
 
@@ -267,7 +271,7 @@ class TestBundledServer:
                 stop.set()
 
         terms = terms_for(line, checksum=None)
-        case = sending(make_terms(Pacer(stop, RateBudget()), line.client.options(), MIB), file)
+        case = sending(make_terms(pacer_of(stop), line.client.options(), MIB), file)
         case.tell = stop_after_two_chunks
         with pytest.raises(errors.Interrupted):
             case.run(line.client)
@@ -364,7 +368,7 @@ class TestRawPeers:
         with ScriptedServer(script, buffer=4096) as server:
             endpoint, size = f"{server.url}/files/", 16 * MIB
             capabilities = Capabilities(endpoint, frozenset(extensions))
-            terms = make_terms(Pacer(NoWait(), RateBudget()), capabilities, 64 * MIB)
+            terms = make_terms(pacer_of(NoWait()), capabilities, 64 * MIB)
             assert sending(terms, make_file(size)).run(lines(endpoint).client).error is None
         assert asked == (["POST"] if extensions else ["POST", "PATCH"]) + ["HEAD", "PATCH"]
 

@@ -14,6 +14,7 @@ from unit.transfer.tus_model import FakeStop, pauses
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
+from uploader_cli.settings import Settings
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.pacer import FIRST_PROBE, HELD, LAST_PROBE, Pacer
 
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 class Policy:
     """A `Pacer` with a fake clock, and the events and reports of it."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, refresh: Callable[[], bool] = lambda: False, **options: Any) -> None:
         self.clock = Clock()
         self.stop = FakeStop(self.clock)
         self.events: list[ev.Event] = []
         self.reports: list[tuple[str, float]] = []
-        self.pacer = Pacer(self.stop, RateBudget(self.clock), emit=self.events.append, clock=self.clock, **options)
+        how: Any = {"refresh": refresh, "clock": self.clock}
+        self.pacer = Pacer(self.stop, RateBudget(self.clock), Settings(**options), self.events.append, **how)
 
     def report(self, error: errors.UploaderError, delay: float) -> None:
         self.reports.append((type(error).__name__, delay))

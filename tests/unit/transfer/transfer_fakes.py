@@ -298,15 +298,7 @@ class Run:
         """
         settings, self.ends_at = self.settings, len(self.events)
         self.api.settings, self.api.emit = settings, self.events.append
-        self.api.pacer = Pacer(
-            self.stop,
-            self.api.budget,
-            retries=settings.retries,
-            max_wait=settings.max_wait,
-            wait_for_server=settings.wait_for_server,
-            emit=self.events.append,
-            clock=self.clock,
-        )
+        self.api.pacer = Pacer(self.stop, self.api.budget, settings, self.api.emit, clock=self.clock)
         with Journal(self.settings.state_path) as journal:
             run = journal.begin(RunTarget(self.settings.server, "personal"), {})
             context = RunContext(self.api, self.followers, run)  # type: ignore[arg-type]

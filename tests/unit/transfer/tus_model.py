@@ -365,13 +365,14 @@ def make_terms(
     throttle: Callable[[int], int] = lambda wanted: wanted,
     **policy: Any,
 ) -> Terms:
-    """Return terms with a clock of their own. `cwu`: the server takes creation-with-upload; `policy` is for `Pacer`."""
+    """Return terms with a clock of their own. `cwu`: the server takes creation-with-upload; `policy`: settings of `Pacer`, and its `emit`."""
     clock = Clock()
     offered = {"creation", "checksum", "concatenation", *extensions, *(["creation-with-upload"] if cwu else [])}
     capabilities = Capabilities(
         ENDPOINT, extensions=frozenset(offered), checksum_algorithms=frozenset({"sha1", "sha256"})
     )
-    pacer = Pacer(FakeStop(clock) if stop is None else stop, RateBudget(clock), clock=clock, **policy)
+    emit, settings = policy.pop("emit", lambda _event: None), Settings(**policy)
+    pacer = Pacer(FakeStop(clock) if stop is None else stop, RateBudget(clock), settings, emit, clock=clock)
     warnings: list[str] = []
     how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
     how["settings"] = SimpleNamespace(parts=True)
