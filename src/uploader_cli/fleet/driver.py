@@ -31,7 +31,7 @@ from uploader_cli.fleet.tasks import Cutter, TaskInput, cost, fields_of
 from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.sources.files import absolute, status
 from uploader_cli.transfer.file_checks import FileChecks
-from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, first_contact, upload_calls
+from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, first_contact, reach
 from uploader_cli.transfer.journal import ClaimState, Stored
 from uploader_cli.transfer.ledger import Outcome
 from uploader_cli.transfer.pacer import Stop
@@ -110,7 +110,6 @@ class Driver:
         api, settings, pacer = self._api, self._settings, self._context.pacer
         if settings.foreign:
             limits, _ = first_contact(self._context, api, ())
-            pacer.probe = upload_calls(api, settings.target_url).reach
         else:
             limits = api.health(retries=FIRST_CONTACT_RETRIES)
             if limits is None or not limits.relative_paths or api.tus is None or api.lookups is None:
@@ -118,7 +117,7 @@ class Driver:
                     f"{settings.server} can't take imports: it has no resumable uploads, or can't look up stored files",
                     hint="use `uploader upload`, with --shard on several machines",
                 )
-            pacer.probe = partial(api.health, patient=False)
+        pacer.probe = partial(reach, api)
         if limits is not None:
             self._context.learn(limits)
         self._context.lookups = api.lookups

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
@@ -26,7 +27,7 @@ from uploader_cli.sources.files import status
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, upload_calls
+from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, reach
 from uploader_cli.transfer.journal import Journal, PendingUpload, RunTarget
 from uploader_cli.transfer.pacer import Stop, holding
 from uploader_cli.transfer.scheduler import Scheduler
@@ -158,10 +159,7 @@ def _check(version: str, options: Mapping[str, object], sample: LocalFile | None
             raise errors.UsageError(f"it has another file at {sample.path}", hint=hint)
     api = Api(settings, report.emit, Stop())
     try:
-        if settings.foreign:
-            api.pacer.call(upload_calls(api, settings.target_url).reach, at_most=FIRST_CONTACT_RETRIES)
-        else:
-            api.health(retries=FIRST_CONTACT_RETRIES)
+        api.pacer.call(partial(reach, api), at_most=FIRST_CONTACT_RETRIES)
     except errors.Unauthorized:
         raise
     except errors.AnswerError:  # the server can be reached; tasks wait for the end of an outage

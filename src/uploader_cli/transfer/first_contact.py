@@ -43,7 +43,7 @@ def first_contact(
     settings, pacer = context.settings, context.pacer
     if settings.foreign:
         check_offer(settings, None, lookup=False)
-        client = upload_calls(api, settings.target_url, context.chunk)
+        client = upload_calls(api, context.chunk)
         if existing:
             api.tus = Capabilities(settings.target_url)
             with suppress(errors.AnswerError, errors.ProtocolError):  # an answer; the job reports what it says
@@ -71,11 +71,22 @@ def first_contact(
     return session.limits, Opened(session, capacity)
 
 
-def upload_calls(api: Api, endpoint: str, chunk: ChunkSize | None = None) -> UploadCalls:
+def reach(api: Api, existing: str = "") -> None:
+    """Make a cheap call, about the upload at `existing` if there is one; it raises where the server does not answer."""
+    if existing:
+        upload_calls(api).head(existing)
+    elif api.settings.foreign:
+        upload_calls(api).reach()
+    else:
+        api.health(patient=False)
+
+
+def upload_calls(api: Api, chunk: ChunkSize | None = None) -> UploadCalls:
     """Return the calls of the protocol that is wanted, or that the server was found to speak.
 
     `chunk` is adapted to the limits that the server announces.
     """
+    endpoint = api.settings.target_url if api.tus is None else api.tus.endpoint
     if api.settings.protocol == "ietf" or (api.tus is not None and api.tus.ietf):
         return IetfClient(api, endpoint, chunk)
     return TusClient(api, endpoint)

@@ -23,7 +23,7 @@ from uploader_cli.sources.checksums import is_fast
 from uploader_cli.transfer.destinations import Destinations
 from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.file_checks import FileChecks
-from uploader_cli.transfer.first_contact import check_lengths, choose, first_contact, upload_calls
+from uploader_cli.transfer.first_contact import check_lengths, choose, first_contact, reach, upload_calls
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.ledger import Outcome, failed
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
@@ -176,9 +176,8 @@ class Scheduler:
         self._context.pacer.probe = self._probe
 
     def _make_worker(self, pool: Pool) -> Worker:
-        endpoint = self._tus.endpoint if self._tus is not None else self._settings.target_url
         api = self._api.another()
-        return Worker(pool, api, upload_calls(api, endpoint, self._context.chunk), self._finish)
+        return Worker(pool, api, upload_calls(api, self._context.chunk), self._finish)
 
     def _finish(self, worker: Worker, job: Job, outcomes: Sequence[Outcome]) -> None:
         """End files in the worker: receipts, verification, events, then their session."""
@@ -205,12 +204,7 @@ class Scheduler:
     def _probe(self) -> None:
         api = self._prober = self._api.another()
         try:
-            if self._existing:
-                upload_calls(api, self._settings.target_url).head(self._existing)
-            elif self._settings.foreign:
-                upload_calls(api, self._settings.target_url).reach()
-            else:
-                api.health(patient=False)
+            reach(api, self._existing)
         finally:
             api.close()
 

@@ -77,7 +77,7 @@ class StoredFiles:
         settings = self._context.settings
         if settings.foreign and location.startswith("http"):  # else the path of a Content-Location
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
-            client = upload_calls(api, settings.target_url)
+            client = upload_calls(api)
             position = _asked(lambda: api.pacer.call(lambda: client.head(location), at_most=0))
             return None if position is None else position.offset == file.size
         found = self._stored(api, location)
