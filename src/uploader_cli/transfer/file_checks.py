@@ -145,9 +145,7 @@ class FileChecks:
             if not self._context.limits.relative_paths:
                 return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED))
             try:
-                found = equal_on_server(
-                    api, file, settings.category, self._context.stop.checkpoint, retries=api.pacer.retries
-                )
+                found = equal_on_server(api, file, retries=api.pacer.retries)
             except NO_OUTCOME:
                 raise
             except errors.UploaderError as error:

@@ -146,13 +146,11 @@ def location_of(file: LocalFile, own: str) -> str:
     return location_in(file.category or own, utf8(file.relative_path))
 
 
-def equal_on_server(
-    api: Api, file: LocalFile, own: str, checkpoint: Callable[[], None], *, retries: int | None = None
-) -> Outcome | None:
+def equal_on_server(api: Api, file: LocalFile, *, retries: int | None = None) -> Outcome | None:
     """Return the outcome of a file whose bytes are at `location_of`, else None. Raise as `Api.stored` does."""
-    location = location_of(file, own)
+    location = location_of(file, api.settings.category)
     found = api.stored(location, retries=retries)
-    if found is None or not has_bytes(found, file, checkpoint):
+    if found is None or not has_bytes(found, file, api.pacer.stop.checkpoint):
         return None
     return equal_to(file, location, found.sha256)
 

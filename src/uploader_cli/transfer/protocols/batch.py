@@ -265,12 +265,11 @@ class BatchSession:
 
     def _find_by_path(self) -> dict[int, Outcome | None]:
         """Ask for each file by path: its outcome, None where it is not stored, no entry without an answer."""
-        stop = self._context.stop
-        stop.sleep(LOOK_EVERY)
+        self._context.stop.sleep(LOOK_EVERY)
         found: dict[int, Outcome | None] = {}
         for file in self._group:
             try:
-                found[file.file] = equal_on_server(self._api, file, self._category, stop.checkpoint)
+                found[file.file] = equal_on_server(self._api, file)
             except errors.Interrupted:
                 raise
             except errors.UploaderError as error:

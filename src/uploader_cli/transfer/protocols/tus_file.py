@@ -65,7 +65,7 @@ class TusFile:
             if sent is None:
                 sent = self.parts[0].run(worker)
         except errors.UploaderError as error:
-            yield from self._failed(worker, error)
+            yield self._failed(worker, error)
         else:
             yield [self._stored(worker.tus, sent)]
 
@@ -86,14 +86,15 @@ class TusFile:
         try:
             joined = self._join(worker.tus)
         except errors.UploaderError as error:
-            yield from self._failed(worker, error)
+            yield self._failed(worker, error)
         else:
             yield [self._stored(worker.tus, joined)]
 
-    def _failed(self, worker: Worker, error: errors.UploaderError) -> Iterator[Sequence[Outcome]]:
-        """Yield the outcome of a file that failed; one whose session is lost resumes in another session.
+    def _failed(self, worker: Worker, error: errors.UploaderError) -> Sequence[Outcome]:
+        """Return the outcome of a file that failed, none where it is queued again.
 
-        One whose parts the server does not take is sent in one upload, as later files are.
+        One whose session is lost resumes in another session. One whose parts the server does not take is sent in one
+        upload, as later files are.
         """
         file = self.file
         if not isinstance(error, errors.FileError | errors.Interrupted | errors.NotAnUploadServer):
@@ -103,17 +104,16 @@ class TusFile:
         if isinstance(error, errors.SessionLost) and self.session.renew(worker.api, self.state.session):
             self._context.ledger.retry([file], error)
             (claim,) = self._context.run.claim([file])
-            self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
         elif self._tus.parts_refused.is_set() and isinstance(error, errors.AnswerError) and self._is_unjoined(error):
             self._context.ledger.retry([file], error)
             self._discard(worker.tus, self._urls)
             claim = Claim(ClaimState.NEW, self._context.run.creating(file, self.session.id))
-            self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
         elif isinstance(error, errors.AnswerError) and error.error == NAME_TAKEN:
-            yield [failed(file, FailureCode.EXISTS, str(error))]
+            return [failed(file, FailureCode.EXISTS, str(error))]
         else:
-            falls_back = isinstance(error, errors.PatchBlocked) and not file.once
-            yield [Outcome(file, error, falls_back=falls_back)]
+            return [Outcome(file, error, falls_back=isinstance(error, errors.PatchBlocked) and not file.once)]
+        self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
+        return []
 
     def _is_unjoined(self, error: errors.UploaderError) -> bool:
         """Return whether a part failed with `error`, and no request to join the parts may have stored the file."""
