@@ -243,7 +243,7 @@ class FileChecks:
             for outcome in ended:
                 if outcome.error is None:
                     reason = SkipReason.PRESENT if outcome.file.file in present else SkipReason.RECEIPT
-                    ledger.skip_stored(outcome, reason)
+                    ledger.skip(outcome, reason)
                 else:
                     ledger.end([outcome])
 

@@ -196,14 +196,10 @@ class Ledger:
         if file.named:
             self._fail(file, errors.FileFailure(refusal.message, code=refusal.code))
         else:
-            self.skip(file, SKIPS[refusal.code])
+            self.skip(Outcome(file), SKIPS[refusal.code])
 
-    def skip(self, file: LocalFile, reason: SkipReason) -> None:
-        """Leave the file out."""
-        self.skip_stored(Outcome(file), reason)
-
-    def skip_stored(self, outcome: Outcome, reason: SkipReason) -> None:
-        """Leave out a file that is on the server."""
+    def skip(self, outcome: Outcome, reason: SkipReason) -> None:
+        """Leave out a file, which may be on the server."""
         file, location = outcome.file, outcome.location
         if self._close(file):
             self._emit(
@@ -230,7 +226,7 @@ class Ledger:
         untried = [file for file in list(self.open.values()) if file.file not in self._tried]
         self._run.release(untried)
         for file in untried:
-            self.skip(file, SkipReason.NOT_TRIED)
+            self.skip(Outcome(file), SkipReason.NOT_TRIED)
 
     def cancel_all(self) -> None:
         left = tuple(self.open.values())

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -44,12 +44,6 @@ class _Waiting(Struct):
     unknown_since: float | None = None  # of the answers 404 and 410
 
 
-class _Due(NamedTuple):
-    at: float
-    number: int  # files that are due at the same time come in their order
-    file: _Waiting
-
-
 class ResultPoller:
     """Ask for the state of each file until it is processed, in one thread and one request at a time.
 
@@ -63,7 +57,7 @@ class ResultPoller:
         """`end` gets the outcome of a file, `fail` what ends the run; both are called in the thread."""
         self._context, self._settings, self._end, self._fail = context, context.settings, end, fail
         self._api = context.api.another()
-        self._due: list[_Due] = []
+        self._due: list[tuple[float, int, _Waiting]] = []  # a heap, by times; those of the same time in their order
         self._numbers = count()
         self._free_at = 0.0  # the time of the next request
         self._asking = 0
@@ -135,17 +129,20 @@ class ResultPoller:
         with self._changed:
             while not self._closed:
                 self._context.stop.check()
-                now, first = time.monotonic(), self._due[0] if self._due else None
-                at = math.inf if first is None else max(first.at, min(self._free_at, self._deadline(first.file)))
-                if first is not None and at <= now:
-                    self._asking = 1
-                    return heapq.heappop(self._due).file
+                now, at = time.monotonic(), math.inf
+                if self._due:
+                    due, _, first = self._due[0]
+                    at = max(due, min(self._free_at, self._deadline(first)))
+                    if at <= now:
+                        self._asking = 1
+                        heapq.heappop(self._due)
+                        return first
                 self._changed.wait(min(at - now, TICK))
         return None
 
     def _put(self, one: _Waiting, pause: float) -> None:
         at = min(time.monotonic() + pause, self._deadline(one))
-        heapq.heappush(self._due, _Due(at, next(self._numbers), one))
+        heapq.heappush(self._due, (at, next(self._numbers), one))
 
     def _deadline(self, one: _Waiting) -> float:
         return one.began + self._settings.result_timeout

@@ -136,8 +136,8 @@ class Scheduler:
             trusted = (
                 checksum in (None, "crc32c") or not self._settings.foreign or self._settings.preset or self._tus.ietf
             )
-            proof = ChecksumProof(needed=not trusted, warn=self._context.warn)  # CRC-32C: the bundled server
-            self._terms = Tus(self._context, self._pool, self._tus, checksum, proof=proof)
+            proof = ChecksumProof(self._context.warn, needed=not trusted)  # CRC-32C: the bundled server
+            self._terms = Tus(self._context, self._pool, self._tus, checksum, proof)
             if self._api.packs is not None and self._settings.pack and not (self._settings.foreign or self._tus.ietf):
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share

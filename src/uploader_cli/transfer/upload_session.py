@@ -12,7 +12,7 @@ from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.sources.content import Digests, ignore_read
 from uploader_cli.transfer.budget import Limiter
-from uploader_cli.transfer.ledger import Followers, Ledger, ends_run
+from uploader_cli.transfer.ledger import Followers, Ledger, Outcome, ends_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -74,7 +74,7 @@ class RunContext:
 
     def skip(self, files: Iterable[LocalFile]) -> None:
         for file in files:
-            self.ledger.skip(file, SkipReason.FAIL_FAST)
+            self.ledger.skip(Outcome(file), SkipReason.FAIL_FAST)
 
 
 def new_session(

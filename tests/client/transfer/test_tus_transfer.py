@@ -36,6 +36,7 @@ from uploader_cli.transfer.ledger import Ledger
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.protocols.tus_file import TusFile
+from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
 from uploader_cli.transfer.protocols.tus_state import Tus
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ def make_terms(
 ) -> Terms:
     how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
     context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read)
-    return Terms(context, SimpleNamespace(), capabilities, checksum)  # type: ignore[arg-type]
+    proof = ChecksumProof(lambda _code, _text: None, needed=False)
+    return Terms(context, SimpleNamespace(), capabilities, checksum, proof)  # type: ignore[arg-type]
 
 
 NUMBERS = itertools.count()

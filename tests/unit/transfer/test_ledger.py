@@ -213,7 +213,7 @@ STEPS = {
     "start": lambda book, file: book.ledger.start(file, "s", file.name),
     "complete": lambda book, file: book.complete(file),
     "fail": lambda book, file: book.fail(file, errors.ConnectionLost("lost")),
-    "skip": lambda book, file: book.ledger.skip(file, SkipReason.FAIL_FAST),
+    "skip": lambda book, file: book.ledger.skip(Outcome(file), SkipReason.FAIL_FAST),
     "refuse": lambda book, file: book.ledger.refuse(file, Refusal(FailureCode.EMPTY, "empty")),
     "cancel": lambda book, _file: book.ledger.cancel_all(),
     "fail all": lambda book, _file: book.ledger.fail_all(errors.ConnectionLost("lost")),

@@ -33,6 +33,7 @@ from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, Pendin
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.protocols.tus_file import TusFile
+from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
 from uploader_cli.transfer.protocols.tus_state import Tus
 
 if TYPE_CHECKING:
@@ -378,7 +379,8 @@ def make_terms(
     how["settings"] = SimpleNamespace(parts=True)
     context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read)
     context.warn, context.warnings = lambda code, _text: warnings.append(code), warnings
-    return Terms(context, SimpleNamespace(), capabilities, checksum)  # type: ignore[arg-type]
+    proof = ChecksumProof(lambda _code, _text: None, needed=False)
+    return Terms(context, SimpleNamespace(), capabilities, checksum, proof)  # type: ignore[arg-type]
 
 
 def with_context(terms: Tus, pool: Any, **context: Any) -> Tus:

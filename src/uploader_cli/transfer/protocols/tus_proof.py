@@ -31,9 +31,7 @@ class ChecksumProof:
     The chunk is right, so a server that accepts it has stored nothing wrong.
     """
 
-    def __init__(
-        self, *, needed: bool = False, warn: Callable[[WarningCode, str], None] = lambda _code, _text: None
-    ) -> None:
+    def __init__(self, warn: Callable[[WarningCode, str], None], *, needed: bool) -> None:
         """`needed`: the server is not known; else its checksums count."""
         self.needed, self.ignored = needed, False
         self._warn, self._lock = warn, threading.Lock()
@@ -54,8 +52,7 @@ class ChecksumProof:
 
     def accepted(self) -> None:
         """Note that the server took the wrong checksum."""
-        self.needed, self.ignored = False, True
-        self._warn(WarningCode.UNVERIFIABLE, IGNORED)
+        self._give_up(IGNORED)
 
     def refused(self, error: errors.AnswerError) -> bool:
         """Return whether `error` is the answer to the wrong checksum, so that no other is sent.
@@ -65,9 +62,12 @@ class ChecksumProof:
         if error.status in REFUSALS:
             self.needed = False
         elif not (error.status in NO_VERDICT or error.outage or isinstance(error, errors.PatchBlocked)):
-            self.needed, self.ignored = False, True
-            self._warn(WarningCode.UNVERIFIABLE, UNCLEAR.format(error.status))
+            self._give_up(UNCLEAR.format(error.status))
         return not self.needed
+
+    def _give_up(self, why: str) -> None:
+        self.needed, self.ignored = False, True
+        self._warn(WarningCode.UNVERIFIABLE, why)
 
 
 def wrong(header: str) -> str:

@@ -16,11 +16,11 @@ from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
 from uploader_cli.sources.chunks import IN_MEMORY, Buffers
 from uploader_cli.transfer.bodies import metadata_of, named
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
-from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
 
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.pool import Pool
+    from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
     from uploader_cli.transfer.upload_calls import Position
     from uploader_cli.transfer.upload_session import RunContext
 
@@ -45,9 +45,9 @@ class Tus:
     pool: Pool
     capabilities: Capabilities
     checksum: str | None
+    proof: ChecksumProof
     buffers: Buffers = field(default_factory=Buffers)
     parts_refused: threading.Event = field(default_factory=threading.Event)  # once the server takes no parts of files
-    proof: ChecksumProof = field(default_factory=ChecksumProof)
 
     @property
     def chunk(self) -> ChunkSize:
