@@ -13,6 +13,7 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.sources.content import Digests, ignore_read
 from uploader_cli.transfer.budget import Limiter
 from uploader_cli.transfer.ledger import Followers, Ledger, Outcome, ends_run
+from uploader_cli.transfer.pacer import holding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -88,7 +89,7 @@ def new_session(
 class UploadSession:
     """An open session, until its last file ends. A tus endpoint has none: its id is empty.
 
-    Thread-safe; each call passes its own `Api`. No lock is taken during a call.
+    Thread-safe; each call passes its own `Api`. No lock is taken during a call but that of a renewal.
     """
 
     def __init__(self, context: RunContext, session: Session, files: int) -> None:
@@ -97,9 +98,8 @@ class UploadSession:
         self.ends_itself = files == session.expected  # the bundled server ends a session once it has stored all files
         self._context, self._left = context, files
         self._failures = self._given_up = 0
-        self._lock = threading.Lock()
-        self._renewed: threading.Event | None = None
-        self._open = False
+        self._lock, self._renewing = threading.Lock(), threading.Lock()
+        self._open = self._renewed = False
 
     def begin(self) -> None:
         """Report the session and follow its progress."""
@@ -132,29 +132,24 @@ class UploadSession:
 
         One thread creates the new one, others wait for it. Return False also where the run outlasts that this fails.
         """
-        with self._lock:
-            if self.id != lost:
-                return True
-            leads = self._renewed is None
-            renewed = self._renewed = self._renewed or threading.Event()
         context = self._context
-        if leads:
+        with holding(self._renewing, context.stop.checkpoint):
+            if self._renewed:
+                return self.id != lost
+            self._renewed = True
             try:
                 made = new_session(context, api, self.category, max(1, self._left))
-                why = "is gone on the server, or belongs to another client"
-                context.warn(WarningCode.SESSION_LOST, f"session {lost} {why}: continuing in {made.session_id}")
-                context.run.session_closed(lost, failed=True)
-                self._leave("lost")
-                self.id, self._secret, self.ends_itself = made.session_id, made.secret, False
-                self.begin()
             except errors.UploaderError as error:
                 if not context.outlasts(error):
                     raise
-            finally:
-                renewed.set()
-        while not renewed.wait(0.1):
-            context.stop.checkpoint()
-        return self.id != lost
+                return False
+            why = "is gone on the server, or belongs to another client"
+            context.warn(WarningCode.SESSION_LOST, f"session {lost} {why}: continuing in {made.session_id}")
+            context.run.session_closed(lost, failed=True)
+            self._leave("lost")
+            self.id, self._secret, self.ends_itself = made.session_id, made.secret, False
+            self.begin()
+            return True
 
     def abandon(self, status: str) -> None:
         """Report the end of a run in the middle of the session; a resumed run may join it."""
