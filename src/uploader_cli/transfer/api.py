@@ -22,10 +22,10 @@ from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
 from uploader_cli.transfer.http_client import Answer, HttpClient
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.refusals import (
-    SESSION_ERRORS,
     NO_ANSWER,
     NO_ROUTE,
     PACK_ERRORS,
+    SESSION_ERRORS,
     answer_error,
     is_tus,
     not_an_upload_server,

@@ -279,9 +279,9 @@ class Response(HTTPResponse):
         if version not in ("HTTP/1.0", "HTTP/0.9") and not version.startswith("HTTP/1."):
             raise UnknownProtocol(version)
         self.code, self.reason, self.version = self.status, reason.strip(), 11 if version > "HTTP/1.0" else 10
-        self.headers = self.msg = _fields(self.fp)
+        self.headers = self.msg = _fields(self.fp)  # type: ignore[assignment]
         self.chunked, self.chunk_left = self.headers.get("Transfer-Encoding", "").lower() == "chunked", None
-        self.will_close, self.length = self._check_close(), None
+        self.will_close, self.length = self._check_close(), None  # type: ignore[attr-defined]
         lengths = set(map(str.strip, self.headers.get("Content-Length", "").split(",")))
         if self._method == "HEAD" or self.status < 200 or self.status in (204, 304):
             self.length = 0

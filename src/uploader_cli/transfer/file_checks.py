@@ -182,9 +182,7 @@ class FileChecks:
         known = zip(files, receipts, strict=True)
         return {file.file: row for file, row in known if row is not None and shows_place(row, file, own)}
 
-    def _unconfirmed(
-        self, api: Api, files: Sequence[LocalFile], sent: Mapping[int, Stored]
-    ) -> list[LocalFile]:
+    def _unconfirmed(self, api: Api, files: Sequence[LocalFile], sent: Mapping[int, Stored]) -> list[LocalFile]:
         """Skip the files of receipts that the server confirms, without reading them; return the others.
 
         End the files that `--verify` finds to differ.

@@ -114,14 +114,17 @@ def test_file_is_sent_again_unless_all_is_as_it_was(
             assert run() == ("present" if name != "another name" else "file.completed")
 
 
-@pytest.mark.parametrize("first", [[], pytest.param(["--digest"], marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    ("first", "again"), [([], []), pytest.param(["--digest"], ["--no-pack"], marks=pytest.mark.thorough)]
+)
 def test_verify_compares_skipped_files(
-    server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str, first: list[str]
+    server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str, first: list[str], again: list[str]
 ) -> None:
     """Only `--verify` reads them, also if their digests are known; one that differs is sent by the next run."""
     make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
-    command = ("upload", "files", "-s", server.url, "--dest", dest, "--no-pack", "--json")
-    assert uploader(*command, *first, home=tmp_path).code == 0
+    command = ("upload", "files", "-s", server.url, "--dest", dest, "--json")
+    assert uploader(*command, "--no-pack", *first, home=tmp_path).code == 0
+    command += tuple(again)
     (server.root / "personal" / dest / "files" / "a.mp4").write_bytes(b"eno")
     assert ends(uploader(*command, home=tmp_path)) == {"a.mp4": "present", "b.mp4": "present"}
     compared = uploader(*command, "--verify", home=tmp_path)

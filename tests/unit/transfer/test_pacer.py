@@ -438,7 +438,7 @@ def test_pause_of_the_user_may_end_at_any_moment() -> None:
 
     clock = Clock()
     began = clock.now
-    Looked(FakeStop(clock), RateBudget(clock)).wait_out_pause()
+    Looked(FakeStop(clock), RateBudget(clock), Settings(), [].append).wait_out_pause()
     assert clock.now == began + HELD
     assert list(looks) == [False]  # it looked again after the sleep
 

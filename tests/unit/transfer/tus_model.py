@@ -364,16 +364,18 @@ def make_terms(
     extensions: Iterable[str] = (),
     stop: Stop | None = None,
     throttle: Callable[[int], int] = lambda wanted: wanted,
-    **policy: Any,
+    emit: Callable[[ev.Event], None] = lambda _event: None,
+    refresh: Callable[[], bool] = lambda: False,
+    **settings: Any,
 ) -> Terms:
-    """Return terms with a clock of their own. `cwu`: the server takes creation-with-upload; `policy`: settings of `Pacer`, and its `emit`."""
+    """Return terms with a clock of their own. `cwu`: the server takes creation-with-upload."""
     clock = Clock()
     offered = {"creation", "checksum", "concatenation", *extensions, *(["creation-with-upload"] if cwu else [])}
     capabilities = Capabilities(
         ENDPOINT, extensions=frozenset(offered), checksum_algorithms=frozenset({"sha1", "sha256"})
     )
-    emit, settings = policy.pop("emit", lambda _event: None), Settings(**policy)
-    pacer = Pacer(FakeStop(clock) if stop is None else stop, RateBudget(clock), settings, emit, clock=clock)
+    policy: Any = {"settings": Settings(**settings), "emit": emit, "refresh": refresh, "clock": clock}
+    pacer = Pacer(FakeStop(clock) if stop is None else stop, RateBudget(clock), **policy)
     warnings: list[str] = []
     how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
     how["settings"] = SimpleNamespace(parts=True)
