@@ -157,9 +157,10 @@ class Pacer:
         sleep, failures = sleep or self.stop.sleep, None
         retries = None if only_excused else self.retries if at_most is None else min(at_most, self.retries)
         while True:
-            self.wait_out_pause(sleep)
             suspect = failures is not None and failures.outages == DEATHS - 1
-            with self._exclusive(sleep) if suspect else nullcontext():
+            # one suspect is sent at a time, until the server is back, so that it alone is blamed
+            with holding(self._alone, partial(sleep, 0.0)) if suspect else nullcontext():
+                self.wait_out_pause(sleep)
                 try:
                     result = step()
                 except errors.UploaderError as error:
@@ -184,13 +185,6 @@ class Pacer:
                 sleep(left)
             else:
                 return
-
-    @contextmanager
-    def _exclusive(self, sleep: Callable[[float], None]) -> Iterator[None]:
-        """Let one suspect be sent at a time, until the server is back, so that it alone is blamed."""
-        with holding(self._alone, partial(sleep, 0.0)):
-            self.wait_out_pause(sleep)
-            yield
 
     def pause(self, seconds: float, reason: PauseReason, waited: float) -> None:
         """Pause all calls; `waited` seconds were paused before."""
