@@ -18,15 +18,13 @@ def ascii_signs(text: str) -> str:
     return text.translate(_TABLE)
 
 
-def _replaced(error: UnicodeError) -> tuple[bytes, int]:
+def _replaced(error: UnicodeEncodeError) -> tuple[bytes, int]:
     """Encode our signs as those of ASCII, and all else as escapes."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
     text = error.object[error.start : error.end]
     return ascii_signs(text).encode("ascii", "backslashreplace"), error.end
 
 
-codecs.register_error("uploader", _replaced)
+codecs.register_error("uploader", _replaced)  # type: ignore[arg-type]  # only streams that encode name it
 
 
 class Output(io.FileIO):

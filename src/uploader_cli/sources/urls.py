@@ -236,12 +236,6 @@ class _RemoteFile(io.RawIOBase):
             self._system.invalidate_cache()
             return _status(self._system.info(self._path))
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         if whence != io.SEEK_SET:
             raise OSError(errno.EINVAL, "seek counts from the start")
