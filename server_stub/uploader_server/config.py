@@ -45,16 +45,27 @@ def _parse_rule(text: str) -> str:
     return parse_rule(text).text
 
 
-def _check_realtime(text: str) -> None:
-    from uploader_server.simulation.modes import RealtimeMode
+def socket_rule(side: str, mode: str) -> str:
+    """Return the rule of a short form: `socket-flap:realtime:4` for `flap:4`."""
+    kind, colon, seconds = mode.partition(":")
+    return f"socket-{kind}:{side}{colon}{seconds}"
 
-    RealtimeMode.parse(text)
+
+def analysis_rules(modes: str) -> list[str]:
+    """Return the rules of short forms: `analysis-fail:report` for `fail:report`."""
+    return [f"analysis-{mode.strip()}" for mode in modes.split(",")]
+
+
+def _check_realtime(text: str) -> None:
+    from uploader_server.simulation.rules import parse_short
+
+    parse_short(text, socket_rule("realtime", text))
 
 
 def _check_analysis(text: str) -> None:
-    from uploader_server.simulation.modes import AnalysisMode
+    from uploader_server.simulation.rules import parse_short
 
-    AnalysisMode.parse(text)
+    parse_short(text, *analysis_rules(text))
 
 
 @dataclass(frozen=True)
@@ -234,13 +245,12 @@ class ServerConfig:
         """All faults as rules, including those from short forms."""
         rules = list(self.faults)
         for side, mode in (("realtime", self.realtime), ("websocket", self.websocket)):
-            if mode not in {None, "up"}:
-                kind, colon, seconds = str(mode).partition(":")
-                rules.append(f"socket-{kind}:{side}{colon}{seconds}")
+            if mode is not None:
+                rules.append(socket_rule(side, mode))
         if self.latency_ms:
             rules.append(f"latency:{self.latency_ms}")
         rules += [f"fail-file:{glob}" for glob in self.fail_files]
-        rules += [f"analysis-{word.strip()}" for word in (self.analysis or "").split(",") if word]
+        rules += [] if self.analysis is None else analysis_rules(self.analysis)
         return tuple(rules)
 
     @functools.cached_property

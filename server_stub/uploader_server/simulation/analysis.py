@@ -93,10 +93,10 @@ class AnalysisCalls:
             await self._analyses.report(analysis)
 
     def _check_fault(self, stage: str) -> None:
-        mode = self._faults.analysis
-        if mode.stage != stage:
+        is_final = self._faults.analysis.fails.get(stage)
+        if is_final is None:
             return
-        if mode.final:
+        if is_final:
             message = f"The file can't be analysed (stage {stage})"
             raise ApiError(422, "ANALYSIS_REFUSED", message, stage=stage, retryable=False)
         raise ApiError(503, "ANALYSIS_FAILED", f"The analysis failed (stage {stage})", stage=stage, retryable=True)

@@ -64,6 +64,17 @@ def parse_rule(text: str) -> Rule:
         raise RuleError(f"{text!r}: {error}; write {fault.form}, for example {fault.example}") from None
 
 
+def parse_short(text: str, *rules: str) -> list[Rule]:
+    """Parse the `rules` of which `text` has the short forms. Raises ValueError with all forms."""
+    try:
+        return [parse_rule(rule) for rule in rules]
+    except RuleError:
+        group = rules[0].partition("-")[0] + "-"
+        forms = [fault.form.removeprefix(group) for fault in FAULTS.values() if fault.kind.startswith(group)]
+        known = ", ".join(forms).replace(":SOCKET", "")
+        raise ValueError(f"{text!r} is not one of {known} (--list-faults describes them)") from None
+
+
 def _fields(fault: Fault, rest: str) -> tuple[str, Which, str]:
     """Split the second field, WHICH and the parameters. Raises ValueError."""
     if not fault.field:

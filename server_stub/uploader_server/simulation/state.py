@@ -11,15 +11,39 @@ import collections
 import fnmatch
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
-from uploader_server.config import ServerConfig
+from uploader_server.config import ServerConfig, analysis_rules, socket_rule
 from uploader_server.http.tracking import LoggedRequest
 from uploader_server.simulation.exchange import Answer, Kept
-from uploader_server.simulation.modes import AnalysisMode, RealtimeMode
-from uploader_server.simulation.rules import Rule, parse_rule
+from uploader_server.simulation.rules import Rule, parse_rule, parse_short
 from uploader_server.simulation.table import SOCKETS
+
+
+class RealtimeMode(NamedTuple):
+    """A fault of one or both Socket.IO transports: the end of a `socket-` rule's kind, or `up` for none."""
+
+    kind: str = "up"
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, rule: Rule) -> RealtimeMode:
+        return cls(rule.kind.removeprefix("socket-"), rule.values.get("seconds", 0.0))
+
+
+class AnalysisMode(NamedTuple):
+    """The faults of analyses, as the `analysis-` rules have them."""
+
+    silent: bool = False
+    hang: bool = False
+    fails: Mapping[str, bool] = {}  # whether the failure is permanent, by the stage that fails
+
+    def with_fault(self, rule: Rule) -> AnalysisMode:
+        kind = rule.kind.removeprefix("analysis-")
+        if rule.target:
+            return self._replace(fails={**self.fails, rule.target: kind == "refuse"})
+        return self._replace(silent=self.silent or kind == "silent", hang=self.hang or kind == "hang")
 
 
 class Gate:
@@ -34,8 +58,8 @@ class Gate:
         self.on_cut: Callable[[], None] = lambda: None
         """Called after a cut, to end long-polling connections without a running request."""
 
-    def state(self) -> Literal["up", "off", "refuse", "hang"]:
-        """Return how a new connection is handled now."""
+    def state(self) -> str:
+        """Return how a new connection is handled now: `up`, `off`, `refuse` or `hang`."""
         match self.mode.kind:
             case "kick":
                 return "up"
@@ -141,11 +165,10 @@ class Faults:
     def add(self, text: str) -> Rule:
         """Activate a rule (docs/server.md). Raises RuleError."""
         rule = parse_rule(text)
-        group, _, kind = rule.kind.partition("-")
-        if group == "socket":
-            self._change(rule.target, RealtimeMode(kind, rule.values.get("seconds", 0.0)))  # type: ignore[arg-type]
-        elif group == "analysis":
-            self.analysis = self.analysis.with_fault(kind, rule.target)
+        if rule.kind.startswith("socket-"):
+            self._change(rule.target, RealtimeMode.of(rule))
+        elif rule.kind.startswith("analysis-"):
+            self.analysis = self.analysis.with_fault(rule)
         elif rule.kind == "latency":
             self.latency = rule.values["ms"] / 1000
         elif rule.kind == "fail-file":
@@ -168,16 +191,19 @@ class Faults:
         return [rule for rule in self.rules if rule.concerns(field, *names) and rule.count()]
 
     def set_realtime(self, text: str | None) -> None:
-        """Set the mode of both transports (see `RealtimeMode.parse`). Raises ValueError."""
-        self._change("realtime", RealtimeMode.parse(text))
+        """Set the fault of both transports, as in `--realtime`; None removes it. Raises ValueError."""
+        self._set("realtime", text)
 
     def set_websocket(self, text: str | None) -> None:
-        """Set the mode of the websocket transport. Raises ValueError."""
-        self._change("websocket", RealtimeMode.parse(text))
+        """Set the fault of the websocket transport, as in `--websocket`. Raises ValueError."""
+        self._set("websocket", text)
 
     def set_analysis(self, text: str | None) -> None:
-        """Set the faults of analyses (see `AnalysisMode.parse`). Raises ValueError."""
-        self.analysis = AnalysisMode.parse(text)
+        """Set the faults of analyses, as in `--analysis`; None removes them. Raises ValueError."""
+        mode = AnalysisMode()
+        for rule in () if text is None else parse_short(text, *analysis_rules(text)):
+            mode = mode.with_fault(rule)
+        self.analysis = mode
 
     def cut_realtime(self) -> None:
         """Cut every live realtime connection once."""
@@ -216,6 +242,10 @@ class Faults:
     def count(self, method: str, path: str) -> int:
         """Return the number of logged requests with this method and a path that matches the glob."""
         return sum(r.method == method and fnmatch.fnmatchcase(r.path, path) for r in self.requests)
+
+    def _set(self, side: str, text: str | None) -> None:
+        mode = RealtimeMode() if text is None else RealtimeMode.of(*parse_short(text, socket_rule(side, text)))
+        self._change(side, mode)
 
     def _change(self, side: str, mode: RealtimeMode) -> None:
         self._on_loop(lambda: self.gates[side].change(mode))

@@ -70,7 +70,7 @@ def test_serve_without_options_uses_the_defaults(served: list[ServerConfig]) -> 
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--realtime", "sometimes"], "--realtime: 'sometimes' is not one of off, hang, refuse"),
+        (["--realtime", "sometimes"], "--realtime: 'sometimes' is not one of off, refuse, hang"),
         (["--port", "65536"], "--port: '65536' is not a port: a number from 0 to 65535"),
         (["--as", "refrence"], "--as: 'refrence' is not one of bundled, reference"),
         (["--fault", "lose:patch#1", "--fault", "loose:patch"], "--fault: "),

@@ -19,7 +19,7 @@ from uploader_cli.core.capabilities import encode_metadata
 from uploader_server.batch import multipart
 from uploader_server.batch.lookup import parse as parse_lookup
 from uploader_server.batch.multipart import BatchReader
-from uploader_server.config import ServerConfig
+from uploader_server.config import OPTIONS, ServerConfig
 from uploader_server.http.auth import check_token, issue_token, owner_of
 from uploader_server.http.bodies import Bodies, schemas
 from uploader_server.http.errors import ENGLISH, ApiError, parse_json
@@ -28,7 +28,6 @@ from uploader_server.http.pace import Pace
 from uploader_server.http.rest import finish_request, session_request, validated
 from uploader_server.options import check_network, check_origin, parse_size
 from uploader_server.realtime.strict import are_packets, is_message, parsed
-from uploader_server.simulation.modes import AnalysisMode, RealtimeMode
 from uploader_server.simulation.rules import RuleError, parse_rule
 from uploader_server.simulation.table import FAULTS
 from uploader_server.tus.headers import (
@@ -247,7 +246,8 @@ def test_invalid_batch_is_refused_alike_for_any_fragmentation(body: bytes, cuts:
 
 @given(mixture("flap", "kick", "off", "silent", "fail", "report", "https://", "10.0.0.0", "8", "M", "MB", "iB", "T"))
 def test_an_option_is_read_or_refused(value: str) -> None:
-    for parse in (parse_size, check_network, check_origin, RealtimeMode.parse, AnalysisMode.parse):
+    modes = (option.parse for option in OPTIONS if option.name in ("realtime", "analysis"))
+    for parse in (parse_size, check_network, check_origin, *modes):
         refuses(parse, value, by=ValueError)
 
 

@@ -12,9 +12,10 @@ import requests
 from server.batches import DEADLINE, UNKNOWN, Listener, connected, eventually, file, listening, new_session, upload
 from serving import running_server
 
+from uploader_server.config import ServerConfig
 from uploader_server.http.auth import issue_token
-from uploader_server.simulation.modes import AnalysisMode
 from uploader_server.simulation.stages import KINDS
+from uploader_server.simulation.state import AnalysisMode, Faults
 
 if TYPE_CHECKING:
     import socket
@@ -284,11 +285,14 @@ def test_the_reference_flavour_analyses_too() -> None:
             assert len(events_to(listener)) == 21
 
 
-@pytest.mark.parametrize("text", ["", "loud", "fail", "fail:", "fail:nothing", "silent,", "fail:report,refuse:plan"])
+@pytest.mark.parametrize("text", ["", "loud", "fail", "fail:", "fail:nothing", "silent,"])
 def test_bad_modes_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not one of silent"):
-        AnalysisMode.parse(text)
+    with pytest.raises(ValueError, match="not one of silent, hang, fail:STAGE, refuse:STAGE"):
+        ServerConfig(analysis=text)
 
 
 def test_modes_can_be_combined() -> None:
-    assert AnalysisMode.parse("silent,refuse:plan") == AnalysisMode(silent=True, stage="plan", final=True)
+    faults = Faults(ServerConfig(analysis="silent, refuse:plan,fail:report"))
+    assert faults.analysis == AnalysisMode(silent=True, fails={"plan": True, "report": False})
+    faults.set_analysis("hang")
+    assert faults.analysis == AnalysisMode(hang=True)
