@@ -116,7 +116,7 @@ class Analyses:
         while thread.is_alive():
             loop.turn()
             connections.tend()
-            if interrupts.pending() and not connections.stop:
+            if interrupts.pending() and not connections.stop.is_set():
                 interrupts.stop(connections.stop, loop.emit)
                 self._analyst.shut()
         thread.join()

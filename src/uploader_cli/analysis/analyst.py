@@ -84,7 +84,7 @@ class Analyst:
             self._stop.sleep(HEAD_START)
             return self._supervised(kind, session, {**asked, "sessionId": session})
         finally:
-            if not self._stop:
+            if not self._stop.is_set():
                 time.sleep(DRAIN)
             self._listening = False
             self._channel.leave(session)

@@ -66,12 +66,9 @@ class Stop(threading.Event):
 
     def set(self, *, late: bool = False) -> None:
         """Stop at the next resumable point; the first call says whether the deadline is the reason."""
-        if not self:
+        if not self.is_set():
             self.late = late
         super().set()
-
-    def __bool__(self) -> bool:
-        return self.is_set()
 
     def checkpoint(self) -> None:
         """Raise `Interrupted` once stopped: work calls this between two steps, such as two reads."""

@@ -97,7 +97,7 @@ def terms_for(line: Line, *, chunk_size: int = MIB, checksum: str | None = "sha2
 
 
 def plain_terms(endpoint: str, *, chunk_size: int = 8 * MIB, stop: Stop | None = None, retries: int = 5) -> Terms:
-    pacer = pacer_of(stop or NoWait(), retries=retries)
+    pacer = pacer_of(NoWait() if stop is None else stop, retries=retries)
     return make_terms(pacer, Capabilities(endpoint), chunk_size)
 
 

@@ -14,12 +14,12 @@ from uploader_cli.transfer.pacer import Stop
 
 def test_stop_makes_check_and_sleep_raise_interrupted() -> None:
     stop = Stop()
-    assert not stop
+    assert not stop.is_set()
     stop.checkpoint()
     stop.sleep(0)
     stop.set()
     stop.set()
-    assert stop
+    assert stop.is_set()
     with pytest.raises(errors.Interrupted):
         stop.checkpoint()
     with pytest.raises(errors.Interrupted):
