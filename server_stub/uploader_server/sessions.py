@@ -58,7 +58,7 @@ class Sessions:
 
         Raises ApiError: 400, 429 if the client holds its share, 503 if too many are open.
         """
-        secret, owner = hashed_secret(headers), self._owner(headers)
+        secret, owner = hashed_secret(headers), self.owner(headers)
         if len(self.known) >= MAX_KNOWN:
             await self.forget(next(known for known in self.known.values() if known.ended))
         while (empty := self.share.make_room(holder)) is not None:
@@ -101,10 +101,11 @@ class Sessions:
         if session is None or not session.secret:
             return
         mine = same_secret(headers, session.secret)
-        if not mine or (session.owner and self._owner(headers) != session.owner):
+        if not mine or (session.owner and self.owner(headers) != session.owner):
             raise ApiError(403, "NOT_YOURS", "Another client created this session; send its X-Session-Secret")
 
-    def _owner(self, headers: Mapping[str, str]) -> str:
+    def owner(self, headers: Mapping[str, str]) -> str:
+        """Return the owner of what a request creates: the subject of its JWT, also of an expired one; empty without."""
         return owner_of(headers.get("authorization"), self.config.jwt_secret)
 
     def find_writable(self, session_id: str, headers: Mapping[str, str]) -> Session:

@@ -16,7 +16,6 @@ from starlette.routing import Route
 
 from uploader_server.batch.packbody import FRAMING, MAX_MANIFEST, Manifest, PackBody, parse_manifest
 from uploader_server.batch.packstore import Key, PackRows, Unpacking
-from uploader_server.http.auth import owner_of
 from uploader_server.http.bodies import PackLimits
 from uploader_server.http.errors import ApiError, Json
 from uploader_server.http.shares import holder_of
@@ -69,7 +68,7 @@ class Packs:
     def _key(self, request: Request, key: str) -> Key:
         if KEY.fullmatch(key) is None:
             raise ApiError(400, "INVALID_HEADER", "Idempotency-Key must be 1 to 200 visible ASCII characters")
-        return owner_of(request.headers.get("authorization"), self._sessions.config.jwt_secret), key
+        return self._sessions.owner(request.headers), key
 
     async def _answer(self, key: Key, body: PackBody, request: Request) -> bytes:
         headers = request.headers

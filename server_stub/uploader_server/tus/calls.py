@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, as_api_error
 from uploader_server.http.files import Download, digest_header
 from uploader_server.http.memory import held_by
@@ -48,7 +47,6 @@ class Tus:
     def __init__(self, uploads: Uploads) -> None:
         self.uploads = uploads
         self.limits = uploads.limits
-        self.config = uploads.sessions.config
         self.store = uploads.sessions.store
 
     def described(self) -> dict[str, Any]:
@@ -117,7 +115,7 @@ class Tus:
         held_by(request).add(METADATA * len(headers.get("upload-metadata", "")))
         fields = parse_metadata(headers.get("upload-metadata", ""))
         self.uploads.sessions.check_writer(fields.get("sessionId", ""), headers)
-        owner = owner_of(headers.get("authorization"), self.config.jwt_secret)
+        owner = self.uploads.sessions.owner(headers)
         known = await self.uploads.find_key(owner, fields.get("uploadKey", ""))
         if known is not None:
             return await self._known(known, fields.get("sessionId", ""))

@@ -17,7 +17,6 @@ from urllib.parse import unquote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from uploader_server.http.auth import owner_of
 from uploader_server.http.errors import ApiError, as_api_error
 from uploader_server.http.files import digest_header
 from uploader_server.http.memory import held_by
@@ -111,7 +110,7 @@ class IetfCall:
         fields = _fields(self.headers)
         session_id = fields.get("sessionId", "")
         uploads.sessions.check_writer(session_id, self.headers)
-        owner = owner_of(self.headers.get("authorization"), uploads.sessions.config.jwt_secret)
+        owner = uploads.sessions.owner(self.headers)
         length = self._stated_length(0, completes)
         if length is not None:
             check_length(length, uploads.limits.max_size)
