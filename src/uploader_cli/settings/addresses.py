@@ -40,7 +40,7 @@ def endpoint_url(raw: object) -> str:
     if "@" in written:
         # Don't echo the URL here or below: the part before the @ is a secret.
         raise Invalid("credentials don't belong in the URL", hint="use UPLOADER_TOKEN, --token-file or --header")
-    if re.search(r"[\x00-\x20\x7f\\]", written):
+    if re.search(r"[\s\x00-\x1f\x7f-\x9f\\]", written):
         raise Invalid(f"{written!r} is not a URL: it contains a space, a control character or a backslash")
     guessed = written if "://" in written else f"http://{written}"
     try:

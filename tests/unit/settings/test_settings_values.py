@@ -78,6 +78,7 @@ def test_server_urls_are_completed_and_read_again_unchanged(written: str, url: s
         "two words",
         "a\\b",
         "a\nb",
+        "a\x85/",
         "[::1",
     ],
 )

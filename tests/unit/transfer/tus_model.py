@@ -178,7 +178,10 @@ class Model:
         key = dict(pair.split() for pair in headers["Upload-Metadata"].split(","))["uploadKey"]
         if self.keys is not None and self.keys.get(key) in self.uploads:
             location = self.keys[key]
-            return self.answer(url, 200, self.uploads[location], Location=location)
+            upload = self.uploads[location]
+            if not upload.length:  # the answer to its creation says that it is complete
+                upload.completed_by = self._word
+            return self.answer(url, 200, upload, Location=location)
         self.made += 1
         location = f"{ENDPOINT}{self.made}"
         concat = headers.get("Upload-Concat", "")
