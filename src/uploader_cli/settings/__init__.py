@@ -8,34 +8,3 @@ from uploader_cli.settings.places import user_config_file, working_directory
 from uploader_cli.settings.resolution import own_presets, preset_names, profiles, resolve, resolve_here
 from uploader_cli.settings.stored import NAMED_BY_DIRECTORY, resumed, storable
 from uploader_cli.settings.values import Header, Invalid, Metadata, parse_size
-
-__all__ = [
-    "DEFAULT",
-    "LEAST_RATE",
-    "MASK",
-    "NAMED_BY_DIRECTORY",
-    "OPTIONS",
-    "SESSION_MARK",
-    "Header",
-    "Invalid",
-    "Layer",
-    "Metadata",
-    "Option",
-    "Settings",
-    "Source",
-    "config_template",
-    "hide",
-    "mask",
-    "own_presets",
-    "parse_size",
-    "patience",
-    "preset_names",
-    "profiles",
-    "remember_user",
-    "resolve",
-    "resolve_here",
-    "resumed",
-    "storable",
-    "user_config_file",
-    "working_directory",
-]
