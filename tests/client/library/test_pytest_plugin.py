@@ -180,7 +180,7 @@ def test_each_option_on_the_page_exists(start: Start, tmp_path: Any) -> None:
     [
         ({"port": 1}, "unknown option 'port'", "did you mean"),
         ({"latency": 1}, "unknown option 'latency'", "did you mean latency_ms?"),
-        ({"realtime": "of"}, "'of' is not one of off, hang", ""),
+        ({"realtime": "of"}, "'of' is not one of off, refuse", ""),
         ({"flavour": "refrence"}, "'refrence' is not one of bundled, reference", ""),
         ({"answers": [503]}, "answers must be a dictionary", 'write answers={"POST'),
         ({"answers": {"/health": [503]}}, "answers: '/health'", 'write answers={"POST'),
