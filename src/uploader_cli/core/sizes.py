@@ -23,7 +23,7 @@ LEAST_AFTER_413 = 64 << 10  # a 413 for a smaller chunk is final (docs/protocol.
 
 LARGEST_PACKED = 1 << 20  # larger files are sent by tus, which can resume within a file
 MOST_PACK_FILES = 500  # or what the server offers, if that is less
-MOST_PACK = 8 << 20  # as a chunk, so that an interruption costs no more than a chunk does
+MOST_PACK = 8 << 20  # as a chunk, so that an interruption costs no more than a chunk does; PACK_MEMORY limits all
 FIRST_PACK = 2 << 20
 LEAST_PACK = 64 << 10  # on a slow connection
 SLOW_PACK = 2.0  # time of a pack from which the next ones get smaller

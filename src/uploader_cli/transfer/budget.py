@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uploader_cli.errors import AnswerError
 
 DEFAULT_WAIT = 60.0  # seconds to wait after a 429 that names no time
-LEAST_WAIT = 1.0  # least seconds to wait after another one
+LEAST_WAIT = 1.0  # least seconds to wait after any other 429
 CREDIT = 0.2  # seconds of unused time that may be made up for: sleeps overshoot
 GRAIN = 0.05  # seconds of the rate per grant: bursts stay short
 LEAST_GRANT = 32
