@@ -187,8 +187,8 @@ class FileChecks:
 
         End the files that `--verify` finds to differ.
         """
-        asked = [self._stored.looked_up(file, sent[file.file]) for file in files if file.file in sent]
-        answers, left, ended = iter(self._stored.look_up(api, asked)), [], list[Outcome]()
+        known = [(file, sent[file.file]) for file in files if file.file in sent]
+        answers, left, ended = iter(self._stored.look_up(api, known)), [], list[Outcome]()
         there: list[Present] = []
         for file in files:
             receipt, found = sent.get(file.file), next(answers) if file.file in sent else None
@@ -220,7 +220,7 @@ class FileChecks:
     def _not_stored(self, api: Api, files: Sequence[LocalFile]) -> list[LocalFile]:
         """End the files that an earlier try has stored, as far as the server knows; return the others."""
         left, ended = [], []
-        answer = self._stored.look_up(api, [self._stored.looked_up(file) for file in files])
+        answer = self._stored.look_up(api, [(file, None) for file in files])
         for file, found in zip(files, answer, strict=True):
             if isinstance(found, FoundFile) and has_bytes(found, file, self._context.stop.checkpoint):
                 ended.append(equal_to(file, found.location, found.sha256))
@@ -258,12 +258,13 @@ class FileChecks:
 
         A file whose upload is resumed was checked before; now its own upload may be there.
         """
-        asked, free, ended = [self._stored.looked_up(file) for file, _ in files], [], []
-        for (file, claim), one, item in zip(files, asked, self._stored.look_up(api, asked), strict=True):
+        free, ended, own = [], [], self._context.settings.category
+        found = self._stored.look_up(api, [(file, None) for file, _ in files])
+        for (file, claim), item in zip(files, found, strict=True):
             if not isinstance(item, FoundFile) or claim.state is ClaimState.RESUME:
                 free.append((file, claim))
             else:
-                text = f"{one.category}/{one.path} exists on the server (--if-exists fail)"
+                text = f"{file.category or own}/{utf8(file.relative_path)} exists on the server (--if-exists fail)"
                 ended.append(failed(file, FailureCode.EXISTS, text))
         self._context.ledger.end(ended)
         return free

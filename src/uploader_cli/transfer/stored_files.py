@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal import Stored
     from uploader_cli.transfer.upload_session import RunContext
 
+    Sent = tuple[LocalFile, Stored | None]  # a file, and the receipt that is known of it
+
 T = TypeVar("T")
 
 _number = re.compile(r" \(\d+\)(?=(\.[^./]*)?$)")  # of a name that was taken: `clip (2).mp4`
@@ -37,15 +39,13 @@ class StoredFiles:
         self._context = context
         self._one_by_one = False  # whether the lookup has failed
 
-    def looked_up(self, file: LocalFile, receipt: Stored | None = None) -> LookedUp:
-        return looked_up(file, self._context.settings.category, receipt)
-
-    def look_up(self, api: Api, asked: Sequence[LookedUp]) -> list[FoundFile | Literal[False] | None]:
+    def look_up(self, api: Api, files: Sequence[Sent]) -> list[FoundFile | Literal[False] | None]:
         """Return each stored file, False for one that is not stored, and None without an answer.
 
         Use one lookup where offered, else one call for each path.
         """
-        offer = self._context.lookups
+        offer, own = self._context.lookups, self._context.settings.category
+        asked = [looked_up(file, own, receipt) for file, receipt in files]
         if offer is not None and not self._one_by_one:
             try:
                 return [found or False for found in api.lookup(offer, asked, retries=api.pacer.retries)]
@@ -58,17 +58,16 @@ class StoredFiles:
                 )
         return [self._stored(api, location_in(one.category, one.path)) for one in asked]
 
-    def present(self, api: Api, files: Sequence[tuple[LocalFile, Stored | None]]) -> Iterator[bool | None]:
+    def present(self, api: Api, files: Sequence[Sent]) -> Iterator[bool | None]:
         """Yield whether the server has each file with the bytes of its receipt; None for unknown."""
         if not self._context.limits.relative_paths:
             for file, receipt in files:
                 yield self._by_receipt(api, file, receipt.location if receipt is not None else None)
             return
-        asked = [self.looked_up(*item) for item in files]
-        for one, (file, receipt), item in zip(asked, files, self.look_up(api, asked), strict=True):
+        for (file, receipt), item in zip(files, self.look_up(api, files), strict=True):
             unsure = isinstance(item, FoundFile) and item.size in (None, file.size) and item.sha256 is None
             if unsure and receipt is None:  # the lookup computes no digest
-                item = self._stored(api, location_in(one.category, one.path))
+                item = self._stored(api, location_of(file, self._context.settings.category))
             yield self._is_equal(file, receipt, item) if isinstance(item, FoundFile) else item
 
     def _by_receipt(self, api: Api, file: LocalFile, location: str | None) -> bool | None:

@@ -186,7 +186,7 @@ class TusFile:
             parts = (upload.piece(ENDLESS if file.once else file.size, url=url),)
         state.session, self._left = session, len(parts)
         state.divide(len(parts))
-        self.parts = [Part(state, tus, part, number, whole=len(parts) == 1) for number, part in enumerate(parts)]
+        self.parts = [Part(state, tus, part, whole=len(parts) == 1) for part in parts]
         return self._find_joined(worker) if len(parts) > 1 else None
 
     def _find_joined(self, worker: Worker) -> Position | None:

@@ -41,16 +41,15 @@ class Part:
     _client: UploadCalls
     _is_far: bool
     _last: Position
-    _reason: errors.AnswerError | None
 
-    def __init__(self, state: TusFileState, tus: Tus, known: PendingPart, number: int, *, whole: bool) -> None:
-        """`known` is what the journal has of the upload; `number` is that of the part in `state`."""
+    def __init__(self, state: TusFileState, tus: Tus, known: PendingPart, *, whole: bool) -> None:
+        """`known` is what the journal has of the upload."""
         self.entry = UploadEntry(state, tus, known, whole=whole)
         self.start = known.offset
         self.resumed = self.entry.checked + self.entry.pledged > 0  # whether an earlier run sent checksums
         self.continued = self.entry.reach > 0  # whether bytes were sent after a break, and before it
-        self._state, self._number, self._tus = state, number, tus
-        self._reason = None  # the error that the request ended with that would complete the upload
+        self._state, self._number, self._tus = state, known.index, tus
+        self._reason: errors.AnswerError | None = None  # that of the request that would complete the upload
         self._broken = False  # whether a request may have ended after some of its bytes
         # What the server of an upload URL supports is unknown.
         checksum = tus.checksum if not (state.file.upload_url or tus.proof.ignored) else None
