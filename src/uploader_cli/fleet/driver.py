@@ -109,7 +109,7 @@ class Driver:
     def _contact(self) -> None:
         api, settings, pacer = self._api, self._settings, self._context.pacer
         if settings.foreign:
-            limits, _ = first_contact(self._context, api, ())
+            first_contact(self._context, ())
         else:
             limits = api.health(retries=FIRST_CONTACT_RETRIES)
             if limits is None or not limits.relative_paths or api.tus is None or api.lookups is None:
@@ -117,9 +117,8 @@ class Driver:
                     f"{settings.server} can't take imports: it has no resumable uploads, or can't look up stored files",
                     hint="use `uploader upload`, with --shard on several machines",
                 )
-        pacer.probe = partial(reach, api)
-        if limits is not None:
             self._context.learn(limits)
+        pacer.probe = partial(reach, api)
         self._context.lookups = api.lookups
         verification = Verification(self._context)
         self._checks = FileChecks(self._context, verification, Then(self._context, verification))

@@ -32,15 +32,13 @@ class Opened(NamedTuple):
     capacity: int
 
 
-def first_contact(
-    context: RunContext, api: Api, files: Sequence[LocalFile], existing: str = ""
-) -> tuple[Limits | None, Opened | None]:
-    """Ask for the server's limits (None: unknown) and return a session that is open already, if any.
+def first_contact(context: RunContext, files: Sequence[LocalFile], existing: str = "") -> Opened | None:
+    """Learn the server's limits, if it tells them, and return a session that is open already, if any.
 
     `existing` is one of the upload URLs where all uploads exist already: then nothing but the offset is asked.
     Without limits, `expectedFiles` is what fits the assumed ones, then 1 after a 400 (section 3.12).
     """
-    settings, pacer = context.settings, context.pacer
+    api, settings, pacer = context.api, context.settings, context.pacer
     if settings.foreign:
         check_offer(settings, None, lookup=False)
         client = upload_calls(api, context.chunk)
@@ -52,11 +50,13 @@ def first_contact(
             api.tus = Capabilities(settings.target_url, announced=False)
             with suppress(errors.Unauthorized):  # the first creation decides
                 api.tus = pacer.call(client.options, at_most=FIRST_CONTACT_RETRIES)
-        return endless(api.tus.max_size), None
+        context.learn(endless(api.tus.max_size))
+        return None
     limits = api.health(retries=FIRST_CONTACT_RETRIES)
     check_offer(settings, limits, lookup=api.lookups is not None)
     if limits is not None:
-        return limits, _session_before(context, api)
+        context.learn(limits)
+        return _session_before(context, api)
     check_lengths(files, api.tus)
     assumed = next(plan_sessions((file for file in files if not refusal(file, ASSUMED)), ASSUMED), None)
     category = (assumed.category if assumed is not None else None) or settings.category
@@ -68,7 +68,9 @@ def first_contact(
             raise
         capacity = 1
         session = new_session(context, api, category, capacity)
-    return session.limits, Opened(session, capacity)
+    if session.limits is not None:
+        context.learn(session.limits)
+    return Opened(session, capacity)
 
 
 def reach(api: Api, existing: str = "") -> None:

@@ -170,9 +170,7 @@ class Scheduler:
             self._existing = files[0].upload_url
         if self._context.outlasts_start:
             self._context.pacer.probe = self._probe
-        limits, self._opened = first_contact(self._context, self._api, files, self._existing)
-        if limits is not None:
-            self._context.learn(limits)
+        self._opened = first_contact(self._context, files, self._existing)
         self._context.pacer.probe = self._probe
 
     def _make_worker(self, pool: Pool) -> Worker:
