@@ -9,13 +9,14 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from coverage import CoverageData
+from coverage import Coverage, CoverageData
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,9 +76,21 @@ class Tree:
         command = self._pytest(*measure, f"--junitxml={self._top / 'times.xml'}", "-n", "auto")
         env = {**self._environment, "COVERAGE_PROCESS_START": str(config)}
         done = subprocess.run(command, cwd=self._tree, env=env, check=False)
-        if done.returncode > 1:  # 1: some tests failed
+        # 1: some tests failed; 3: pytest-cov met data of a process that was killed while it wrote them
+        if done.returncode not in (0, 1, 3):
             done.check_returncode()
+        self._combine(config)
         (self._top / "traced").touch()
+
+    def _combine(self, config: Path) -> None:
+        """Combine the data that pytest-cov has left, without those that are damaged."""
+        for path in self._top.glob(".coverage.*"):
+            if not _is_whole(path):
+                path.unlink()
+        measured = Coverage(config_file=str(config))
+        measured.load()
+        measured.combine()
+        measured.save()
 
     @functools.cached_property
     def _seconds(self) -> dict[str, float]:
@@ -166,3 +179,10 @@ def write(path: Path, text: str) -> None:
     later = path.stat().st_mtime + 2
     path.write_text(text, encoding="utf-8")
     os.utime(path, (later, later))
+
+
+def _is_whole(path: Path) -> bool:
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as data:
+        rows = data.execute("PRAGMA integrity_check").fetchall()
+        return rows == [("ok",)] and not data.execute("SELECT 1 FROM file WHERE path IS NULL").fetchall()
+    return False
