@@ -118,7 +118,7 @@ class Poller:
         fetch: Callable[[str], SessionProgress | None],
         emit: Callable[[Event], None],
         interval: Callable[[], float],
-        minimum: float = 1.0,
+        minimum: float,
     ) -> None:
         self.polls = 0
         """Calls made so far."""

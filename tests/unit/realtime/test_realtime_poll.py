@@ -297,7 +297,7 @@ def test_closing_does_not_wait_for_a_poll_that_hangs() -> None:
         over.wait()
         return progress(session)
 
-    poller = Poller(hang, events.append, lambda: 1.0)
+    poller = Poller(hang, events.append, lambda: 1.0, 1.0)
     poller.tell(lambda schedule, now: schedule.follow(now, "s"))
     poller.tell(Schedule.start)
     wait_until(lambda: poller.polls == 1)
