@@ -190,7 +190,8 @@ class _Place(NamedTuple):
     def _is_copy(self, name: str) -> bool:
         """Return whether a file is what an interrupted move has left: only one of the same size and mtime is read."""
         found = _status(name, self.directory)
-        is_alike = found is not None and found[2:4] == self.identity[2:4]
+        mine = self.identity
+        is_alike = found is not None and (found.size, found.mtime_ns) == (mine.size, mine.mtime_ns)
         return is_alike and self._has_bytes(name)
 
     def _has_bytes(self, name: str) -> bool:

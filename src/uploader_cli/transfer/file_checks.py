@@ -61,7 +61,7 @@ class FileChecks:
     def pick(self, api: Api, files: Sequence[LocalFile], claimed: Picked | None = None, *, pack: bool) -> Picked:
         """Return the files to send, with `pack` in one pack; end the others.
 
-        The server is asked about files that are not `claimed`, before they are.
+        Unless they are `claimed`, the server is asked first, and the others are claimed after that.
         """
         context, ended = self._context, list[Outcome]()
         picked: Picked = []

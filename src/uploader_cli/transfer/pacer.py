@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -125,8 +126,7 @@ class Pacer:
         self.held = False  # True while the user pauses the run: no request with content begins
         self._emit, self.clock = emit, clock
         self._lock = threading.Lock()
-        self._looking = threading.Lock()  # held by the thread that probes
-        self._looks, self._was_out = 0, False  # how often the server was looked for, and what the last time has shown
+        self._outage: Future[bool] | None = None
         self._lost: errors.Unreachable | errors.DiskFull | None = None
         self.recoveries = 0  # calls that succeeded on repetition, although the probe had met no outage
         self._announced = 0.0
@@ -234,17 +234,25 @@ class Pacer:
         """
         if self.probe is None or not is_outage(error):
             return False
-        before = self._looks
-        with holding(self._looking, self.stop.checkpoint):
+        with self._lock:
             if self._lost is not None:
                 raise self._lost
+            leads = self._outage is None
+            outage = self._outage = self._outage or Future()
+        if leads:
+            try:
+                outage.set_result(self._lead(error, on_retry))
+            except BaseException as failure:  # noqa: BLE001 - raised below, in all threads
+                outage.set_exception(failure)
+            with self._lock:
+                self._outage = None
+        while not wait([outage], 0.1).done:
             self.stop.checkpoint()
-            if self._looks == before:
-                self._was_out = self._lead(error, on_retry)
-                self._looks += 1
-            elif self._was_out:  # another thread has waited for its end
-                on_retry(error, 0.0)
-            return self._was_out
+        self.stop.checkpoint()
+        real = outage.result()
+        if real and not leads:
+            on_retry(error, 0.0)
+        return real
 
     def _lead(self, error: errors.UploaderError, on_retry: Report) -> bool:
         """Probe until the server answers; return True where the first probe failed."""

@@ -175,6 +175,7 @@ class Scheduler:
 
     def _make_worker(self, pool: Pool) -> Worker:
         api = self._api.another()
+        api.tus = self._tus or api.tus  # what the run has chosen: each later answer says anew what the server offers
         return Worker(pool, api, upload_calls(api, self._context.chunk), self._finish)
 
     def _finish(self, worker: Worker, job: Job, outcomes: Sequence[Outcome]) -> None:

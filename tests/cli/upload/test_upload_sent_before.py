@@ -115,7 +115,8 @@ def test_file_is_sent_again_unless_all_is_as_it_was(
 
 
 @pytest.mark.parametrize(
-    ("first", "again"), [([], []), pytest.param(["--digest"], ["--no-pack"], marks=pytest.mark.thorough)]
+    ("first", "again"),
+    [([], []), ([], ["--no-pack"]), pytest.param(["--digest"], ["--no-pack"], marks=pytest.mark.thorough)],
 )
 def test_verify_compares_skipped_files(
     server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str, first: list[str], again: list[str]

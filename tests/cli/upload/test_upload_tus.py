@@ -59,6 +59,17 @@ def test_protocol_is_tus_where_offered_and_as_requested(
         assert plain.faults.count("POST", "*") == calls
 
 
+def test_session_without_the_offer_does_not_change_the_endpoint(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """As from a second server behind a balancer, or a proxy that removes fields: the run keeps what it has chosen."""
+    server.faults.add("types:session:tus")
+    files = make_files(**{f"{number}.mp4": os.urandom(MIB + number + 1) for number in range(3)})
+    done = uploader("upload", files, "-s", server.url, "--jobs", "3", "--json", home=tmp_path)
+    assert (done.code, done.events[0]["protocol"], done.finished["completed"]) == (0, "tus", 3), done.err
+    assert server.faults.count("POST", ENDPOINT) == 3
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(("options", "size"), [((), 5 * MIB), (("--chunk-size", "8M"), 8 * MIB)])
 def test_chunk_after_a_lost_connection_is_smaller_unless_its_size_was_given(

@@ -17,6 +17,7 @@ from uploader_cli.checks.doctor import STEPS, examine
 from uploader_cli.checks.doctor.context import DoctorContext
 from uploader_cli.checks.doctor.doctor_report import DoctorPage, as_json, summary_of
 from uploader_cli.exit_status import Exit
+from uploader_cli.outputs import ascii_signs
 from uploader_cli.render.words import cells
 
 if TYPE_CHECKING:
@@ -265,6 +266,7 @@ def test_colours_are_never_the_only_sign(width: int) -> None:
         assert plain[0][0] in "✓!✗–"
         assert coloured[0].startswith("\x1b[")
         assert plain != coloured
+        assert ascii_signs("\n".join(plain)).isascii()
 
 
 def test_what_one_failure_blocks_is_one_line() -> None:

@@ -368,6 +368,18 @@ def test_outage_is_probed_by_one_thread_and_all_threads_resume() -> None:
     assert sorted(policy.reports) == [("ConnectFailed", 0.0)] * 3 + [("ConnectFailed", FIRST_PROBE)]
 
 
+def test_next_failure_of_the_prober_changes_nothing_for_those_that_still_wait() -> None:
+    """It probes again, and the server answers: the outage that the others have waited for was one all the same."""
+    policy = Policy(retries=0)
+    Server(policy, threads=4, down=1)
+
+    def fail_twice() -> bool:
+        first, _ = (policy.pacer.outlast(errors.ConnectFailed("refused"), policy.report) for _ in range(2))
+        return first
+
+    assert in_threads(*[fail_twice] * 4) == [True] * 4
+
+
 def test_outage_beyond_wait_for_server_raises_unreachable_in_all_threads() -> None:
     policy = Policy(wait_for_server=3.0)
     server = Server(policy, threads=4, down=None)
