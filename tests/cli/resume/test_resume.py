@@ -306,6 +306,16 @@ def test_same_command_resumes_the_run(server: EmbeddedServer, make_files: Files,
     assert again.finished["completed"] == 1
 
 
+def test_resume_from_another_directory_finds_relative_paths(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    make_files(**{"a.mp4": 640 * KIB})
+    interrupted(server.url, tmp_path, "files", by=signal.SIGKILL)
+    done = resumed(make_files("elsewhere", x=1), XDG_STATE_HOME=str(tmp_path / "state"))
+    assert done.finished["completed"] == 1
+    assert done.of("file.started")[0]["offset"] >= 2 * CHUNK
+
+
 @pytest.mark.thorough
 def test_resume_reuses_the_session(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """No new session is created, and the first one ends as completed, with all files."""
