@@ -59,6 +59,7 @@ def test_analyze_reports_each_stage(how: str | None, protocol: str, make_files: 
     assert percents == sorted(percents)
     result = saved(files.parent)
     assert result["run"] == done.finished["run"]
+    assert (result["v"], result["server"]) == (1, server.url)
     assert result["analyses"][0]["kind"] == "content"
     assert result["analyses"][0]["result"]["finalReport"]
     assert "four scenes" in done.err
