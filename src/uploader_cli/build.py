@@ -20,7 +20,7 @@ def _commit() -> str:
         return (PACKAGE / "commit.txt").read_text(encoding="ascii").strip()
     except OSError:
         clone = PACKAGE.parent.parent
-    command = ["git", "-C", str(clone), "describe", "--always", "--abbrev=40", "--dirty"]
+    command = ["git", "-C", str(clone), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
     try:
         if (clone / ".git").exists():
             return subprocess.check_output(command, text=True).strip()  # noqa: S603 - no input of others

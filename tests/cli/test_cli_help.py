@@ -17,7 +17,7 @@ from time_limits import PATIENCE
 from tus_services import Plain
 from typer.main import get_command
 
-from uploader_cli import __version__
+from uploader_cli import __version__, build
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import app
 from uploader_cli.settings import OPTIONS
@@ -105,6 +105,17 @@ def test_version_with_v_names_commit_and_python(capsys: pytest.CaptureFixture[st
     assert version == f"uploader {__version__}"
     assert re.fullmatch(r"commit ([0-9a-f]{40}(-dirty)?|unknown)", commit)
     assert python.startswith(f"Python {platform.python_version()} on ")
+
+
+def test_commit_of_a_clone_is_a_hash_also_at_a_tag(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "src" / "uploader_cli"
+    package.mkdir(parents=True)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "One"], ["tag", "-a", "v1", "-m", "One"]):
+        subprocess.run([*git, *command], check=True)
+    commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True)
+    monkeypatch.setattr(build, "PACKAGE", package)
+    assert build.build().startswith(f"commit {commit}")
 
 
 @pytest.mark.parametrize("argv", [["--version"], ["--help"], ["upload", "--help"]], ids=" ".join)
