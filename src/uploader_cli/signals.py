@@ -1,4 +1,4 @@
-"""Handle SIGINT, SIGTERM and SIGHUP from the start of the process to its end.
+"""Handle SIGINT, SIGTERM and SIGHUP from the start of the process to its end, and know when a command began.
 
 A signal ends the process with 130 or 143: at once by default, through SystemExit in `unwinding`, and in order where
 a run counts the signals (`run.interrupts.interruptible`). Once the exit code is set no signal changes it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import contextmanager
 
 TYPE_CHECKING = False  # without an import of typing, as in `__main__`
@@ -22,13 +23,22 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 
 _pending: list[int] = []
 """The exit code of the first signal in `unwinding`."""
+_began: list[float] = []
 
 
 def install() -> None:
+    """Set the handlers, and note that the command begins now."""
+    # Not when the process began: a shell that replaces itself by its last command has begun earlier.
+    _began[:] = [time.monotonic()]
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # set by nohup
         CODES.pop(signal.SIGHUP, None)
     for number in CODES:
         signal.signal(number, _leave)
+
+
+def command_began() -> float:
+    """Return when the command began (seconds of the monotonic clock); now in a program that uses the library."""
+    return _began[0] if _began else time.monotonic()
 
 
 def installed() -> bool:

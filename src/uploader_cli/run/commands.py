@@ -13,7 +13,6 @@ from uploader_cli.errors import UsageError
 from uploader_cli.report.run_files import facts_of, settled
 from uploader_cli.run import runs
 from uploader_cli.run.interrupts import Interrupts, interruptible
-from uploader_cli.run.loop import process_began
 from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.run_journal import begin, writable_state
 from uploader_cli.run.upload import Upload
@@ -41,7 +40,7 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
 
 def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
     """Resume an interrupted run, by default the newest or the user's choice; `flags` override its options."""
-    interrupts, place = Interrupts(began=process_began()), runs.place(flags)
+    interrupts, place = Interrupts(began=signals.command_began()), runs.place(flags)
     with signals.unwinding(), Journal(place.state_path, checkpoint=interrupts.checkpoint) as journal:
         if run_id is None:
             asked = time.monotonic()

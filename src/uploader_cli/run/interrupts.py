@@ -16,7 +16,6 @@ from uploader_cli import signals
 from uploader_cli.core import events as ev
 from uploader_cli.core.incidents import duration
 from uploader_cli.exit_status import Exit
-from uploader_cli.run.loop import process_began
 from uploader_cli.transfer.pacer import Stop
 
 
@@ -99,7 +98,7 @@ class Interrupts(Struct):
 @contextmanager
 def interruptible(interrupts: Interrupts | None = None) -> Iterator[Interrupts]:
     """Count signals in `interrupts`, or a new one; a loop that looks at them stops in order."""
-    interrupts = Interrupts(began=process_began()) if interrupts is None else interrupts
+    interrupts = Interrupts(began=signals.command_began()) if interrupts is None else interrupts
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import threading
 import time
@@ -207,15 +206,6 @@ def _masked(value: _Value, names: tuple[str, ...]) -> _Value:
 
 def alarms(settings: Settings) -> Alarms:
     return Alarms(stall=settings.stall, latency_ms=settings.warn_latency, error_percent=settings.warn_error_rate)
-
-
-def process_began() -> float:
-    """Return when this process began (seconds of the monotonic clock); now where the system does not say."""
-    with suppress(OSError, AttributeError):
-        ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-        return time.monotonic() - age
-    return time.monotonic()
 
 
 def peak_rss() -> int:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
-from command import uploader
+from command import environment, uploader
 from serving import running_server
 
 from uploader_cli import Settings, Uploader
@@ -108,3 +112,14 @@ def test_invalid_deadline_is_a_usage_error(raw: str, tmp_path: Path) -> None:
     assert done.code == 2
     assert "--deadline: must be " in done.err
     assert "a number of seconds (or 10m, 1h30m), more than 0" in done.err
+
+
+def test_time_of_the_shell_before_the_command_does_not_count(server: EmbeddedServer, tmp_path: Path) -> None:
+    """A shell replaces itself by its last command, whose process has begun when the shell began."""
+    files = files_of(tmp_path, 1)
+    command = shlex.join([sys.executable, "-m", "uploader_cli", "upload", str(files), "-s", server.url, "--json"])
+    began = time.monotonic()
+    shell = ["sh", "-c", f"sleep 1; exec {command}"]
+    done = subprocess.run(shell, env=environment(tmp_path), capture_output=True, text=True, check=True, cwd=tmp_path)
+    finished = json.loads(done.stdout.splitlines()[-1])
+    assert finished["seconds"] <= time.monotonic() - began - 1.0
