@@ -180,7 +180,10 @@ def test_hung_socket_is_replaced_by_polls_at_the_deadline(
     server(websocket=fault, polling=fault)
     one = bench(policy=SILENT_SERVER).start(SESSION)
     one.reach("polling")
-    assert one.story() == ["connecting start", "polling http deadline"]
+    story = one.story()  # the first attempt ends at the deadline, too: perhaps just before it
+    assert story in (
+        ["connecting start", *tried, "polling http deadline"] for tried in ([], ["reconnecting timeout 1"])
+    )
     assert one.when("polling") >= SILENT_SERVER.fallback - EARLY
     wait_until(lambda: len(one.fetched) >= 3)
     assert all(later[1] - earlier[1] >= SCALED.poll for earlier, later in pairwise(one.fetched))
