@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import runpy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -58,14 +57,6 @@ def _is_header(lines: list[str], number: int) -> bool:
 
 def codes(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
-
-
-@cache
-def statements() -> dict[str, dict[str, list[str]]]:
-    """Return the index of statements: page, words of a statement there (or the first cell of its row), its tests."""
-    read = runpy.run_path(str(ROOT / "docs/statements.py"))["read"]
-    index: dict[str, dict[str, list[str]]] = read(page("statements.txt"))
-    return index
 
 
 def missing_tests(named: Iterable[tuple[str, str]]) -> list[str]:

@@ -8,7 +8,7 @@ import runpy
 from typing import Any
 
 import pytest
-from docs_pages import ROOT, codes, page, rows, statements
+from docs_pages import ROOT, codes, page, rows
 from docs_pages import section as section_of
 from typer.main import get_command
 
@@ -164,12 +164,3 @@ def test_the_metrics_are_named() -> None:
 def test_the_values_of_an_enumeration_are_those_of_the_stream(where: str) -> None:
     documented = {row[0]: codes(row[1]) for row in rows(section("## The event stream"))}
     assert documented[where] == [member.value for member in ENUMS[where]]
-
-
-def test_each_row_has_a_test() -> None:
-    """The options of `serve` share one test, because they are passed on unchanged; values are those of `ENUMS`."""
-    for name in ("cli.md", *(f"commands/{command}.md" for command in COMMANDS if command != "serve")):
-        named = statements().get(name, {})
-        tables = [section(title) for title in ("## Commands", "## Exit codes", "## The event stream")]
-        for row in rows("\n".join(tables) if name == "cli.md" else page(name)):
-            assert row[0] in named or row[0] in ENUMS, f"no test is named for {row[0]} of {name}"

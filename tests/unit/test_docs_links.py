@@ -1,49 +1,16 @@
-"""The tests of statements, and the modules and headings that the pages name, exist."""
+"""The modules, pages and headings that the pages name exist."""
 
 from __future__ import annotations
 
 import re
-import runpy
 from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
-from docs_pages import BLOCK, ROOT, codes, missing_tests, page, statements
+from docs_pages import BLOCK, ROOT, codes
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-MOVE = runpy.run_path(str(ROOT / "docs/statements.py"))
-
-
-@pytest.mark.parametrize("name", statements())
-def test_every_test_of_a_statement_exists_and_its_words_are_on_the_page(name: str) -> None:
-    named = [test.split("::") for tests in statements()[name].values() for test in tests]
-    assert missing_tests((path, test) for path, test in named) == []
-    text = " ".join(page(name).split())
-    assert [words for words in statements()[name] if words not in text] == [], "correct docs/statements.txt"
-
-
-def test_the_pages_with_promises_name_tests() -> None:
-    promises = {"cli.md", "manifests.md", "protocol.md", "reliability.md", "reports.md", "server.md", "smoke.md"}
-    assert all(len(statements()[name]) > 5 for name in promises | {"commands/upload.md", "testing.md"})
-
-
-def test_index_is_written_as_it_is_read_and_no_page_has_a_name_of_a_test() -> None:
-    assert MOVE["written"](statements()) == page("statements.txt")
-    left = [name for name, path in MOVE["pages"]().items() if MOVE["COMMENT"].search(path.read_text(encoding="utf-8"))]
-    assert left == [], "run docs/statements.py"
-
-
-def test_name_of_a_test_is_moved_with_the_last_words_of_its_statement() -> None:
-    text = "One.\n\nA sentence of\ntwo lines. <!-- test: tests/a.py::test_a -->\n<!-- test: tests/b.py::test_b -->\n"
-    row = "| `--a` `N` | what <!-- test: tests/a.py::test_a --> |\n"
-    found: dict[str, list[str]] = {}
-    assert MOVE["moved"](text + row, found) == "One.\n\nA sentence of\ntwo lines.\n| `--a` `N` | what |\n"
-    assert found == {
-        "A sentence of two lines.": ["tests/a.py::test_a", "tests/b.py::test_b"],
-        "`--a` `N`": ["tests/a.py::test_a"],
-    }
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
