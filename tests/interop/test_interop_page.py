@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from interop.foreign import Node
     from playwright.sync_api import Locator, Page
 
     from uploader_server.serving import EmbeddedServer
@@ -188,16 +189,100 @@ def test_upload_resumes_after_a_reload(page: Page, server: EmbeddedServer, tmp_p
     expect(page.locator("#figure")).to_have_text("83 %")  # of 8 MiB and the 2 of the second chunk
     session = session_of(page)
     page.reload()
-    expect(page.locator("#notices")).to_contain_text("Choose large.mp4 again")
-    page.get_by_label("Choose files").set_input_files([large, small])
+    expect(page.locator("#status")).to_have_text("Interrupted")
+    expect(page.locator("#paused")).to_have_text("Choose large.mp4 again to continue this upload.")
+    expect(page.locator("#sessions .badge")).to_have_text("Interrupted")
+    for place in ("#more", "#counted", "#rows"):
+        expect(page.locator(place)).not_to_contain_text(re.compile("left|/s"))
+    choose(page, large, small)
     expect(page.locator("#status")).to_have_text("Completed")
     expect(page.locator("#figure")).to_have_text(re.compile("^2 files, 12.0 MiB in "))
-    expect(page.locator("#notices .notice")).to_have_count(0)
     assert session_of(page) == session
     assert server.faults.count("POST", "/api/upload/files/") == 2
     patched = sum(entry.received for entry in server.faults.requests if entry.method == "PATCH")
     assert patched < large.stat().st_size + 3 * MIB
     assert (server.root / "personal/large.mp4").read_bytes() == large.read_bytes()
+
+
+def choose(page: Page, *files: Path) -> None:
+    """Choose files by the button of an interrupted session."""
+    with page.expect_file_chooser() as chooser:
+        page.locator("#session").get_by_role("button", name="Choose files").click()
+    chooser.value.set_files(files)
+
+
+def test_paused_upload_continues_at_its_offset(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
+    """While it is paused no request is sent; each of two files loses at most the chunk that was under way."""
+    clips = [tmp_path / "one.mp4", tmp_path / "two.mp4"]
+    for number, clip in enumerate(clips):
+        clip.write_bytes(random.Random(number).randbytes(20 * MIB))
+    server.faults.add(f"stall:patch#3-4:in,seconds={PATIENCE:.0f},at=1M")
+    page.goto(server.url)
+    page.get_by_label("Choose files").set_input_files(clips)
+    expect(page.locator("#figure")).to_have_text("45 %")  # twice 8 MiB and the 1 of the second chunk
+    page.get_by_role("button", name="Pause").click()
+    for place in ("#status", "#sessions .badge"):
+        expect(page.locator(place)).to_have_text("Paused")
+    expect(row(page, "one.mp4")).to_contain_text("of 20.0 MiB · paused")
+    expect(page.locator("#more")).not_to_contain_text("left")
+    server.faults.clear()
+    before = len(server.faults.requests)
+    page.wait_for_timeout(1000)
+    assert [entry for entry in server.faults.requests[before:] if entry.method in ("PATCH", "POST")] == []
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#figure")).to_have_text(re.compile("^2 files, 40.0 MiB in "))
+    assert server.faults.count("POST", "/api/upload/files/") == 2
+    assert sum(entry.received for entry in server.faults.requests if entry.method == "PATCH") < 60 * MIB
+    for clip in clips:
+        assert (server.root / "personal" / clip.name).read_bytes() == clip.read_bytes()
+
+
+def test_shown_session_stays_when_another_one_starts(page: Page, server: EmbeddedServer) -> None:
+    sessions = []
+    for name in ("read.mp4", "new.mp4"):
+        sessions.append(open_session(server))
+        send(server, sessions[-1], name)
+        if not sessions[1:]:
+            page.goto(server.url)
+            expect(page.locator("#title")).to_have_text("read.mp4")
+            expect(page.locator("#newer")).to_be_hidden()
+    newer = page.locator("#newer a")
+    expect(newer).to_have_text("new.mp4")
+    expect(page.locator("#title")).to_have_text("read.mp4")
+    newer.click()
+    expect(page.locator("#title")).to_have_text("new.mp4")
+    expect(page.locator("#newer")).to_be_hidden()
+    assert session_of(page) == sessions[1]
+
+
+def test_page_has_no_finding_of_axe(page: Page, server: EmbeddedServer, node: Node, tmp_path: Path) -> None:
+    """In light and dark, on a desktop and on a phone: the empty page, an upload with its dialog, and its end."""
+    script = (node.directory / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
+    (tmp_path / "clip.mp4").write_bytes(bytes(9 * MIB))
+    server.faults.add(f"stall:patch#1:in,seconds={PATIENCE:.0f},at=1M")
+
+    def findings() -> list[str]:
+        page.evaluate(script)
+        found = []
+        for scheme in ("dark", "light"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            for width, height in ((1280, 800), (390, 844)):
+                page.set_viewport_size({"width": width, "height": height})
+                for one in page.evaluate("axe.run()")["violations"]:
+                    found += [f"{scheme} {width}: {one['id']}: {node['html']}" for node in one["nodes"]]
+        return found
+
+    page.goto(server.url)
+    expect(page.locator("#add")).to_be_visible()
+    assert findings() == []
+    page.get_by_label("Choose files").set_input_files(tmp_path / "clip.mp4")
+    expect(page.locator("#figure")).to_have_text("11 %")
+    assert findings() == []
+    page.get_by_role("button", name="Cancel upload").click()
+    assert findings() == []
+    page.get_by_role("dialog").get_by_role("button", name="Cancel upload").click()
+    expect(page.locator("#status")).to_have_text("Cancelled")
+    assert findings() == []
 
 
 def test_corrupted_chunk_of_the_page_is_sent_again(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
@@ -232,8 +317,11 @@ def test_nobody_else_writes_to_a_session_of_the_page(page: Page, server: Embedde
     for path in (f"session/{session}/finish", f"cancel/{session}"):
         refused = requests.post(f"{server.url}/api/upload/{path}", timeout=PATIENCE)
         assert (refused.status_code, refused.json()["error"]) == (403, "NOT_YOURS")
-    page.get_by_role("button", name="Cancel upload").click()
-    expect(page.locator("#status")).to_have_text("Cancelled")
+    dialog = page.get_by_role("dialog", name="Cancel this upload?")
+    for answer, status in (("Keep uploading", "Uploading"), ("Cancel upload", "Cancelled")):
+        page.get_by_role("button", name="Cancel upload").click()
+        dialog.get_by_role("button", name=answer).click()
+        expect(page.locator("#status")).to_have_text(status)
 
 
 def test_upload_of_an_older_page_resumes(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
@@ -246,8 +334,8 @@ def test_upload_of_an_older_page_resumes(page: Page, server: EmbeddedServer, tmp
     kept_file = {"path": "clip.mp4", "size": 3 * MIB, "date": int(clip.stat().st_mtime * 1000)}
     page.evaluate("kept => localStorage.setItem('uploader-sessions', JSON.stringify(kept))", {session: [kept_file]})
     page.reload()
-    expect(page.locator("#notices")).to_contain_text("Choose clip.mp4 again")
-    page.get_by_label("Choose files").set_input_files(clip)
+    page.locator("#sessions a").filter(has_text="Interrupted").click()
+    choose(page, clip)
     expect(page.locator("#status")).to_have_text("Completed")
     assert session_of(page) == session
 

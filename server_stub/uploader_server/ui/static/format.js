@@ -49,3 +49,11 @@ export function duration(seconds) {
 export const short = (id) => id.slice(0, 8)
 
 export const base = (path) => path.slice(path.lastIndexOf('/') + 1)
+
+const SHOWN = 3 // names in a message
+
+// The names of files, the first ones of many.
+export function named(files) {
+  const names = files.slice(0, SHOWN).map((file) => file.path)
+  return files.length > SHOWN ? `${names.join(', ')} and ${plural(files.length - SHOWN, 'other file')}` : names.join(', ')
+}

@@ -4,6 +4,7 @@ const ENDED = new Set(['completed', 'partial', 'cancelled', 'unknown'])
 const DONE = new Set(['completed', 'failed']) // files
 const WINDOW = 8 // seconds over which a speed is measured
 const APART = 0.4 // least seconds between two samples
+const QUIET = 3000 // milliseconds without progress after which a session is quiet
 
 export const sessions = new Map()
 
@@ -22,6 +23,8 @@ export function session(id) {
       failed: 0,
       total: 0,
       samples: [], // { at, bytes }: seconds, `received`
+      heard: 0, // time of the last event (milliseconds, as all times here)
+      moved: performance.now(), // time of the last progress
       files: new Map(),
       endedFiles: 0, // of `files`
       fetched: -1, // ended files at the last progress answer; -1: ask for one
@@ -36,8 +39,17 @@ export const ended = (one) => ENDED.has(one.status)
 export const incomplete = (one) =>
   one.fetched < 0 || (one.endedFiles < one.completed + one.failed && one.fetched !== one.completed + one.failed)
 
-function update(body) {
+// Whether an open session had no progress for some seconds.
+export const quiet = (one) => !ended(one) && performance.now() - one.moved > QUIET
+
+// Update the numbers of a session. `asked` is when an answer was asked for: an event since then is newer.
+function update(body, asked = Infinity) {
   const one = session(body.sessionId)
+  if (asked < one.heard) return one
+  if (one.received !== body.receivedBytes || one.completed + one.failed !== body.completedFiles + body.failedFiles) {
+    if (quiet(one)) one.samples.length = 0 // the pause belongs to no rate
+    one.moved = performance.now()
+  }
   if (!ended(one)) one.status = body.overallStatus
   one.completed = body.completedFiles
   one.failed = body.failedFiles
@@ -70,7 +82,7 @@ function sample(one) {
 export function speed(one) {
   const first = one.samples[0]
   const seconds = performance.now() / 1000 - first?.at
-  return seconds >= 1 && !ended(one) ? (one.received - first.bytes) / seconds : 0
+  return seconds >= 1 && !ended(one) && !quiet(one) ? (one.received - first.bytes) / seconds : 0
 }
 
 // The status of a file whose session has ended: nothing of it is running.
@@ -96,12 +108,13 @@ function updateFile(one, file) {
 
 export function applyEvent(event) {
   const one = update(event)
+  one.heard = performance.now()
   if (event.currentFile) updateFile(one, event.currentFile)
   return one
 }
 
-export function applyProgress(body) {
-  const one = update(body)
+export function applyProgress(body, asked) {
+  const one = update(body, asked)
   const there = new Set(body.files.map((file) => file.id))
   for (const [id, file] of one.files) {
     if (file.status === 'uploading' && !there.has(id)) one.files.delete(id) // its request broke off
@@ -110,13 +123,16 @@ export function applyProgress(body) {
   one.fetched = one.completed + one.failed
 }
 
-export function applyList(list, keep) {
+// Take the list of sessions. Those of `open`, which this browser can continue, are listed and those of `keep` are kept
+// also where the server's list, which is limited, has them no more.
+export function applyList(list, { asked, open, keep }) {
   const there = new Set(list.map((entry) => entry.sessionId))
-  for (const id of sessions.keys()) if (!there.has(id) && id !== keep) sessions.delete(id)
+  for (const id of sessions.keys()) if (!there.has(id) && !open.includes(id) && id !== keep) sessions.delete(id)
   listed = list.map((entry) => {
     const { category, createdAt: created, endedAt: finished, name = '' } = entry
-    return Object.assign(update(entry), { category, created, finished, name })
+    return Object.assign(update(entry, asked), { category, created, finished, name })
   })
+  listed.push(...open.filter((id) => !there.has(id)).map(session))
 }
 
 export function applyUnknown(id) {

@@ -14,6 +14,7 @@ const FRAME = 100
 const FOLLOWED = 20 // open sessions that are followed over Socket.IO; the list has the others
 const ID = /^[0-9a-f-]{36}$/
 const AGAIN = new Set(['failed', 'cancelled']) // states of files that may be sent again
+const OURS = new Set(['failed', 'cancelled', 'waiting']) // states that this page knows before the server does
 
 let analyses = []
 let received = 0
@@ -23,6 +24,8 @@ let soon = false // poll again after the running poll
 let drawing = 0
 let nextFetch = 0
 let channel = 'connecting'
+let read = '' // the session that is shown without a chosen one
+let newest // the newest session when the shown one was chosen
 
 const live = new Live(onEvent, () => {
   const one = selected()
@@ -36,8 +39,30 @@ function chosen() {
   return ID.test(id) ? id : ''
 }
 
+// The chosen session, or the newest one; that stays when another one starts.
 function selected() {
-  return chosen() ? model.session(chosen()) : model.listed?.[0]
+  if (chosen()) return model.session(chosen())
+  const one = model.listed?.find(({ id }) => id === read) ?? model.listed?.[0]
+  read = one?.id ?? ''
+  return one
+}
+
+// A session that has started since the shown one was chosen.
+function newer(one) {
+  const [first] = model.listed ?? []
+  newest ??= first?.id
+  return first && first.id !== newest && first.id !== one.id ? first : undefined
+}
+
+const sends = (one) => uploads.isOpen(one.id) && !model.ended(one)
+
+// Whether the user has to choose the files of a session again: no tab sends them.
+const isInterrupted = (one) => uploads.filesToChoose(one.id).length > 0 && model.quiet(one) && !lostSince
+
+// What this page knows of the status of a session beside the server's.
+function status(one) {
+  if (isInterrupted(one)) return 'interrupted'
+  return sends(one) && (lostSince || uploads.isPaused(one.id)) ? 'paused' : one.status
 }
 
 function onEvent(event) {
@@ -57,15 +82,21 @@ function draw() {
     const one = selected()
     document.body.toggleAttribute('data-empty', !one && model.listed?.length === 0)
     const files = one ? filesOf(one) : []
-    const sends = (session) => uploads.isOpen(session.id) && !model.ended(session)
-    const own = Boolean(one) && sends(one)
-    const paused = lostSince ? (Date.now() - lostSince) / 1000 : 0
-    view.drawSessions(model.listed, { selected: one?.id, paused: (session) => paused > 0 && sends(session), cancelled })
-    // Links can't carry the token.
-    view.drawSession(one, files, { linked: !token(), paused, own, actions: { cancel, retry } })
+    const lost = lostSince ? (Date.now() - lostSince) / 1000 : 0
+    view.drawSessions(model.listed, { selected: one?.id, status, cancelled })
+    if (one) {
+      const own = sends(one)
+      // Links can't carry the token.
+      const how = { linked: !token(), lost, own, status: status(one), actions: { cancel, retry } }
+      view.drawSession(one, files, { ...how, choose: uploads.filesToChoose(one.id), newer: newer(one) })
+      $('#pause').hidden = !own
+      $('#pause').textContent = uploads.isPaused(one.id) ? 'Resume' : 'Pause'
+      $('#choose').hidden = !isInterrupted(one)
+      $('#cancel').hidden = !own && !isInterrupted(one)
+    }
+    $('#session').hidden = !one
     view.drawAnalyses(analyses)
     view.drawChannel(lostSince ? 'offline' : channel)
-    $('#cancel').hidden = !own
     const again = files.filter(repeatable).length
     $('#retry').hidden = again < 2
     $('#retry').textContent = `Retry ${again} files`
@@ -79,13 +110,17 @@ function filesOf(one) {
   const files = []
   for (const file of one.files.values()) {
     const entry = own.get(file.path)
-    if (entry && file.status === 'uploading' && AGAIN.has(entry.state)) continue
+    if (entry && file.status === 'uploading' && OURS.has(entry.state)) {
+      entry.sent = file.received
+      continue
+    }
     own.delete(file.path)
     files.push(Object.assign(file, { own: entry, recorded: true }))
   }
   for (const entry of own.values()) {
     const { path, size, state: status, why: error, sent: received = 0 } = entry
-    files.push({ id: path, own: entry, path, size, status, error, received, percent: 0 })
+    const percent = size ? Math.floor((100 * received) / size) : 0
+    files.push({ id: path, own: entry, path, size, status, error, received, percent })
   }
   return files
 }
@@ -133,8 +168,9 @@ async function poll() {
 
 async function fetchAll() {
   const wasLost = channel === 'offline'
+  const asked = performance.now()
   const activity = await call('api/activity')
-  model.applyList(activity.sessions, chosen())
+  model.applyList(activity.sessions, { asked, open: uploads.interrupted(), keep: chosen() })
   const busy = activity.receivedBytes !== received || activity.analyses.some((one) => one.status === 'running')
   received = activity.receivedBytes
   analyses = activity.analyses.slice(0, 5)
@@ -154,7 +190,7 @@ async function fetchFiles(one) {
   if (!one || !(polled || model.incomplete(one)) || performance.now() < nextFetch) return
   const began = performance.now()
   try {
-    model.applyProgress(await call(`api/upload/progress/${one.id}`))
+    model.applyProgress(await call(`api/upload/progress/${one.id}`), began)
   } catch (error) {
     if (error.status !== 404) throw error
     model.applyUnknown(one.id)
@@ -168,6 +204,8 @@ function ask() {
 }
 
 function onHash() {
+  newest = model.listed?.[0]?.id
+  read = ''
   document.body.dataset.view = chosen() ? 'session' : 'list'
   scrollTo(0, 0)
   $('.back').focus() // on a narrow screen: the list with the focus is hidden now
@@ -187,7 +225,22 @@ $('#copy').addEventListener('click', copyWatch)
 $('#copy-try').addEventListener('click', async (event) => {
   if (!(await copy(event.target, command))) getSelection().selectAllChildren($('#try'))
 })
-$('#cancel').addEventListener('click', () => uploads.cancel(selected().id).then(draw))
+$('#pause').addEventListener('click', () => {
+  const { id } = selected()
+  if (uploads.isPaused(id)) uploads.resume(id)
+  else uploads.pause(id)
+  draw()
+})
+$('#choose').addEventListener('click', () => uploads.choose(selected().id))
+$('#cancel').addEventListener('click', () => {
+  $('#sure').dataset.session = selected().id // another one may be shown before the answer
+  view.drawQuestion(selected())
+  $('#sure').returnValue = ''
+  $('#sure').showModal()
+})
+$('#sure').addEventListener('close', () => {
+  if ($('#sure').returnValue === 'cancel') uploads.cancel($('#sure').dataset.session).then(draw)
+})
 $('#retry').addEventListener('click', () => sendAgain(filesOf(selected()).filter(repeatable)))
 $('#ask').addEventListener('cancel', (event) => event.preventDefault())
 $('#ask').addEventListener('close', () => {

@@ -1,10 +1,11 @@
 // Uploads dropped or chosen files by tus, in sessions of their own.
 //
-// A browser forgets files when the page is reloaded. So the names, sizes and dates of a session's files are kept in its
+// A session is paused by the user, or interrupted: this page has not its files. A browser forgets files when the page is
+// reloaded. So the names, sizes and dates of a session's files are kept in its
 // storage until the session has ended: choosing the same files again continues the session, and tus-js-client each file.
 // The secret of the session and the keys of its uploads are kept with them: without these nobody can write to it.
 
-import { plural, size as sized } from './format.js'
+import { named, size as sized } from './format.js'
 import { $ } from './nodes.js'
 import { authorization, back, call, random, secretHeader, sleep, url } from './server.js'
 import { clearNotice, notice } from './view.js'
@@ -15,11 +16,11 @@ const BODY_TYPE = 'application/offset+octet-stream'
 const SMALL = 1 << 20 // bytes of a file that is sent with its creation
 const DELAYS = [0, 1000, 2000, 4000, 8000, 16_000, 32_000] // milliseconds between attempts without progress
 const KEPT = 'uploader-sessions'
-const SHOWN = 3 // names in a message
 
 // An entry is a file to send: `file`, `path`, `size`, `date`, its `key`, or as `number` its position in a list that an
 // older page kept; its `state` is waiting, uploading, completed, failed (`why`) or cancelled.
 const uploads = new Map() // session id → its SessionUpload in this tab
+const missed = new Map() // session id → the kept files that the server has not, and this tab does not send
 let limits // of the server, with its tus endpoint; undefined until it has answered, null without tus
 let show // is called with the id of a session that begins or continues
 
@@ -42,6 +43,7 @@ function store(change) {
 }
 
 function forget(id) {
+  missed.delete(id)
   store((sessions) => delete sessions[id])
   for (const key of Object.keys(localStorage)) {
     if (key.startsWith(`tus::uploader\n${id}\n`)) localStorage.removeItem(key) // of tus-js-client
@@ -57,11 +59,27 @@ export const isOpen = (id) => uploads.has(id) && !uploads.get(id).over
 
 export const entries = (id) => uploads.get(id)?.entries ?? []
 
+export const isPaused = (id) => uploads.get(id)?.paused ?? false
+
+export const pause = (id) => uploads.get(id).pause()
+
+export const resume = (id) => uploads.get(id).resume()
+
+// The sessions that were interrupted here, and the files to choose again of each.
+export const interrupted = () => [...missed.keys()]
+
+export const filesToChoose = (id) => missed.get(id) ?? []
+
+// Open the dialog for the files of an interrupted session.
+export function choose(id) {
+  const inFolder = filesToChoose(id).every((entry) => entry.path.includes('/'))
+  $(inFolder ? '#folder' : '#files').click()
+}
+
 export async function cancel(id) {
   const own = secretHeader(uploads.get(id)?.secret ?? kept(id)?.secret)
   uploads.get(id)?.stop()
   forget(id)
-  clearNotice(id)
   const refused = (error) => notice(id, `The session was not cancelled: ${error.message}`)
   await call(`api/upload/cancel/${id}`, {}, own).catch(refused)
 }
@@ -89,7 +107,7 @@ export async function offer() {
   if (limits) limits.checked = Boolean(crypto.subtle) && health.tus.checksumAlgorithms.includes('sha256')
   if (!limits) return
   $('#add').hidden = false
-  for (const id of Object.keys(stored())) offerAgain(id, (await missing(id)).left)
+  for (const id of Object.keys(stored())) miss(id, (await missing(id)).left)
 }
 
 // Return the kept files of a session that the server does not have (none if it has ended), and how many it still expects.
@@ -107,15 +125,8 @@ async function missing(id) {
   return { over: false, left, expected: progress.totalFiles - progress.completedFiles - progress.failedFiles }
 }
 
-function offerAgain(id, left) {
-  if (!left.length) return
-  const words = `An upload was interrupted. Choose ${named(left)} again to continue it.`
-  notice(id, words, { Discard: () => cancel(id) })
-}
-
-function named(files) {
-  const names = files.slice(0, SHOWN).map((file) => file.path)
-  return files.length > SHOWN ? `${names.join(', ')} and ${plural(files.length - SHOWN, 'other file')}` : names.join(', ')
+function miss(id, left) {
+  if (left.length) missed.set(id, left)
 }
 
 // Upload `files`, each `{ file, path }`: in the interrupted sessions that have them, else in new sessions.
@@ -162,7 +173,7 @@ async function create(chosen, category) {
 
 function start(upload) {
   uploads.set(upload.id, upload)
-  clearNotice(upload.id)
+  missed.delete(upload.id)
   show(upload.id)
   return follow(upload)
 }
@@ -182,7 +193,7 @@ async function follow(upload) {
   const unsent = left.filter((entry) => !sent.has(sameFile(entry)))
   if (unsent.length) {
     upload.over = false
-    offerAgain(id, unsent)
+    miss(id, unsent)
     return
   }
   if (!over && expected > 0) {
@@ -196,11 +207,13 @@ class SessionUpload {
   running = false
   stopped = false
   over = false // whether each file has a result
-  #sending = new Map() // entry → the functions that end its attempt
+  paused = false // by the user
+  #sending = new Map() // entry → its attempt
+  #resumed // a promise while it is paused
 
   constructor(id, secret, category, chosen) {
     Object.assign(this, { id, secret, category })
-    this.entries = chosen.map((entry) => ({ ...entry, state: 'waiting', why: '' }))
+    this.entries = chosen.map((entry) => ({ ...entry, state: 'waiting', why: '', sent: 0 }))
   }
 
   // Whether the server did not answer for a file.
@@ -215,7 +228,24 @@ class SessionUpload {
     this.running = false
   }
 
+  // End the running requests. Each file waits, and continues at the server's offset.
+  pause() {
+    this.paused = true
+    this.#resumed = Promise.withResolvers()
+    for (const [entry, sending] of this.#sending) {
+      entry.state = 'waiting'
+      sending.upload.abort(false).catch(() => {})
+      sending.end()
+    }
+  }
+
+  resume() {
+    this.paused = false
+    this.#resumed?.resolve()
+  }
+
   stop() {
+    this.resume()
     this.stopped = this.over = true
     for (const entry of this.entries) if (entry.state === 'waiting') entry.state = 'cancelled'
     for (const entry of this.#sending.keys()) this.cancel(entry, false)
@@ -232,6 +262,7 @@ class SessionUpload {
 
   async #work() {
     for (;;) {
+      if (this.paused) await this.#resumed.promise
       const entry = this.entries.find((one) => one.state === 'waiting')
       if (!entry || this.stopped) return
       entry.state = 'uploading'
@@ -239,7 +270,7 @@ class SessionUpload {
         await this.#send(entry)
         if (entry.state === 'uploading') entry.state = 'completed'
       } catch (error) {
-        if (entry.state === 'cancelled') continue
+        if (entry.state !== 'uploading') continue // cancelled, or paused
         const { status, code, message } = answered(error)
         const ended = ENDED.includes(code)
         if (ended) this.stop()
@@ -256,8 +287,9 @@ class SessionUpload {
     const previous = await upload.findPreviousUploads()
     if (previous.length) upload.resumeFromPreviousUpload(previous[0])
     let attempt = 0
-    let before = 0
+    let before = entry.sent
     while (entry.state === 'uploading') {
+      if (this.paused) await this.#resumed.promise
       try {
         await this.#attempt(entry, upload)
         return
@@ -285,7 +317,6 @@ class SessionUpload {
 
   #upload(entry) {
     const { file, path, size, date, key, number } = entry
-    entry.sent = 0
     return new window.tus.Upload(file, {
       endpoint: url(limits.endpoint).href,
       headers: { ...authorization(), ...secretHeader(this.secret) },

@@ -1,7 +1,7 @@
 // Draws the model.
 
-import { base, count, duration, part, plural, rate, short, size, time } from './format.js'
-import { ended, speed } from './model.js'
+import { base, count, duration, named, part, plural, rate, short, size, time } from './format.js'
+import { ended, quiet, speed } from './model.js'
 import { $, bar, fill, text } from './nodes.js'
 import * as rows from './rows.js'
 
@@ -12,6 +12,7 @@ const WORDS = {
   completed: 'Completed',
   partial: 'Partial',
   paused: 'Paused',
+  interrupted: 'Interrupted',
   cancelled: 'Cancelled',
   failed: 'Failed',
   unknown: 'Unknown',
@@ -36,9 +37,9 @@ function content(one) {
   return one.name ? base(one.name) + more : one.category ?? 'session'
 }
 
-// Draw the list of sessions. `paused` and `cancelled` are functions of a session: whether this page waits for the server
-// to continue it, and how many of its failed files are cancelled ones.
-export function drawSessions(list, { selected, paused, cancelled }) {
+// Draw the list of sessions. `status` and `cancelled` are functions of a session: its status as this page knows it, and
+// how many of its failed files are cancelled ones.
+export function drawSessions(list, { selected, status, cancelled }) {
   fill($('#sessions'), list ?? [], '#session-row', (row, one) => {
     const link = $('a', row)
     link.href = `#${one.id}`
@@ -46,8 +47,8 @@ export function drawSessions(list, { selected, paused, cancelled }) {
     else link.removeAttribute('aria-current')
     text(row, '.name', content(one))
     text(row, 'time', one.created ? time(one.created) : '')
-    badge(row, '.badge', paused(one) ? 'paused' : one.status)
-    bar(row, one.percent, `Progress of session ${short(one.id)}`, one.status)
+    badge(row, '.badge', status(one))
+    bar(row, one.percent, `Progress of session ${short(one.id)}`, status(one))
     const failed = Math.max(0, one.failed - cancelled(one)) // the server may not have counted all
     const words = [counts(one), failed && `${count(failed)} failed`, one.received && size(one.received)]
     text(row, '.counts', words.filter(Boolean).join(' · '))
@@ -56,11 +57,10 @@ export function drawSessions(list, { selected, paused, cancelled }) {
   $('#sessions-section').hidden = !list?.length
 }
 
-// Draw a session and its `files`. `actions` are those for the files that this page sends; `paused` are the seconds
-// since when the server does not answer.
-export function drawSession(one, files, { linked, paused, own, actions }) {
-  $('#session').hidden = !one
-  if (!one) return
+// Draw a session and its `files`. `status` is that of the session as this page knows it, and `own` whether the page sends
+// it; `actions` are those for its files. `choose` are the files that have to be chosen again, and `newer` is a session that
+// has started since. `lost` are the seconds since when the server does not answer.
+export function drawSession(one, files, { linked, lost, own, status, actions, choose, newer }) {
   if (shown.session !== one.id) Object.assign(shown, { session: one.id, filter: 'all' })
   const groups = { all: [], uploading: [], failed: [], cancelled: [], waiting: [], completed: [] }
   for (const file of files) groups[file.status]?.push(file)
@@ -72,42 +72,60 @@ export function drawSession(one, files, { linked, paused, own, actions }) {
   text(document, '#title', content(one))
   text(document, '#started', one.created ? ` · ${time(one.created)}` : '')
   text(document, '#title-id', [one.category, short(one.id)].filter(Boolean).join(' · '))
-  badge(document, '#status', own && paused ? 'paused' : one.status)
-  const [figure, more] = figures(one, paused)
+  badge(document, '#status', status)
+  const still = lost > 0 || quiet(one) || status === 'paused' // nothing arrives
+  const [figure, more] = figures(one, still)
   text(document, '#figure', figure)
   text(document, '#more', more)
-  bar($('.summary'), one.percent, 'Progress of the session', one.status)
-  text(document, '#counted', details(one, groups, { paused, failed, cancelled }))
-  $('#paused').hidden = !paused || ended(one)
-  const since = `the server has been unreachable for ${duration(paused)}`
-  text(document, '#paused', own ? `Paused, ${since}. The upload continues when it is back.` : since[0].toUpperCase() + since.slice(1))
+  $('#session').classList.toggle('still', still && !ended(one))
+  bar($('.summary'), one.percent, 'Progress of the session', status)
+  text(document, '#counted', details(one, groups, { still, failed, cancelled }))
+  const words = waitsFor(one, { lost, own, status, choose })
+  $('#paused').hidden = !words
+  text(document, '#paused', words)
+  $('#newer').hidden = !newer
+  if (newer) {
+    $('#newer a').href = `#${newer.id}`
+    text($('#newer'), 'a', content(newer))
+  }
   drawReasons(groups.failed)
-  drawFilters(groups, { all: files.length, uploading: 0, failed, completed: one.completed })
-  rows.draw(groups[shown.filter], { linked, moving: !paused, actions })
+  drawFilters(groups, { all: one.total, uploading: 0, failed, completed: one.completed })
+  rows.draw(groups[shown.filter], { linked, moving: !still, actions })
   drawNote(one, groups)
 }
 
+// Say what has to happen before a session continues; nothing while it does.
+function waitsFor(one, { lost, own, status, choose }) {
+  if (ended(one)) return ''
+  const since = `the server has been unreachable for ${duration(lost)}`
+  if (lost && own) return `Paused, ${since}. The upload continues when it is back.`
+  if (lost) return since[0].toUpperCase() + since.slice(1)
+  if (status === 'interrupted') return `Choose ${named(choose)} again to continue this upload.`
+  if (status !== 'paused' && quiet(one) && one.received && one.received !== one.size) return `No data has arrived for ${duration((performance.now() - one.moved) / 1000)}`
+  return ''
+}
+
 // The large figure of a session, and what stands beside it.
-function figures(one, paused) {
+function figures(one, still) {
   const took = one.finished ? ` in ${duration(seconds(one))}` : ''
   if (one.status === 'unknown') return ['–', '']
   if (whole(one)) return [`${plural(one.completed, 'file')}, ${size(one.received)}${took}`, '']
   if (ended(one)) return [counts(one), `${bytes(one)} stored${took}`]
   const now = speed(one)
-  const left = one.size && now > 0 && !paused ? (one.size - one.received) / now : 0
+  const left = one.size && now > 0 && !still ? (one.size - one.received) / now : 0
   return [`${one.percent} %`, [bytes(one), left && `${duration(left)} left`].filter(Boolean).join(' · ')]
 }
 
 const bytes = (one) => (one.size ? part(one.received, one.size) : size(one.received))
 
-function details(one, groups, { paused, failed, cancelled }) {
-  const now = paused ? 0 : speed(one)
+function details(one, groups, { still, failed, cancelled }) {
+  const now = still ? 0 : speed(one)
   const average = one.finished && seconds(one) > 0 && one.received ? one.received / seconds(one) : 0
   return [
     !ended(one) && counts(one),
     failed && `${count(failed)} failed`,
     cancelled && `${count(cancelled)} cancelled`,
-    groups.uploading.length && `${count(groups.uploading.length)} running`,
+    !still && groups.uploading.length && `${count(groups.uploading.length)} running`,
     now > 0 && rate(now),
     average && `${rate(average)} on average`,
   ]
@@ -189,6 +207,12 @@ export function drawChannel(state) {
   document.body.toggleAttribute('data-offline', state === 'offline')
 }
 
+// Ask whether a session is to be cancelled.
+export function drawQuestion(one) {
+  const stored = one.completed ? ` The ${plural(one.completed, 'stored file')} will stay.` : ''
+  text($('#sure'), 'p', `${content(one)}: files that have not arrived completely are removed.${stored}`)
+}
+
 // Tell screen readers.
 export const speak = (words) => text(document, '#spoken', words)
 
@@ -198,7 +222,7 @@ export function notice(id, words, actions = {}) {
   const node = $('#notice').content.firstElementChild.cloneNode(true)
   node.dataset.notice = id
   $('p', node).textContent = words
-  for (const [label, action] of Object.entries({ ...actions, Dismiss: () => clearNotice(id) })) {
+  for (const [label, action] of Object.entries({ ...actions, Hide: () => clearNotice(id) })) {
     const button = document.createElement('button')
     button.type = 'button'
     button.textContent = label
