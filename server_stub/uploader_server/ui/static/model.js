@@ -15,7 +15,7 @@ export function session(id) {
     sessions.set(id, {
       id,
       status: 'pending',
-      name: '', // path of its first file
+      name: '', // path of its first file, or of another one
       percent: 0,
       received: 0, // bytes of stored and arriving files
       size: 0, // bytes of all files; 0: unknown
@@ -129,8 +129,10 @@ export function applyList(list, { asked, open, keep }) {
   const there = new Set(list.map((entry) => entry.sessionId))
   for (const id of sessions.keys()) if (!there.has(id) && !open.includes(id) && id !== keep) sessions.delete(id)
   listed = list.map((entry) => {
-    const { category, createdAt: created, endedAt: finished, name = '' } = entry
-    return Object.assign(update(entry, asked), { category, created, finished, name })
+    const { category, createdAt: created, endedAt: finished } = entry
+    const one = update(entry, asked)
+    const name = one.name || entry.name || '' // a server that was restarted may not know the first file any more
+    return Object.assign(one, { category, created, finished, name })
   })
   listed.push(...open.filter((id) => !there.has(id)).map(session))
 }
