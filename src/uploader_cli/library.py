@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import math
 import os
 import threading
@@ -39,6 +38,7 @@ from uploader_cli.settings import (
     working_directory,
 )
 from uploader_cli.settings.keywords import Options
+from uploader_cli.settings.spelling import guess
 from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile
 from uploader_cli.transfer.journal import Journal, RunHandle
 
@@ -272,8 +272,7 @@ def _settings(settings: Settings | None, options: Options) -> Settings:
     """Return the settings with `options` in place of theirs. Raises `UsageError` that names the option."""
     for name in options:
         if name not in OPTIONS:
-            near = difflib.get_close_matches(name, OPTIONS, 1)
-            hint = f"did you mean {near[0]}?" if near else "options are the fields of uploader_cli.Settings"
+            hint = guess(name, OPTIONS, "options are the fields of uploader_cli.Settings")
             raise UsageError(f"there is no option {name!r}", hint=hint)
     given = {name: _plain(name, value) for name, value in options.items() if value is not None}
     if settings is None:

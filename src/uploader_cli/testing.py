@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import extras
 from uploader_cli.errors import UsageError
+from uploader_cli.settings.spelling import guess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -75,8 +75,8 @@ def running_server(marks: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = ()
     known = [field.name for field in fields(ServerConfig) if field.name not in _OURS]
     for name, value in options.items():
         if name not in known:
-            near = difflib.get_close_matches(name, [*known, "answers"], n=1, cutoff=0)[0]
-            raise UsageError(f"upload_faults: unknown option {name!r}", hint=f"did you mean {near}?")
+            hint = guess(name, [*known, "answers"], "see docs/testing.md")
+            raise UsageError(f"upload_faults: unknown option {name!r}", hint=hint)
         options[name] = tuple(value) if isinstance(value, list) else value
     if options.get("root") is not None:
         options["root"] = Path(options["root"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -120,6 +121,7 @@ def test_completion_offers_runs_to_resume_and_open_sessions(ask: Callable[..., s
         run = journal.begin(RunTarget("http://h", "personal"), {"paths": ["b"]})
         run.session_opened("3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b", "personal")
     assert ask("uploader resume ") == ask("uploader resume --forget ") == run.id
+    assert re.search(rf'{run.id}"?\\?:.*20\d\d-\d\d-\d\d .*files, b', ask("uploader resume ", "zsh"))
     for command in ("watch", "status", "cancel"):
         assert ask(f"uploader {command} 3f") == "3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b"
 

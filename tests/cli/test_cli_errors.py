@@ -74,6 +74,7 @@ def test_control_characters_of_a_name_are_escaped_in_errors(runs: Runs, capsys: 
     assert not set(stderr) & {"\x1b", "\r"}
 
 
+HELP = "uploader --help lists the commands, and uploader COMMAND --help its options"
 NO_PATH = "give files or directories: uploader {0} PATH…, or a list: --from-file FILE (see: uploader {0} --help)"
 
 
@@ -91,6 +92,9 @@ def test_no_secret_is_in_a_message(
     [
         ("nonsense", "no such command: 'nonsense'", "see: uploader --help"),
         ("uplod a", "no such command: 'uplod'", "did you mean upload?"),
+        ("help", "no such command: 'help'", HELP),
+        ("-V", "-V: no such option", "uploader --version prints the version"),
+        ("upload -r a", "-r: no such option", "omit it: directories are sent with all they contain"),
         ("upload -Z", "-Z: no such option", "see: uploader upload --help"),
         ("upload a --token x", "--token: no such option", "did you mean --token-file?"),
         ("upload a --dry-rn", "--dry-rn: no such option", "did you mean --dry-run?"),

@@ -187,7 +187,8 @@ def test_validate_exits_4_where_the_server_would_refuse_a_file(flavour: str, mak
     with running_server(flavour=flavour, types=("mp4", "avi")) as server:
         good = make_files("good", **{f"{number}.mp4": 1 for number in range(4)}, **{"x.avi": 1})
         bad = make_files("bad", **{"a.mp4": 1, "b.mov": 1, "c.mp4": 0})
-        assert uploader("validate", good, "-s", server.url, home=tmp_path).code == 0
+        accepted = uploader("validate", good, "-s", server.url, home=tmp_path)
+        assert (accepted.code, "would accept" in accepted.out) == (0, True)
         done = uploader("validate", bad, "-s", server.url, "--json", home=tmp_path)
         assert server.faults.count("POST", "/api/upload/batch") == 0
     assert done.code == 4

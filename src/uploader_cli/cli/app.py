@@ -18,6 +18,7 @@ from uploader_cli import __version__
 from uploader_cli.cli.options import signature
 from uploader_cli.errors import UsageError
 from uploader_cli.settings.model import OPTIONS, SECTIONS
+from uploader_cli.settings.spelling import nearest
 
 COMMANDS = {
     "demo": "demo",
@@ -132,8 +133,15 @@ def _root(
     pass
 
 
-NEAR = 0.7
-"""Least similarity of an option and its misspelling."""
+_HABITS = {
+    "no such command: 'help'": "uploader --help lists the commands, and uploader COMMAND --help its options",
+    "-V: no such option": "uploader --version prints the version",
+    **{
+        f"{flag}: no such option": "omit it: directories are sent with all they contain"
+        for flag in ("-r", "-R", "--recursive")
+    },
+}
+"""Hints by the error, for what other programs understand."""
 _REFUSAL: Any = typer.BadParameter.__base__
 """The usage errors of Typer, whose class has no public name."""
 _REWORDED = {
@@ -163,8 +171,8 @@ def _usage_error(refusal: Any, words: Sequence[str]) -> UsageError:
         if takers := _takers(refusal.option_name):
             others = f"{', '.join(takers[:3])}{' …' if len(takers) > 3 else ''}"
             return UsageError(text, hint=f"it is an option of {others} ({see if command else 'after the command'})")
-        guess = _nearest(refusal.option_name, near or [])
-    return UsageError(text, hint=f"did you mean {guess}?" if guess else see)
+        guess = nearest(refusal.option_name, near or [])
+    return UsageError(text, hint=_HABITS.get(text) or (f"did you mean {guess}?" if guess else see))
 
 
 def _takers(flag: str) -> tuple[str, ...]:
@@ -172,15 +180,6 @@ def _takers(flag: str) -> tuple[str, ...]:
     switch = flag.replace("--no-", "--")
     known = ((switch if isinstance(option.default, bool) else flag, option) for option in OPTIONS.values())
     return next((option.commands for name, option in known if option.flag == name), ())
-
-
-def _nearest(given: str, flags: Sequence[str]) -> str:
-    """Return the flag that begins with the given text, or that is likely meant by it; empty if none is."""
-    from difflib import SequenceMatcher  # late import, it is slow
-
-    rated = [(1.0 if flag.startswith(given) else SequenceMatcher(None, given, flag).ratio(), flag) for flag in flags]
-    ratio, flag = max(rated, default=(0.0, ""))
-    return flag if ratio >= NEAR else ""
 
 
 def run_command(argv: Sequence[str] | None) -> int:

@@ -29,9 +29,9 @@ def doctor(
     return run.doctor(settings, session=asked, new_session=new_session, new_upload=new_upload)
 
 
-def _checks(incomplete: str) -> list[str]:
+def _checks(incomplete: str) -> list[tuple[str, str]]:
     run = extras.load("smoke")
-    return opt.among(check.id for check in (*run.CHECKS, *run.ON_REQUEST))(incomplete)
+    return opt.described((check.id, check.description) for check in (*run.CHECKS, *run.ON_REQUEST))(incomplete)
 
 
 def smoke(

@@ -54,12 +54,14 @@ def _parameter(option: Option) -> inspect.Parameter:
     kind: Any = int if count else bool if isinstance(option.default, bool) else list[str] if option.many else str
     default = "on" if option.default is True else f"{option.default:g}" if type(option.default) in (int, float) else ""
     default = default or (option.default if isinstance(option.default, str) else "")
+    text, _, words = option.help.removesuffix("]").partition(" [default: ")
+    default = words or default
     shown = f"; default: {default}" if default and not count else ""
     flag = typer.Option(
         f"{option.flag}/--no-{option.flag[2:]}" if kind is bool else option.flag,
         *option.short.split(),
         metavar=option.metavar or None,
-        help=f"{option.help} [env: {option.variable}{shown}]",
+        help=f"{text} [env: {option.variable}{shown}]",
         show_default=False,
         count=count,
         autocompletion=_COMPLETE.get(option.name) or (among(option.names) if option.names else None),
@@ -76,6 +78,12 @@ def among(names: Iterable[str]) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in known if name.startswith(incomplete)]
 
 
+def described(names: Iterable[tuple[str, str]]) -> Callable[[str], list[tuple[str, str]]]:
+    """Return a completer as `among`, of names with what some shells show beside them."""
+    known = tuple(names)
+    return lambda incomplete: [pair for pair in known if pair[0].startswith(incomplete)]
+
+
 def _configured(find: Callable[[Path, Path | None], list[str]]) -> Callable[[str], list[str]]:
     """Return a completer for names of the config files; none if a file is invalid, which the command itself reports."""
 
@@ -88,14 +96,14 @@ def _configured(find: Callable[[Path, Path | None], list[str]]) -> Callable[[str
     return complete
 
 
-def _journaled(find: str) -> Callable[[str], list[str]]:
+def _journaled(find: str) -> Callable[[str], list[tuple[str, str]]]:
     """Return a completer for the IDs that a function of `run/runs` finds; none if the journal can't be read."""
 
-    def complete(incomplete: str) -> list[str]:
+    def complete(incomplete: str) -> list[tuple[str, str]]:
         from uploader_cli.run import runs
 
         try:
-            return among(getattr(runs, find)())(incomplete)
+            return described(getattr(runs, find)())(incomplete)
         except (UploaderError, OSError):
             return []
 

@@ -38,6 +38,7 @@ class PlainView(Observer):
         self._due: float | None = None
         self._lines: Counter[str] = Counter(failure=annotated)
         self._channel = ""
+        self._connecting = False  # whether the last line says so
         self._waits = self._dashboard = False
         self._analysis: tuple[float, int] | None = None
 
@@ -137,12 +138,16 @@ class PlainView(Observer):
             self._say(f"  {event.name} {event.percent:.0f} %{timeline.note(analysis)}")
 
     def _channel_line(self, event: ev.ChannelChanged, state: ProgressState) -> None:
-        """Print a change of the channel, except its end with the run."""
+        """Print a change of the channel; its end with the run only if it has never been connected."""
         words = overview.channel(state.channel)[1]
-        if event.to is ev.ChannelState.CLOSED or words == self._channel:
+        if event.to is ev.ChannelState.CLOSED:
+            words = "closed before it was connected" if self._connecting else self._channel
+        self._connecting = event.to is ev.ChannelState.CONNECTING
+        if words == self._channel:
             return
         self._channel = words
-        known = event.to in (ev.ChannelState.CONNECTING, ev.ChannelState.LIVE) or not event.reason
+        told = (ev.ChannelState.CONNECTING, ev.ChannelState.LIVE, ev.ChannelState.CLOSED)
+        known = event.to in told or not event.reason
         self._say(f"channel: {words}" + ("" if known else f" ({event.reason.replace('_', ' ')})"), kind="channel")
 
     def _say(self, line: str, *, kind: str = "", wrong: bool = False) -> None:

@@ -47,12 +47,12 @@ FIXES = {
     FailureCode.UNVERIFIABLE: "It can't be compared with what the server has: see --then-unverified.",
 }
 _UNREADABLE_NOW = "It could not be read now: run the command again, with fewer --jobs if too many files were open."
-_SKIPS = {
+_SKIPS: dict[SkipReason, str | tuple[str, str]] = {
     SkipReason.TYPE: "type not accepted by the server",
     SkipReason.SIZE: "too large for the server",
     SkipReason.EMPTY: "empty",
-    SkipReason.SYMLINK: "symbolic link (--follow-links)",
-    SkipReason.SPECIAL: "not a regular file",
+    SkipReason.SYMLINK: ("symbolic link (--follow-links)", "symbolic links (--follow-links)"),
+    SkipReason.SPECIAL: ("not a regular file", "not regular files"),
     SkipReason.DUPLICATE: "selected twice",
     SkipReason.PRESENT: "already on the server",
     SkipReason.RECEIPT: "uploaded by an earlier run",
@@ -289,8 +289,9 @@ def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None
 
 def _skips(lines: _Lines, state: ProgressState, *, listed: bool) -> None:
     if state.skipped:
-        known = ((_SKIPS.get(reason), count) for reason, count in state.skips.most_common())
-        why = ", ".join(f"{count:,} {words}" for words, count in known if words)
+        known = ((_SKIPS.get(reason, ""), count) for reason, count in state.skips.most_common())
+        named = ((words if isinstance(words, str) else words[count != 1], count) for words, count in known)
+        why = ", ".join(f"{count:,} {words}" for words, count in named if words)
         lines.add("-", f"{state.skipped:,} skipped: {why}" if why else f"{state.skipped:,} skipped")
     untried = state.skips[SkipReason.NOT_TRIED]
     if untried:

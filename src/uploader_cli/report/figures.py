@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from uploader_cli.report.recorder import Row  # loads sqlite3, which Markdown for checks does not need
 
 SLOWEST, EXAMPLES = 20, 5  # maximum slowest files, and failed files with one cause, that are listed
+NOTABLE = 1.0  # seconds of the slowest file that are worth a table
+LEAST_CALLS = 20  # in a histogram
 POINTS, LEAST_POINTS = 100, 10  # points of a curve
 _TIMES = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
@@ -34,10 +36,16 @@ class Cause:
 
 
 def ranked(rows: Iterable[Row]) -> tuple[list[Row], list[Cause]]:
-    """Return the files that took longest, and the causes of failures, most frequent first; memory is bounded."""
+    """Return the files that took longest, and the causes of failures, most frequent first; memory is bounded.
+
+    Where no file was slow, there is none that took longest.
+    """
     causes: dict[str, Cause] = {}
     slowest = nlargest(SLOWEST, _noted(rows, causes), key=lambda row: row.get("seconds") or 0.0)
-    return [row for row in slowest if row.get("seconds")], sorted(causes.values(), key=lambda cause: -cause.count)
+    slow = len(slowest) > 1 and (slowest[0].get("seconds") or 0.0) >= NOTABLE  # else the totals say it all
+    return [row for row in slowest if row.get("seconds")] if slow else [], sorted(
+        causes.values(), key=lambda cause: -cause.count
+    )
 
 
 def _noted(rows: Iterable[Row], causes: dict[str, Cause]) -> Iterator[Row]:
@@ -119,12 +127,13 @@ def _rates(head: dict[str, Any], name: str) -> tuple[list[float], float]:
 
 
 def responses(head: dict[str, Any]) -> list[tuple[str, int]]:
-    """Return the histogram of response times, as `≤ 5 ms` and a count, without the empty ends."""
+    """Return the histogram of response times, as `≤ 5 ms` and a count, without the empty ends; none of few calls."""
     histogram = head.get("latency_histogram") or {}
     bounds, counts = histogram.get("bounds_ms", ()), histogram.get("counts", ())
     names = [*(f"≤ {milliseconds(bound)}" for bound in bounds), f"> {milliseconds(bounds[-1])}"] if bounds else []
     used = [number for number, count in enumerate(counts) if count]
-    return list(zip(names, counts, strict=True))[used[0] : used[-1] + 1] if used else []
+    shown = sum(counts) >= LEAST_CALLS and len(used) > 1  # else the percentiles say it all
+    return list(zip(names, counts, strict=True))[used[0] : used[-1] + 1] if shown else []
 
 
 def spread(head: dict[str, Any]) -> list[str]:

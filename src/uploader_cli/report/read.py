@@ -130,4 +130,5 @@ def _check_rows(path: Path, rows: Iterable[Any]) -> None:
 
 
 def _broken(path: Path, why: str) -> UsageError:
-    return UsageError(f"{path} is damaged: {why}", hint="fix the file, or omit it")
+    hint = "only the JSON report of a run can be read, as --report FILE.json writes it"
+    return UsageError(f"{path} is not a JSON report, or damaged: {why}", hint=hint)

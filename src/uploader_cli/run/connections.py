@@ -101,7 +101,7 @@ class Connections:
 
 def caution(settings: Settings, emit: Callable[[Event], None]) -> None:
     """Warn of insecure settings before anything is sent."""
-    if settings.insecure:
+    if settings.insecure and settings.target_url.startswith("https:"):
         text = "certificates are not verified (--insecure): others on the network can read and change the data"
         emit(RunWarning(WarningCode.INSECURE, text))
     if settings.upload_url and not settings.trusted_url:

@@ -113,7 +113,7 @@ def validate(settings: Settings, paths: Sequence[str]) -> int:
                     refused.append((session.files[int(index)].path, words or ["refused"]))
     lines = [f"{safe(path)}: {safe('; '.join(words))}" for path, words in refused]
     count = f"{len(refused)} of {plural(total, 'file')} would be refused"
-    lines.append(count if refused else "the server would accept every file")
+    lines.append(count if refused else f"the server would accept {'all ' * (total > 1)}{plural(total, 'file')}")
     rows = [{"path": path, "errors": words} for path, words in refused]
     _print(settings, {"valid": not refused, "files": total, "refused": rows}, lines)
     return Exit.FAILED_FOR_GOOD if refused else Exit.OK

@@ -48,8 +48,8 @@ def place(flags: Mapping[str, object]) -> Settings:
 def show(flags: Mapping[str, object]) -> int:
     """Print a row for each stored run, newest last, and the command that resumes the newest interrupted one."""
     settings = place(flags)
-    with Journal(settings.state_path) as journal:
-        runs = journal.runs()
+    with existing_journal(settings) as journal:
+        runs = journal.runs() if journal is not None else []
     for info in runs:
         options = info.arguments.get("options")
         if isinstance(options, dict) and str(options.get("upload_url", "none")) != "none":
@@ -79,15 +79,24 @@ def forget(run_id: str, flags: Mapping[str, object]) -> int:
     return Exit.OK
 
 
-def resumable_ids() -> list[str]:
-    """Return the IDs of the runs that can be resumed, newest first; none without a journal, which is not created."""
+def resumable_ids() -> list[tuple[str, str]]:
+    """Return the IDs of the runs that can be resumed, newest first, with their date, files and paths.
+
+    There are none without a journal, which is not created.
+    """
     with existing_journal(place({})) as journal:
-        return [info.id for info in journal.runs() if info.state == "interrupted"] if journal is not None else []
+        runs = journal.runs() if journal is not None else []
+    return [(info.id, _told(info)) for info in runs if info.state == "interrupted"]
 
 
-def session_ids() -> list[str]:
-    """Return the IDs of the open sessions of this machine, newest first."""
-    return list(_open_sessions(place({})))
+def session_ids() -> list[tuple[str, str]]:
+    """Return the IDs of the open sessions of this machine, newest first, each with the words for its run."""
+    return [(session, _told(info)) for session, info in _open_sessions(place({})).items()]
+
+
+def _told(info: RunInfo) -> str:
+    """Format when a run was last active, its files and its paths: `2026-01-31 18:05, 3/20 files, videos`."""
+    return f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(info.updated_at))}, {_done(info)} files, {_what(info)}"
 
 
 def choose(journal: Journal, settings: Settings) -> str | None:

@@ -145,6 +145,8 @@ class WatchedSession:
             return self._end(state, now)
         if isinstance(failure, errors.Unauthorized):
             return Exit.NOT_AUTHORISED
+        if session.heard is None and isinstance(failure, errors.NotAnUploadServer):
+            return exit_status.of_error(failure)
         if session.heard is None:
             waited, asked = now - self._began, session.missing or failure is not None
             if waited <= self._wait or (not asked and waited <= FIRST_ANSWER):

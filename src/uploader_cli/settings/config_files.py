@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from uploader_cli.errors import UsageError
 from uploader_cli.settings.model import OPTIONS
 from uploader_cli.settings.option import Layer, Source
+from uploader_cli.settings.spelling import guess
 
 PROFILES = "profile"  # the table of a config file that holds the profiles
 PRESETS = "preset"  # the table of a config file that holds the presets
@@ -121,10 +122,8 @@ def _settings(table: Mapping[str, Any], file: Path, layer: Layer, prefix: str = 
     for key, raw in table.items():
         name, source = key.replace("-", "_"), Source(layer, f"{file}: {prefix}{key}")
         if name not in OPTIONS or name == PROFILES:
-            import difflib  # deferred: it is slow
-
-            near = difflib.get_close_matches(name, [*OPTIONS.keys() - {PROFILES}], n=1, cutoff=0)[0]
-            raise UsageError(f"{source}: unknown setting", hint=f"did you mean {near}?")
+            hint = guess(name, OPTIONS.keys() - {PROFILES}, "uploader config lists the settings")
+            raise UsageError(f"{source}: unknown setting", hint=hint)
         if OPTIONS[name].config == "none":
             why = "secrets are" if OPTIONS[name].secret else "it is of one run, and"
             raise UsageError(f"{source}: {why} not allowed in config files", hint=f"use {OPTIONS[name].ways()}")

@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from uploader_cli.settings import values
 
+VARIABLES_BEGIN = "UPLOADER_"
+"""The beginning of each environment variable."""
 T = TypeVar("T")
 Configs = Literal["any", "user", "none"]
 """The config files that may set an option: also that of a working directory, which may be from somebody else; only the
@@ -87,7 +89,7 @@ class Option(NamedTuple):
     @property
     def variable(self) -> str:
         """The environment variable."""
-        return f"UPLOADER_{self.name.upper()}"
+        return VARIABLES_BEGIN + self.name.upper()
 
     @property
     def many(self) -> bool:

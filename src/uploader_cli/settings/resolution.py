@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from uploader_cli.named_files import check_input
 from uploader_cli.settings import config_files, shard
 from uploader_cli.settings.config_files import PROFILES, Given
 from uploader_cli.settings.model import OPTIONS, Settings
-from uploader_cli.settings.option import Layer, Option, Source
+from uploader_cli.settings.option import VARIABLES_BEGIN, Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory
+from uploader_cli.settings.spelling import nearest
 from uploader_cli.settings.stored import NAMED_BY_DIRECTORY
 from uploader_cli.settings.values import Invalid, Removal, ReportFile, merged, written_size
 
@@ -56,6 +57,7 @@ def resolve(
     here, notes = config_files.of_directory(cwd, user_config)
     own = config_files.of_user(user_config)
     environment = _environment(env, cwd)
+    notes += tuple(_unknown_variables(env))
     line = {name: Given(raw, Source(Layer.FLAG, OPTIONS[name].flag), cwd) for name, raw in typed.items()}
     known = here.profiles.keys() | own.profiles.keys()
     if stored and flags.get(PROFILES) is None and PROFILES in line and line[PROFILES].raw not in known:
@@ -167,6 +169,16 @@ def _environment(env: Mapping[str, str], cwd: Path) -> dict[str, Given]:
         if raw:
             found[name] = Given(raw, Source(Layer.ENVIRONMENT, option.variable), cwd)
     return found
+
+
+def _unknown_variables(env: Mapping[str, str]) -> Iterator[str]:
+    """Yield a note for each variable that looks like a setting and is none."""
+    known = {option.variable.removeprefix(VARIABLES_BEGIN) for option in OPTIONS.values()}
+    for name in sorted(env):
+        if name.startswith(VARIABLES_BEGIN) and (own := name.removeprefix(VARIABLES_BEGIN)) not in known:
+            near = nearest(own, known)
+            why = f"did you mean {VARIABLES_BEGIN}{near}?" if near else "no setting has this name"
+            yield f"{name} has no effect: {why}"
 
 
 def _profile(asked: Given | None, known: Iterable[str], user_config: Path | None) -> str:

@@ -213,18 +213,17 @@ class Api(HttpClient):
         )
 
     def progress(self, session_id: str, *, patient: bool = False, **how: Any) -> SessionProgress | None:
-        """Return the progress of a session; None for 404. Wait for the end of a pause if `patient`."""
+        """Return the progress of a session; None if it is unknown. Wait for the end of a pause if `patient`."""
         try:
-            path = f"/api/upload/progress/{_segment(session_id)}"
-            answer = self._call("GET", path, _accepted, patient=patient, files=MOST_LISTED, **how)
+            body = self.progress_body(session_id, patient=patient, **how)
         except errors.NotFound:
             return None
-        return protocol.parse_progress(answer.body, Transport.HTTP)
+        return protocol.parse_progress(body, Transport.HTTP)
 
-    def progress_body(self, session_id: str) -> dict[str, object]:
-        """Return the progress as received. Raise `NotFound`."""
+    def progress_body(self, session_id: str, **how: Any) -> dict[str, object]:
+        """Return the progress as received. Raise `NotFound`, or `NotAnUploadServer` for an answer of another kind."""
         path = f"/api/upload/progress/{_segment(session_id)}"
-        return self._ask("GET", path, "overallStatus", files=MOST_LISTED)
+        return self._ask("GET", path, "overallStatus", files=MOST_LISTED, **how)
 
     def has_page(self) -> bool:
         """Return whether the server has a page for browsers (docs/web.md); it may ask for a token."""

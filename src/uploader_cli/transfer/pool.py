@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import resource
 import threading
 import time
 from collections import deque
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 
 MEASURED_SECONDS = 1.0  # seconds of a throughput measurement for `--jobs auto`
+MOST_WORKERS = 500  # maximum threads: more are slower, and the bundled server takes no more connections of one client
+OF_WORKER = 3  # descriptors of one worker: its connection, the file that it sends, and the one that is hashed ahead
+OTHER_FILES = 60  # descriptors of the rest of a run
 
 
 class Job(Protocol):
@@ -78,15 +81,25 @@ class Worker(threading.Thread):
             self.api.close()
 
 
+def most_workers() -> int:
+    """Return the number of workers that the limit of open files allows (`ulimit -n`), at most `MOST_WORKERS`."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return (
+        MOST_WORKERS
+        if limit == resource.RLIM_INFINITY
+        else min(MOST_WORKERS, max(1, (limit - OTHER_FILES) // OF_WORKER))
+    )
+
+
 class Pool:
     """A queue of jobs, and at most `most` workers, started on demand."""
 
     def __init__(
         self, jobs: int | Literal["auto"], make_worker: Callable[[Pool], Worker], *, cap: int | None = None
     ) -> None:
-        """There are never more than `cap` workers."""
+        """There are never more than `cap` workers, nor than `most_workers`."""
         self.auto = AutoJobs() if jobs == "auto" else None  # controls the number of workers with `--jobs auto`
-        self._cap = sys.maxsize if cap is None else cap
+        self._cap = most_workers() if cap is None else min(cap, most_workers())
         self.most = min(self._cap, self.auto.jobs if self.auto is not None else int(jobs))
         self._make_worker = make_worker
         self._lock = threading.RLock()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(top)
         patch.setenv("XDG_STATE_HOME", str(top / "state"))
+        patch.setattr("uploader_cli.report.figures.NOTABLE", 0.0)
         for name, size in {HOSTILE.replace("/", "|"): 700_000, "bad.mp4": 10, "b.mp4": 30}.items():
             (top / "files").mkdir(exist_ok=True)
             (top / "files" / name).write_bytes(b"x" * size)
@@ -75,6 +77,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def report(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(place)
+    monkeypatch.setattr("uploader_cli.report.figures.NOTABLE", 0.0)
     found: dict[str, Any] = json.loads((place / "run.json").read_text())
     return found
 
@@ -85,7 +88,7 @@ def test_html_page_has_the_figures_of_the_run_and_runs_nothing(place: Path, repo
     assert "default-src 'none'" in text
     assert "2 of 3 files uploaded, 1 failed" in words
     assert 'files/a<script>alert("1")<|script>&amp;\\x1b[31m\\u202e.mp4' in words
-    for title in ("Throughput", "Files per second", "Failures by cause", "Slowest files", "Response times"):
+    for title in ("Throughput", "Files per second", "Failures by cause", "Slowest files"):
         assert title in words
     assert "server_failed" in words
     assert report["run"] in words
@@ -115,7 +118,7 @@ def test_report_show_fits_the_terminal(
     assert out.startswith("✗ 2 of 3 files uploaded, 1 failed\n")
     assert re.search(r"^server_failed  1  ━", out, re.MULTILINE)
     assert re.search(r"^✓ files/a.*mp4 +(683.6 KiB +)?[\d.]+ m?s", out, re.MULTILINE)
-    for title in ("Throughput", "Files per second", "Slowest files", "Response times"):
+    for title in ("Throughput", "Files per second", "Slowest files"):
         assert f"\n\n{title}" in out
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert main(["report", "show", "run.json"]) == 0
@@ -192,6 +195,19 @@ def test_merged_report_and_one_of_an_older_version_are_drawn_without_plots(
         assert "Throughput" not in out
 
 
+def test_tables_that_say_nothing_are_left_out(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slowest of files that all were quick, and the histogram of few response times or of one bar."""
+    for slow, shown in ((1.0, True), (1.1, False)):
+        monkeypatch.setattr("uploader_cli.report.figures.NOTABLE", slow)
+        with closing(Spool()) as spool:
+            for number in range(2):
+                spool.put({"path": f"{number}.mp4", "outcome": "completed", "size": 1, "seconds": 1.0, "file": number})
+            assert ("Slowest files" in "".join(as_html(report, spool))) is shown
+    for counts, shown in (([10, 10, 0], True), ([10, 9, 0], False), ([0, 50, 0], False)):
+        report["latency_histogram"] = {"bounds_ms": [5, 10], "counts": counts}
+        assert ("Response times" in "".join(as_html(report, Spool()))) is shown
+
+
 def test_run_that_sent_nothing_has_no_plots(
     place: Path, report: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,8 +230,8 @@ def test_run_that_sent_nothing_has_no_plots(
         (["show", "run.html"], "run.html"),
         (["show", "odd.json"], "odd.json is damaged"),
         (["show", "odd.json", "-q", "-o", "odd.html"], "odd.json is damaged"),
-        (["show", "half.json"], "half.json is damaged"),
-        (["merge", "half.json", "--json"], "half.json is damaged"),
+        (["show", "half.json"], "half.json is not a JSON report, or damaged"),
+        (["merge", "half.json", "--json"], "half.json is not a JSON report, or damaged"),
         (["show", "run.json", "-o", "gone/run.html"], "no such directory"),
     ],
 )

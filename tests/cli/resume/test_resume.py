@@ -424,6 +424,8 @@ def test_resume_list_has_a_row_for_each_run_newest_last(
     empty = uploader("resume", "--list", home=tmp_path)
     assert (empty.code, empty.out) == (0, "")
     assert "no runs are stored" in empty.err
+    assert uploader("runs", "--state-dir", tmp_path / "elsewhere", home=tmp_path).code == 0
+    assert not (tmp_path / "elsewhere").exists()
     assert listed(tmp_path) == []
     files = make_files(**{"a.mp4": 10, "b.mp4": 640 * KIB})
     one = uploader("upload", files / "a.mp4", "-s", server.url, "--json", home=tmp_path)

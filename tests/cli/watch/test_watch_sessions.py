@@ -342,9 +342,9 @@ def test_watch_without_the_token_exits_5_and_sees_nothing(way: str, token: str |
 def test_watch_reports_insecure_settings() -> None:
     """As in an upload: it explains why the given token is not enough."""
     with running_server(auth_token=TOKEN) as server:
-        with Watching(server.url, UNKNOWN, token=TOKEN, distrust="nobody named it", insecure=True) as watching:
+        with Watching(server.url, UNKNOWN, token=TOKEN, distrust="nobody named it") as watching:
             assert watching.end() is Exit.NOT_AUTHORISED
-        assert [warning["code"] for warning in watching.of("warning")] == ["insecure", "token_withheld"]
+        assert [warning["code"] for warning in watching.of("warning")] == ["token_withheld"]
         assert TOKEN not in str(watching.events)
 
 

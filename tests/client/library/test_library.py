@@ -236,16 +236,15 @@ def test_resume_uses_the_token_proxy_and_reports_of_the_caller(
     """Not those of the environment, which the caller has replaced; an explicit token outranks a file."""
     (tmp_path / "token").write_text("of-a-file")
     interrupted(server, make_files(**{"a.mp4": 160 << 10}), server=server.url)
-    settings = Uploader(server=server.url, token_file=tmp_path / "token", insecure=True).settings
+    settings = Uploader(server=server.url, token_file=tmp_path / "token").settings
     monkeypatch.setenv("UPLOADER_FAILED_TO", str(tmp_path / "failed.txt"))
-    monkeypatch.setenv("UPLOADER_INSECURE", "0")
     events: list[Event] = []
     with Proxy(server.url, sniffer := Sniffer()) as proxy:
         options: dict[str, Any] = {"token": "explicit", "proxy": proxy.url, "report": str(tmp_path / "report.json")}
         assert Uploader(settings, on_event=events.append, **options).resume().ok
     assert b"Bearer explicit" in sniffer.seen
     assert b"of-a-file" not in sniffer.seen
-    assert warnings_of(events) == ["insecure"]
+    assert warnings_of(events) == []
     assert (tmp_path / "report.json").exists()
     assert not (tmp_path / "failed.txt").exists()
 

@@ -46,6 +46,19 @@ def test_a_small_run_line_by_line() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("last", "line"), [("connecting", "closed before it was connected"), ("live", "live websocket 12 ms")]
+)
+def test_channel_that_was_never_connected_has_a_line_at_the_end(last: str, line: str) -> None:
+    log = Log()
+    log.begin(3)
+    log.put(ev.ChannelChanged(ChannelState.CLOSED, ChannelState.CONNECTING, Transport.WEBSOCKET, ChannelReason.START))
+    if last == "live":
+        log.live()
+    log.put(ev.ChannelChanged(ChannelState(last), ChannelState.CLOSED, None, ChannelReason.FINISHED))
+    assert log.lines[-1] == f"channel: {line}"
+
+
 def test_the_progress_line_comes_every_five_seconds() -> None:
     log = Log()
     log.begin(40)

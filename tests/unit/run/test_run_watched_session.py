@@ -175,7 +175,6 @@ def test_session_that_appears_late_is_followed_to_its_end() -> None:
         (REFUSED, Exit.NO_SERVER),
         (errors.ServerFault("503", status=503), Exit.RETRY_MAY_HELP),
         (errors.RateLimited("429", status=429), Exit.RETRY_MAY_HELP),
-        (errors.NotAnUploadServer("a web page"), Exit.NO_SERVER),
     ],
 )
 def test_exit_code_without_any_answer_is_that_of_the_failure(error: Exception, code: Exit) -> None:
@@ -183,6 +182,12 @@ def test_exit_code_without_any_answer_is_that_of_the_failure(error: Exception, c
     watch.fail(101.0, error)
     assert watch.verdict(BEGAN + WAIT) is None
     assert watch.verdict(BEGAN + WAIT + 0.1) is code
+
+
+def test_server_of_another_kind_ends_the_watch_at_once() -> None:
+    watch = Watch()
+    watch.fail(101.0, errors.NotAnUploadServer("a web page"))
+    assert watch.verdict(101.0) is Exit.NO_SERVER
 
 
 @pytest.mark.parametrize("heard", [True, False])

@@ -112,7 +112,7 @@ def test_without_any_profile_the_file_for_them_is_named(settle: Resolve, own: Pa
     ("content", "message", "hint"),
     [
         ("[profile.x]\nretrys = 1", "profile.x.retrys: unknown setting", "did you mean retries?"),
-        ("[profile.x]\nprofile = 'y'", "profile.x.profile: unknown setting", "did you mean"),
+        ("[profile.x]\nprofile = 'y'", "profile.x.profile: unknown setting", "uploader config lists"),
         ("profile = 'x'", "profile: each profile must be a table", "write [profile.NAME]"),
         ("[profile]\nretries = 1", "profile: each profile must be a table", "write [profile.NAME]"),
         ("[profile.x]\ntoken = 'abcdef'", "profile.x.token: secrets are not allowed in config files", "use "),

@@ -60,6 +60,14 @@ def test_settings_without_any_source_are_the_defaults(settle: Resolve) -> None:
     assert settings.notes == ()
 
 
+def test_variable_that_is_no_setting_is_named(settle: Resolve) -> None:
+    settings = settle(env={"UPLOADER_JOBS": "2", "UPLOADER_RETRYS": "1", "UPLOADER_ZQX": "1", "UPLOAD_SERVER": "x"})
+    assert settings.notes == (
+        "UPLOADER_RETRYS has no effect: did you mean UPLOADER_RETRIES?",
+        "UPLOADER_ZQX has no effect: no setting has this name",
+    )
+
+
 def test_settings_are_frozen_and_can_be_built_by_hand() -> None:
     settings = Settings(server="http://localhost:1", retries=2, chunk_size=1 << 20)
     assert (settings.retries, settings.jobs) == (2, "auto")

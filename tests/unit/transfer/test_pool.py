@@ -94,6 +94,12 @@ def test_number_of_jobs_stays_below_its_cap(jobs: Any, cap: int, most: int) -> N
     assert pool.resize(1) == min(cap, most + 1)
 
 
+@pytest.mark.parametrize(("limit", "most"), [(256, 65), (30, 1), (-1, 500), (1 << 20, 500)])
+def test_number_of_jobs_fits_the_limit_of_open_files(limit: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _which: (limit, limit))
+    assert Pool(100_000, no_worker).most == most
+
+
 @pytest.mark.parametrize(
     ("jobs", "cap", "queued", "refused", "spare"),
     [

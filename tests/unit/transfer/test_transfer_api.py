@@ -441,14 +441,14 @@ def test_429_to_a_poll_beyond_max_wait_pauses_no_call(wire: Any) -> None:
 
 def test_429_to_a_patient_poll_is_waited_for(called: Called, wire: Any) -> None:
     wire.get(f"{SERVER}/api/upload/progress/x", status=429, headers={"Retry-After": "7"})
-    wire.get(f"{SERVER}/api/upload/progress/x", status=404)
+    wire.get(f"{SERVER}/api/upload/progress/x", status=404, json={"error": "SESSION_NOT_FOUND"})
     assert called.api.progress("x", patient=True) is None
     assert called.stop.slept == [7.0]
 
 
 def test_poll_is_made_during_a_pause(called: Called, wire: Any) -> None:
     """Its caller asks the budget when to poll."""
-    wire.get(f"{SERVER}/api/upload/progress/x", status=404)
+    wire.get(f"{SERVER}/api/upload/progress/x", status=404, json={"error": "SESSION_NOT_FOUND"})
     called.api.budget.pause(30.0)
     assert called.api.progress("x") is None
     assert called.stop.slept == []

@@ -1,0 +1,23 @@
+"""Find the name that somebody has misspelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+NEAR = 0.76
+"""Least similarity of a name and its misspelling."""
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """Return the name that begins with the given text, or that is likely meant by it; empty if none is."""
+    from difflib import SequenceMatcher  # deferred: it is slow
+
+    rated = [(1.0 if name.startswith(given) else SequenceMatcher(None, given, name).ratio(), name) for name in known]
+    ratio, name = max(rated, default=(0.0, ""))
+    return name if ratio >= NEAR else ""
+
+
+def guess(given: str, known: Iterable[str], otherwise: str) -> str:
+    """Return a hint: the name that is likely meant, or what to do `otherwise`."""
+    name = nearest(given, known)
+    return f"did you mean {name}?" if name else otherwise
