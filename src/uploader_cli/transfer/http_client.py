@@ -11,9 +11,10 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from http.client import HTTPException
 from importlib import import_module
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin
 
 import urllib3
+from urllib3 import HTTPHeaderDict
 
 from uploader_cli import errors
 from uploader_cli.core.origins import trusts
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from http.cookiejar import CookieJar
 
     import requests
-    from urllib3 import HTTPHeaderDict
 
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.adapter import Adapter
@@ -239,12 +240,18 @@ class HttpClient:
         return dict(asked.unredirected_hdrs)
 
     def _keep_cookies(self, url: str, fields: HTTPHeaderDict) -> None:
+        """Keep each cookie of an answer that the jar can read.
+
+        The jar gives up all cookies of an answer because of one, and shows its error to the user as a warning.
+        """
         from http.cookiejar import CookieJar
         from urllib.request import Request
 
+        warnings.filterwarnings("ignore", "http.cookiejar bug", UserWarning)
         self._cookies = self._cookies or CookieJar()
-        answer = cast("Any", SimpleNamespace(info=lambda: fields))
-        self._cookies.extract_cookies(answer, Request(url))  # noqa: S310 - nothing is opened
+        for cookie in fields.getlist("Set-Cookie"):
+            answer = SimpleNamespace(info=partial(HTTPHeaderDict, {"Set-Cookie": cookie}))
+            self._cookies.extract_cookies(cast("Any", answer), Request(url))  # noqa: S310 - nothing is opened
 
     def _failure(self, error: BaseException, url: str, body: Body | None, seconds: float) -> errors.UploaderError:
         """Return the error of a request, and free what the frames of `error` keep: its body and the answer.

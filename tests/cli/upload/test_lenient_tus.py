@@ -142,6 +142,19 @@ def test_offset_that_a_patch_does_not_tell_is_asked_for(make_files: Callable[...
     assert not done.of("warning")
 
 
+def test_cookie_with_an_endless_age_shows_no_traceback_and_keeps_the_others(
+    make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    class Baking(Service):
+        def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
+            return {"Set-Cookie": f"a=1; Max-Age={'9' * 4000}\r\nSet-Cookie: route=2"}
+
+    with Baking() as service:
+        done = uploader("upload", make_files(a=10), "--tus-endpoint", service.url, "--json", home=tmp_path)
+    assert (done.code, "cookiejar" in done.err) == (0, False)
+    assert [headers.get("cookie") for method, headers in service.requests if method == "PATCH"] == ["route=2"]
+
+
 class Forgetful(Service):
     """A server that drops the last bytes of each upload behind a 204 without `Upload-Offset`.
 
