@@ -17,6 +17,7 @@ from urllib.parse import quote
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.disk import NO_SPACE
 from uploader_server.storage.paths import shortened
+from uploader_server.storage.reading import StoredFile
 from uploader_server.wire import extension, js_number, timestamp
 
 STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
@@ -49,9 +50,9 @@ class FileState:
     sha256: bytes = b""  # empty if unknown
     packed: bool = False  # whether it came in a pack
     existing: bool = False  # whether an equal file was stored before
-    changed: int = 0
-    """Modification time of the stored file in nanoseconds, for the digest cache. A file that has it before it is stored
-    was written completely by this request: it is not examined again."""
+    written: bool = False  # whether this request wrote `data` completely: it is not examined again
+    linked: bool = False  # whether this request gave `data` its name in the root
+    there: StoredFile | None = None  # what its digest is recorded with; None: nothing is recorded
     retryable: bool = False  # whether a failed file of a pack may be stored if it is sent again
     cause: OSError | None = None  # the error of the disk, if it failed for that
 
@@ -82,7 +83,7 @@ class FileState:
         """Undo `complete` and `fail`, since the file could not be recorded."""
         self.status, self.progress, self.ended, self.path = "uploading", min(99, self.progress), None, None
         self.error_code = self.error = self.cause = None
-        self.existing, self.changed, self.retryable = False, 0, False
+        self.existing, self.linked, self.there, self.retryable = False, False, None, False
 
     def shown(self) -> dict[str, Any]:
         """Return one entry of `files` in the `/progress` response."""

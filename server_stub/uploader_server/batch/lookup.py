@@ -48,12 +48,12 @@ class Lookup:
         async with self._turns.of(holder_of(request.scope)):
             found = await asyncio.to_thread(self._find_files, asked)
         digests = self._store.digests
-        known = await digests.known({file for one in found for file in one.files})
+        known = {} if asked.read else await digests.known({file for one in found for file in one.files})
         pending: set[StoredFile] = set()
-        if asked.compute:
+        if asked.compute or asked.read:
             pairs = zip(asked.files, found, strict=True)
             equal = {file for wanted, one in pairs for file in one.files if file.size == wanted["size"]}
-            known |= await digests.compute(equal - known.keys(), holder_of(request.scope))
+            known |= await digests.compute(equal - known.keys(), holder_of(request.scope), anew=asked.read)
             pending = equal - known.keys()
         answers = zip(asked.files, found, strict=True)
         return Json({"files": [_answer(wanted, one, known, pending) for wanted, one in answers]})
@@ -65,11 +65,12 @@ class Lookup:
 
 
 class Asked(NamedTuple):
-    """A request: its files, and whether digests that are not known are computed."""
+    """A request: its files, and whether digests that are not known are computed, or all are read anew."""
 
     category: str
     files: list[dict[str, Any]]
     compute: bool
+    read: bool
 
 
 class Found(NamedTuple):
@@ -133,7 +134,7 @@ class _Search:
             if error.errno in _ABSENT:
                 return None
             raise
-        return StoredFile(name, there.st_size, there.st_mtime_ns) if stat.S_ISREG(there.st_mode) else None
+        return StoredFile.of(name, there) if stat.S_ISREG(there.st_mode) else None
 
 
 def parse(text: bytes) -> Asked:
@@ -148,7 +149,8 @@ def parse(text: bytes) -> Asked:
         raise _wrong(problems[0])
     files = body["files"]
     check_segments(file["relativePath"] for file in files)
-    return Asked(body["category"], files, compute=body.get("digests") == "compute")
+    digests = body.get("digests")
+    return Asked(body["category"], files, compute=digests == "compute", read=digests == "read")
 
 
 def _answer(

@@ -67,27 +67,27 @@ class Unpacking:
                 file.fail("CHECKSUM_MISMATCH", "The bytes don't match sha256", retryable=True)
                 continue
             try:
-                file.changed = _write(file.data, data)
+                _write(file.data, data)
+                file.written = True
             except OSError as error:
                 file.fail_by_disk(error)
 
     def discard(self) -> None:
         """Remove the temporary files (runs in a thread)."""
         for file in self.files:
-            if file.changed or file.cause is not None:  # it was written, or a part of it
+            if file.data and (file.written or file.cause is not None):  # it was written, or a part of it
                 try:  # noqa: SIM105 - `suppress` costs a tenth of the call
                     os.unlink(file.data)
                 except FileNotFoundError:
                     pass
 
 
-def _write(path: str | Path, data: memoryview) -> int:
-    """Write a new file and return its modification time (nanoseconds)."""
+def _write(path: str | Path, data: memoryview) -> None:
+    """Write a new file."""
     fd = os.open(path, _NEW_FILE, 0o666)
     try:
         while data:
             data = data[os.write(fd, data) :]
-        return os.fstat(fd).st_mtime_ns
     finally:
         os.close(fd)
 

@@ -66,7 +66,7 @@ TYPES: dict[str, Schema] = {
     "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     "video": {"type": "string", "minLength": 1, "description": "filePath of a batch response"},
     "plan": {"type": ["object", "string"], "minProperties": 1, "minLength": 1},
-    "digests": one_of(["known", "compute"]),
+    "digests": one_of(["known", "compute", "read"]),
     "if-exists": one_of(["rename", "fail"]),
     "integer": {"type": "integer"},
     "milliseconds": whole(-LATEST, LATEST, description="Milliseconds"),

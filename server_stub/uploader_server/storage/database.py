@@ -18,9 +18,10 @@ from uploader_server.storage.disk import Reserve, no_space
 
 T = TypeVar("T")
 
-VERSION = 6
-"""`PRAGMA user_version` of this schema. Version 6 added sizes and ends of sessions, 5 uploads of the IETF protocol, 4
-who may write, who holds a share, a clock, 3 parts in place, 2 packs, 1 relative paths."""
+VERSION = 7
+"""`PRAGMA user_version` of this schema. Version 7 added the identities of digests, 6 sizes and ends of sessions, 5
+uploads of the IETF protocol, 4 who may write, who holds a share, a clock, 3 parts in place, 2 packs, 1 relative
+paths."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -38,7 +39,8 @@ CREATE INDEX IF NOT EXISTS files_of_session ON files (session, position);
 CREATE INDEX IF NOT EXISTS files_of_path ON files (path) WHERE path IS NOT NULL;
 CREATE INDEX IF NOT EXISTS files_without_path ON files (session) WHERE path IS NULL;
 CREATE TABLE IF NOT EXISTS digests (
-  path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 BLOB NOT NULL
+  path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, sha256 BLOB NOT NULL,
+  changed INTEGER, inode INTEGER
 );
 CREATE TABLE IF NOT EXISTS tus_uploads (
   id TEXT PRIMARY KEY, owner TEXT NOT NULL, upload_key TEXT, session TEXT NOT NULL, category TEXT NOT NULL,
@@ -238,6 +240,8 @@ _ADDED = (
     ("tus_uploads", "completes", "INTEGER"),
     ("sessions", "expected_bytes", "INTEGER NOT NULL DEFAULT 0"),
     ("sessions", "finished", "TEXT NOT NULL DEFAULT ''"),
+    ("digests", "changed", "INTEGER"),
+    ("digests", "inode", "INTEGER"),
 )
 """Table, name and type of the columns added after version 1, in the order of `_SCHEMA`."""
 

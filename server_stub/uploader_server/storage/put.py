@@ -56,8 +56,7 @@ async def put(
             turns = linking.turns(files)
             async with contextlib.nullcontext() if turns is None else turns.of(client):
                 await asyncio.to_thread(linking.run, files, prepare)
-        stored = [(file, file.path) for file in files if file.path is not None and file.sha256]
-        digests = [(StoredFile(path, file.size, file.changed), file.sha256) for file, path in stored]
+        digests = [(file.there, file.sha256) for file in files if file.there is not None and file.sha256]
         await store.save(*changes(), store.digests.saved(digests))
 
 
@@ -107,10 +106,13 @@ class Linking:
             if directory not in self._inside:
                 paths.check_inside(directory, self._base)
                 self._inside.add(directory)
-            linked = None if file.changed else self._examine(file, directory)
+            linked = None if file.written else self._examine(file, directory)
             if linked is None:
                 linked = self._claim(file, target)
-            file.complete(linked[len(os.fspath(self._store.root)) + 1 :])
+                file.linked = not file.existing
+                if file.linked and not self._resumable:
+                    self._leave(file, linked)
+            file.complete(self._below(linked))
         except paths.NameTakenError as error:
             file.fail(TAKEN, str(error))
         except paths.UnsafePathError as error:
@@ -128,7 +130,6 @@ class Linking:
         status = os.stat(file.data)
         if status.st_size != file.size:
             raise OSError(errno.EIO, f"{status.st_size} of {file.size} bytes are on the server's disk")
-        file.changed = status.st_mtime_ns
         linked = linked_name(status, directory)
         if linked is None and status.st_nlink > 1:  # in another directory: no file gets two names in the root
             self._store.own(Path(file.data))
@@ -158,6 +159,14 @@ class Linking:
                     raise paths.NameTakenError from None
         raise AssertionError("candidates() never ends")
 
+    def _leave(self, file: FileState, linked: str) -> None:
+        """Remove the temporary name of a linked file, whose digest counts with the identity that it has then."""
+        os.unlink(file.data)
+        file.data, file.there = "", StoredFile.of(self._below(linked), os.stat(linked))
+
+    def _below(self, path: str) -> str:
+        return path[len(os.fspath(self._store.root)) + 1 :]
+
     def is_equal(self, file: FileState, there: Path) -> bool:
         """Return whether a stored file has the bytes of a received one. Raises FileExistsError for a directory."""
         try:
@@ -170,7 +179,7 @@ class Linking:
             return False
         if paths.leads_out(there, self._base) or not self._store.reading.equal(Path(file.data), there):
             return False
-        file.changed = status.st_mtime_ns
+        file.there = StoredFile.of(self._below(os.fspath(there)), status)  # from before it was read
         return True
 
 

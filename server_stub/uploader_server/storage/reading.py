@@ -22,15 +22,29 @@ logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20  # bytes per read
 SMALLEST = 4 << 10  # minimum bytes of a buffer
-_SAVE = "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)"
+LATE = 60.0  # seconds for which a digest that was read anew, and came too late for its request, waits for the next one
+_SAVE = (
+    "INSERT OR REPLACE INTO digests (path, size, modified, changed, inode, sha256)"
+    " VALUES (:path, :size, :modified, :changed, :inode, :sha256)"
+)
+_INTEGER = (1 << 63) - 1  # largest integer of SQLite; some file systems use all 64 bits of an inode
 
 
 class StoredFile(NamedTuple):
-    """Identity of a stored file's content: its digest is valid while all fields are unchanged."""
+    """Identity of a stored file's content: a recorded digest counts only while all fields are those of the recording.
+
+    They are taken once no temporary name of the file is left, since to remove that changes the ctime.
+    """
 
     path: str  # below the root
     size: int
-    changed: int  # modification time in nanoseconds
+    modified: int  # mtime in nanoseconds
+    changed: int | None  # ctime in nanoseconds; None in a row of an early version, which never counts
+    inode: int | None
+
+    @classmethod
+    def of(cls, path: str, status: os.stat_result) -> StoredFile:
+        return cls(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INTEGER)
 
 
 class Reading:
@@ -79,7 +93,10 @@ class Reading:
 
 
 class Digests:
-    """The SHA-256 of stored files, cached with size and modification time and computed on request."""
+    """The SHA-256 of stored files, recorded with their identity (see `StoredFile`) and computed on request.
+
+    Every answer with the digest of a file that was stored by an earlier request gets it here.
+    """
 
     def __init__(self, root: Path, database: Database, reading: Reading) -> None:
         self.patience = 10.0  # seconds after which `compute` returns what is ready
@@ -87,34 +104,41 @@ class Digests:
         self._database = database
         self._reading = reading
         self._jobs: set[asyncio.Task[None]] = set()
+        self._late: dict[tuple[str, StoredFile], tuple[float, bytes]] = {}
+        """Digests that were read anew, with the time (monotonic), for the next request of the same client."""
         self._turns = Turns(HASHING)
 
     def saved(self, files: Sequence[tuple[StoredFile, bytes]]) -> Callable[[sqlite3.Connection], object]:
         """Return a change for `Store.save` that saves the SHA-256 of stored files."""
-        return lambda db: db.executemany(_SAVE, [(*file, sha256) for file, sha256 in files])
+        return lambda db: db.executemany(_SAVE, [{**file._asdict(), "sha256": sha256} for file, sha256 in files])
 
     async def known(self, files: Iterable[StoredFile]) -> dict[StoredFile, bytes]:
-        query = "SELECT * FROM digests WHERE path IN (SELECT value FROM json_each(?))"
+        """Return the recorded digests that count."""
+        query = "SELECT path, size, modified, changed, inode, sha256 FROM digests"
+        query += " WHERE path IN (SELECT value FROM json_each(?))"
         paths = json.dumps([file.path for file in files])
         rows = await self._database.read(lambda db: db.execute(query, (paths,)).fetchall())
-        return {StoredFile(row["path"], row["size"], row["modified"]): bytes(row["sha256"]) for row in rows}
+        return {StoredFile(*identity): bytes(sha256) for *identity, sha256 in rows}
 
     async def find(self, path: Path) -> bytes | None:
-        """Return the cached digest of a file if it is current. Raises OSError, sqlite3.Error."""
+        """Return the recorded digest of a file if it counts. Raises OSError, sqlite3.Error."""
         now = self.identify(path)
         return (await self.known([now])).get(now)
 
-    async def compute(self, files: Iterable[StoredFile], client: str) -> dict[StoredFile, bytes]:
+    async def compute(self, files: Iterable[StoredFile], client: str, *, anew: bool = False) -> dict[StoredFile, bytes]:
         """Return the digests that are known or ready within `patience` seconds; an empty one for an unreadable file.
 
-        A file that is being read then is read to its end, so that a client that asks again for the others makes
-        progress. HASHING files are read at a time, one for each client (see `Turns`). Raises sqlite3.Error.
+        With `anew` no recorded digest counts: each file is read. A file that is being read at the end of that time is
+        read to its end, so that a client that asks again for the others makes progress; its digest is then recorded,
+        and with `anew` kept for the next request of this client within `LATE` seconds. HASHING files are read at a
+        time, one for each client (see `Turns`). Raises sqlite3.Error.
         """
         files = list(files)
-        ready = await self.known(files)
+        ready = self._take_late(files, client) if anew else await self.known(files)
         missing = [file for file in files if file not in ready]
         if missing:
-            job = asyncio.create_task(self._compute(missing, client, time.monotonic() + self.patience, ready))
+            end = time.monotonic() + self.patience
+            job = asyncio.create_task(self._compute(missing, client, end, ready, anew=anew))
             self._jobs.add(job)
             job.add_done_callback(self._jobs.discard)
             job.add_done_callback(lambda done: done.cancelled() or done.exception())  # the client may have its answer
@@ -124,16 +148,28 @@ class Digests:
         return {file: ready[file] for file in files if file in ready}
 
     def identify(self, path: Path) -> StoredFile:
-        stat = path.stat()
-        return StoredFile(path.relative_to(self._root).as_posix(), stat.st_size, stat.st_mtime_ns)
+        return StoredFile.of(path.relative_to(self._root).as_posix(), path.stat())
 
-    async def _compute(self, files: list[StoredFile], client: str, end: float, ready: dict[StoredFile, bytes]) -> None:
+    def _take_late(self, files: Iterable[StoredFile], client: str) -> dict[StoredFile, bytes]:
+        """Return what was read anew for an earlier request of this client that did not wait for it."""
+        after = time.monotonic() - LATE
+        self._late = {key: late for key, late in self._late.items() if late[0] > after}
+        found = {file: self._late.pop((client, file), None) for file in files}
+        return {file: late[1] for file, late in found.items() if late is not None}
+
+    async def _compute(
+        self, files: list[StoredFile], client: str, end: float, ready: dict[StoredFile, bytes], *, anew: bool
+    ) -> None:
         """Add the digests of files to `ready` and save them; start no file after `end` (monotonic seconds)."""
         async with self._turns.of(client):
             if time.monotonic() >= end:  # the client asks again
                 return
-            ready.update(await self.known(files))  # those of an earlier request of this client
+            # Those of an earlier request of this client.
+            ready.update(self._take_late(files, client) if anew else await self.known(files))
             hashed = await asyncio.to_thread(self._hash, [file for file in files if file not in ready], end, ready)
+            if anew and hashed and time.monotonic() >= end:
+                file, sha256 = hashed[-1]
+                self._late[client, file] = time.monotonic(), sha256
             await self._database.transaction(self.saved(hashed))
 
     def _hash(

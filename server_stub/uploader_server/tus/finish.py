@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import Sequence
 
 from uploader_server.http.errors import ApiError
@@ -104,10 +105,23 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
         await uploads.retire(upload, "failed")
     else:
         uploads.finished(upload, parts)
+        await _record_digest(uploads, upload)
     if session is not None:
         await sessions.announce(session, [file])
     if file.path is None:
         raise ApiError(400, file.error_code or "UPLOAD_FAILED", file.error or "The file can't be stored")
+
+
+async def _record_digest(uploads: Uploads, upload: Upload) -> None:
+    """Record the digest of a file that this call has linked, now that the data file is no second name of it.
+
+    A file that was linked by an earlier call may have changed since; that of an equal one is recorded by `put`.
+    """
+    store, file = uploads.sessions.store, upload.file
+    if file.sha256 and file.linked and file.path is not None:
+        with contextlib.suppress(OSError, sqlite3.Error):  # it is computed when it is asked for
+            there = store.digests.identify(store.root / file.path)
+            await store.save(store.digests.saved([(there, file.sha256)]))
 
 
 async def _check_digest(uploads: Uploads, upload: Upload) -> None:

@@ -195,6 +195,7 @@ def _loaded(row: sqlite3.Row) -> Upload:
     upload = Upload(**{**values, "data": named or "", "completes": None if completes is None else bool(completes)})
     if upload.status == FINISHED:
         upload.offset = upload.length or 0
+        upload.sha256 = b""  # of the bytes that arrived: the stored file may have changed since (see `StoredFile`)
     if upload.is_part and named:  # None in databases before version 3
         upload.place = parse_place(upload.fields)
     return upload

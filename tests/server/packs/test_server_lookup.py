@@ -18,7 +18,7 @@ import pytest
 import requests
 from server.batches import DEADLINE, file, new_session, upload
 from server.packs.packing import send_pack
-from server.tus.tus_client import checksum, create
+from server.tus.tus_client import TUS, checksum, create
 from serving import running_server
 
 from uploader_server.storage.reading import Reading
@@ -88,6 +88,65 @@ def test_a_changed_file_has_no_known_digest(server: EmbeddedServer) -> None:
     (server.root / "personal" / "changed").write_bytes(b"afterwards")
     (answer,) = found(server, {"relativePath": "changed", "size": 6, "sha256": digest(b"before")})
     assert answer == {"exists": True, "size": 10, "location": "/uploads/personal/changed"}
+
+
+@pytest.mark.parametrize("how", ["pack", "equal", "tus", "batch", "early row"])
+def test_a_recorded_digest_counts_only_for_the_recorded_file(server: EmbeddedServer, how: str) -> None:
+    """A byte is changed, and the mtime kept: only the ctime says so. Early versions recorded no ctime."""
+    name, own = f"kept {how}", {"relativePath": f"kept {how}", "size": 5}
+    where, urls = server.root / "personal" / name, [f"{server.url}/uploads/personal/{name}"]
+    if how == "tus":
+        answer = create(
+            server.url, 5, b"bytes", headers=checksum(b"bytes"), sessionId=new_session(server.url), relativePath=name
+        )
+        urls.append(server.url + answer.headers["location"].removeprefix(server.url))
+    elif how == "batch":
+        upload(server.url, file(name, b"bytes"))
+    else:
+        for _ in range(2 if how == "equal" else 1):
+            send_pack(server.url, new_session(server.url), {name: b"bytes"})
+    assert found(server, own)[0]["sha256"] == digest(b"bytes")
+    assert all("repr-digest" in requests.head(url, headers=TUS, timeout=DEADLINE).headers for url in urls)
+    if how == "early row":
+        database = server.app.state.store.database
+        database.wait(
+            lambda db: db.execute("UPDATE digests SET changed = NULL, inode = NULL WHERE path LIKE '%early%'")
+        )
+    else:
+        before = where.stat()
+        where.write_bytes(b"bytez")
+        os.utime(where, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "sha256" not in found(server, own)[0]
+    assert not any("repr-digest" in requests.head(url, headers=TUS, timeout=DEADLINE).headers for url in urls)
+    (computed,) = look(server, {"category": "personal", "files": [own], "digests": "compute"}).json()["files"]
+    assert computed["sha256"] == digest(where.read_bytes())
+    assert found(server, own)[0]["sha256"] == computed["sha256"]
+
+
+def test_digests_that_are_asked_to_be_read_are_read_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What took too long for one request is the answer to the next one of this client, and to no other."""
+    go, reads, read = threading.Event(), list[object](), Reading.sha256
+
+    def counted(*args: Any) -> bytes:
+        reads.append(args)
+        assert go.wait(DEADLINE)
+        return read(*args)
+
+    monkeypatch.setattr(Reading, "sha256", counted)
+    body = {"category": "personal", "files": [{"relativePath": "a", "size": 5}], "digests": "read"}
+    answer = {"exists": True, "size": 5, "location": "/uploads/personal/a"}
+    with running_server(packs=True) as server:
+        send_pack(server.url, new_session(server.url), {"a": b"bytes"})
+        digests = server.app.state.store.digests
+        digests.patience = 0.05
+        assert look(server, body).json()["files"] == [{**answer, "pending": True}]
+        go.set()
+        digests.patience = DEADLINE
+        for expected in (1, 2, 3):
+            assert look(server, body).json()["files"] == [{**answer, "sha256": digest(b"bytes")}]
+            assert len(reads) == expected
+        assert look(server, {**body, "digests": "compute"}).json()["files"][0]["sha256"] == digest(b"bytes")
+        assert len(reads) == 3
 
 
 @pytest.mark.parametrize("path", ["", "../t", "/t", "\0", "\ud800", "x" * 5000])
