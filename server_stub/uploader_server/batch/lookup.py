@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import stat
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -18,16 +17,15 @@ from uploader_server.http.bodies import MOST_TO_FIND, Bodies, schemas
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, check_segments, parse_json, read_body
 from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
-from uploader_server.storage.paths import BAD_NAME, UnsafePathError, candidates, check_inside, leads_out, safe_parts
+from uploader_server.storage.categories import NO_FILE, Descent
+from uploader_server.storage.paths import UnsafePathError, candidates, safe_parts
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Store
 from uploader_server.storage.turns import LOOKING, Turns
 from uploader_server.wire import CATEGORIES, LOOKUP
 
 _BODIES = Bodies(schemas(Limits()))
-_ABSENT = BAD_NAME | {errno.ENOENT, errno.ENOTDIR}
-"""Errors for a path where no file is; a number after a long name may make it too long for the file system."""
-_UNREADABLE = _ABSENT | {errno.ELOOP, errno.EACCES}
+_UNREADABLE = NO_FILE | {errno.EACCES}
 """Errors that concern one path: no file can be there, or the server may not read it."""
 
 
@@ -61,7 +59,10 @@ class Lookup:
     def _find_files(self, asked: Asked) -> list[Found]:
         """Return what was found for each file (runs in a thread). Raises OSError if the disk fails."""
         search = _Search(self._store, asked.category)
-        return [search.find(file["relativePath"], numbered="sha256" in file) for file in asked.files]
+        try:
+            return [search.find(file["relativePath"], numbered="sha256" in file) for file in asked.files]
+        finally:
+            search.close()
 
 
 class Asked(NamedTuple):
@@ -81,13 +82,19 @@ class Found(NamedTuple):
 
 
 class _Search:
-    """Looks for the files of one request; looks only once for each path, and checks each directory only once."""
+    """Looks for the files of one request, only once for each path; the last directory stays open."""
 
     def __init__(self, store: Store, category: str) -> None:
-        self._root = store.root
+        self._store = store
         self._category = category
-        self._inside: set[str] = set()
+        self._directory = ""
+        self._open: Descent | None = None
         self._known: dict[tuple[str, bool], Found] = {}
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
     def find(self, path: str, *, numbered: bool) -> Found:
         """Return the stored file with this path and, with `numbered`, also `name (2)` and so on.
@@ -108,33 +115,24 @@ class _Search:
         return found
 
     def _files(self, path: str, numbered: bool) -> list[StoredFile]:
-        root, category = self._root, self._category
         safe_parts(path)
-        directory = path.rpartition("/")[0]
-        if directory not in self._inside:
-            check_inside(f"{root}/{category}/{directory}".rstrip("/"), f"{root}/{category}")
-            self._inside.add(directory)
+        above, _, name = f"{self._category}/{path}".rpartition("/")
+        directory = self._enter(above)
         found: list[StoredFile] = []
-        names = (name.relative_to(root).as_posix() for name in candidates(root / category / path))
-        while (stored := self._stored(next(names) if found else f"{category}/{path}")) is not None:
-            found.append(stored)
+        for candidate in candidates(name, lambda name: directory.status(name) is not None):
+            there = directory.status(candidate)
+            if there is None or not stat.S_ISREG(there.st_mode):
+                break
+            found.append(StoredFile.of(f"{above}/{candidate}", there))
             if not numbered:
                 break
-            if len(found) == 1:
-                next(names)
         return found
 
-    def _stored(self, name: str) -> StoredFile | None:
-        root = self._root
-        try:
-            there = os.lstat(f"{root}/{name}")
-            if stat.S_ISLNK(there.st_mode) and not leads_out(f"{root}/{name}", f"{root}/{self._category}"):
-                there = os.stat(f"{root}/{name}")
-        except OSError as error:
-            if error.errno in _ABSENT:
-                return None
-            raise
-        return StoredFile.of(name, there) if stat.S_ISREG(there.st_mode) else None
+    def _enter(self, path: str) -> Descent:
+        if self._open is None or path != self._directory:
+            self.close()
+            self._open, self._directory = self._store.categories.descend(path), path
+        return self._open
 
 
 def parse(text: bytes) -> Asked:

@@ -26,6 +26,7 @@ from uploader_server.http.files import Download, digest_header
 from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
 from uploader_server.storage.paths import UnsafePathError, check_short, is_shallow
+from uploader_server.storage.reading import StoredFile
 from uploader_server.wire import BATCH, extension, timestamp
 
 if TYPE_CHECKING:
@@ -121,14 +122,18 @@ class Rest:
         """Serve `GET` and `HEAD /uploads/{category}/{path}` with ranges; HEAD has `Repr-Digest` (bundled)."""
         category, name = request.path_params["category"], request.path_params["path"]
         find = functools.partial(self.store.find, category, name)
-        path = find() if is_shallow(name) else await asyncio.to_thread(find)
-        if path is None:
+        found = find() if is_shallow(name) else await asyncio.to_thread(find)
+        if found is None:
             code = "NOT_FOUND" if self.config.reference else "FILE_NOT_FOUND"
             raise ApiError(404, code, "There is no such file")
         headers: dict[str, str] = {}
         if request.method == "HEAD" and not self.config.reference:
-            headers = await digest_header(self.store, path, request)
-        return Download(path, headers)
+            try:
+                headers = await digest_header(self.store, StoredFile.of(f"{category}/{name}", found.status), request)
+            except BaseException:
+                os.close(found.fd)
+                raise
+        return Download(name, found, headers)
 
     def routes(self) -> list[Route]:
         upload = "/api/upload"

@@ -7,10 +7,10 @@ Files are named by `filePath` of a batch response, or by `/uploads/{category}/{f
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from starlette.requests import Request
@@ -45,8 +45,8 @@ class AnalysisCalls:
 
     async def content(self, request: Request) -> Response:
         fields = await self._fields(request, "ContentAnalysis")
-        path = await self._file(fields, "videoPath")
-        return await self._run(fields, "content", lambda: _content(path, fields["videoPath"], fields.get("category")))
+        file = await self._file(fields, "videoPath")
+        return await self._run(fields, "content", lambda: _content(file, fields["videoPath"], fields.get("category")))
 
     async def fusion(self, request: Request) -> Response:
         fields = await self._fields(request, "FusionAnalysis")
@@ -115,7 +115,7 @@ class AnalysisCalls:
             raise ApiError(400, "VALIDATION_ERROR", "The request is invalid", details=problems[0])
         return body
 
-    async def _file(self, fields: dict[str, Any], name: str) -> Path:
+    async def _file(self, fields: dict[str, Any], name: str) -> Video:
         """Return the stored file named by a field. Raises ApiError: 400 for an invalid path, 404."""
         named = fields[name]
         root = f"{self._store.root.as_posix()}/"
@@ -127,24 +127,32 @@ class AnalysisCalls:
         spellings = [below] if prefix == root else [below, unquote(below)]
         for spelling in spellings:
             category, _, rest = spelling.partition("/")
-            path = await asyncio.to_thread(self._store.find, category, rest)
-            if path is not None:
-                return path
+            found = await asyncio.to_thread(self._store.find, category, rest)
+            if found is not None:
+                os.close(found.fd)
+                return Video(rest.rpartition("/")[2], found.status.st_size)
         raise ApiError(404, "FILE_NOT_FOUND", "There is no such file", details=name)
 
 
-def _content(path: Path, video: str, category: str | None) -> dict[str, Any]:
-    size = path.stat().st_size if path.is_file() else 0
-    scenes = [{"scene": n + 1, "share": 25, "summary": f"Quarter {n + 1} of {path.name}"} for n in range(4)]
+class Video(NamedTuple):
+    """A stored file that is analysed."""
+
+    name: str
+    size: int  # bytes
+
+
+def _content(file: Video, video: str, category: str | None) -> dict[str, Any]:
+    name, size = file
+    scenes = [{"scene": n + 1, "share": 25, "summary": f"Quarter {n + 1} of {name}"} for n in range(4)]
     return {
         "videoPath": video,
         "category": category,
-        "structuredData": {"name": path.name, "size": size, "scenes": scenes},
-        "finalReport": f"# {path.name}\n\n{size} bytes in four scenes.\nThis report is simulated.\n",
+        "structuredData": {"name": name, "size": size, "scenes": scenes},
+        "finalReport": f"# {name}\n\n{size} bytes in four scenes.\nThis report is simulated.\n",
     }
 
 
-def _fusion(first: Path, second: Path) -> dict[str, Any]:
+def _fusion(first: Video, second: Video) -> dict[str, Any]:
     segments = [{"position": n + 1, "video": 1 + n % 2, "name": (first, second)[n % 2].name} for n in range(4)]
     report = f"# {first.name} + {second.name}\n\nFour segments in turn.\nThis report is simulated.\n"
     return {"fusionPlan": {"title": f"{first.name} and {second.name}", "segments": segments}, "finalReport": report}

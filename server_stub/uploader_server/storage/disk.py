@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from uploader_server.storage.categories import Categories
+
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})  # errors of a full disk and of a used quota
 RESERVE = 1 << 20  # bytes that are kept for transactions that free space
 MANY = 4  # more files or directories than this are flushed by one `syncfs`, where available
@@ -31,8 +33,9 @@ class Disk:
     the next call succeeds.
     """
 
-    def __init__(self, root: Path, *, durable: bool) -> None:
+    def __init__(self, root: Path, categories: Categories, *, durable: bool) -> None:
         self.durable = durable
+        self._categories = categories
         self._root = os.fspath(root)
         self._known: set[str] = set()  # directories whose own entry is flushed
         self.syncfs = find_syncfs() if durable else None
@@ -47,7 +50,7 @@ class Disk:
         if not self.durable or self._flushed_at_once(len(paths)):
             return
         for path in paths:
-            _flush(path)
+            _flush(path, self._categories, self._root)
 
     def names(self, paths: Iterable[str | Path]) -> None:
         """Flush the directory entries from the root to these paths."""
@@ -64,7 +67,7 @@ class Disk:
                 self._collect(directories, directory)
         if not self._flushed_at_once(len(directories)):
             for directory in directories:
-                _flush(directory)
+                _flush(directory, self._categories, self._root)
         if len(self._known) > MOST_KNOWN:
             self._known.clear()
         self._known.update(entered)
@@ -85,7 +88,7 @@ class Disk:
         """Flush everything an earlier process wrote; without `syncfs` only these directories."""
         if self.durable and not self._flushed_at_once(MANY + 1):
             for directory in directories:
-                _flush(directory)
+                _flush(directory, self._categories, self._root)
 
     def _flushed_at_once(self, count: int) -> bool:
         if self.syncfs is None or count <= MANY:
@@ -133,8 +136,9 @@ def no_space(error: sqlite3.Error, directory: Path) -> OSError | None:
     return None
 
 
-def _flush(path: str | Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
+def _flush(path: str | Path, categories: Categories, root: str) -> None:
+    below = os.fspath(path)[len(root) + 1 :]
+    fd = categories.open_any(below) if below in categories else os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

@@ -11,20 +11,19 @@ import errno
 import hashlib
 import os
 import re
-import stat
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Self
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 
 MAX_PATH = 4096  # maximum bytes of a client's path in UTF-8
 MAX_NAME = 255  # maximum bytes of a segment
 SHALLOW = 32  # maximum segments of a path that is followed on the event loop: a thread would take longer
+LONGEST_ENDING = 32  # maximum bytes of an extension that is kept where a long name gets a number
 LONGEST_SHOWN = 200  # maximum characters of a refused path in messages and records
 _NO_NAMES = frozenset({"", ".", ".."})
 
 BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 """Errors for names that the file system doesn't support."""
-_NUMBER = re.compile(r"(?<=.) \(\d+\)$")  # suffix that `candidates` adds to a stem
+_NUMBER = re.compile(r"(?<=.) \((\d{1,9})\)$")  # suffix that `candidates` adds to a stem
 ONE_BY_ONE = 100  # numbers below this are tried one by one, comparing existing files
 
 
@@ -92,36 +91,6 @@ def shortened(path: str) -> str:
     return f"{path[:LONGEST_SHOWN]}…{hashlib.sha256(path.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
-def check_inside(directory: str | Path, base: str | Path) -> None:
-    """Raise UnsafePathError if symbolic links lead from `directory` (which may not exist) out of `base`."""
-    if leads_out(directory, base):
-        name = os.path.basename(directory)
-        raise UnsafePathError(f"a symbolic link leads out of the category: {shortened(name)!r}")
-
-
-def leads_out(path: str | Path, base: str | Path) -> bool:
-    """Return whether `path`, which is below `base` and may not exist, resolves to a path outside it. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), Descent(base) as descent:
-        for name in _names(path, base):
-            if not descent.enter(name, follow=False):
-                there = Path(os.path.realpath(descent.path(name)))
-                if not there.is_relative_to(os.path.realpath(base)):
-                    return True
-                descent.enter(name, follow=True)
-    return False
-
-
-def make_directories(path: str | Path, base: str | Path) -> None:
-    """Create a directory below `base` and its missing parents, of which there may be 2,000. Raises OSError."""
-    with Descent(base) as descent:
-        for name in _names(path, base):
-            try:
-                descent.enter(name, follow=True)
-            except FileNotFoundError:
-                descent.make(name)
-                descent.enter(name, follow=True)
-
-
 def remove_tree(directory: Path) -> None:
     """Remove a directory with everything in it, as far as possible; without recursion, unlike `shutil.rmtree`."""
     directories = [os.fspath(directory)]
@@ -137,82 +106,51 @@ def remove_tree(directory: Path) -> None:
             os.rmdir(empty)
 
 
-def _names(path: str | Path, base: str | Path) -> list[str]:
-    below = os.fspath(path)[len(os.fspath(base)) + 1 :]
-    return below.split("/") if below else []
+def candidates(name: str, taken: Callable[[str], bool], most: int | None = None) -> Iterator[str]:
+    """Yield `name.ext`, `name (2).ext`, `name (3).ext` …; after `most` names (default: `ONE_BY_ONE`) only free ones.
 
-
-_DIRECTORY = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)  # O_PATH: not on macOS
-
-
-class Descent:
-    """Opens directories one below the other: a call with a whole path would walk all of it for each segment."""
-
-    def __init__(self, base: str | Path) -> None:
-        self._path = [os.fspath(base)]
-        self._fd = os.open(base, _DIRECTORY)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-
-    def path(self, name: str) -> str:
-        return "/".join([*self._path, name])
-
-    def enter(self, name: str, *, follow: bool) -> bool:
-        """Go into a directory; return False for a symbolic link without `follow`. Raises OSError."""
-        try:
-            deeper = os.open(name, _DIRECTORY | (0 if follow else os.O_NOFOLLOW), dir_fd=self._fd)
-        except OSError as error:
-            if error.errno in BAD_NAME:  # there can be no such entry
-                raise FileNotFoundError(error.errno, error.strerror, name) from None
-            if not follow and self._is_link(name):
-                return False
-            raise
-        os.close(self._fd)
-        self._fd = deeper
-        self._path.append(name)
-        return True
-
-    def make(self, name: str) -> None:
-        """Create a directory, unless another request did. Raises OSError."""
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, dir_fd=self._fd)
-
-    def _is_link(self, name: str) -> bool:
-        return stat.S_ISLNK(os.lstat(name, dir_fd=self._fd).st_mode)
-
-
-def candidates(path: Path, most: int | None = None) -> Iterator[Path]:
-    """Yield `name.ext`, `name (2).ext`, `name (3).ext` …; after `most` names (default: `ONE_BY_ONE`) only free ones."""
+    The stem is cut, between characters, where a name with its number would be longer than MAX_NAME.
+    """
     most = ONE_BY_ONE if most is None else min(most, ONE_BY_ONE)
-    yield path
+    yield name
     for number in range(2, most):
-        yield _numbered(path, number)
+        yield _numbered(name, number)
     while True:
-        yield _numbered(path, _free_number(path, max(2, most)))
+        yield _numbered(name, _free_number(name, taken, max(2, most)))
 
 
-def _numbered(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.stem} ({number}){path.suffix}")
+def _numbered(name: str, number: int) -> str:
+    stem, ending = _split(name)
+    most = MAX_NAME - len(f" ({number})") - _bytes(ending)
+    while _bytes(stem) > most:
+        stem = stem[:-1]
+    return f"{stem} ({number}){ending}"
 
 
-def unnumbered(path: Path) -> Path:
-    """Return the path without the number that `candidates` may have added."""
-    return path.with_name(_NUMBER.sub("", path.stem) + path.suffix)
+def _split(name: str) -> tuple[str, str]:
+    """Return the stem and the extension of a name; a very long extension is a part of the stem."""
+    ending = PurePosixPath(name).suffix
+    return (name.removesuffix(ending), ending) if _bytes(ending) <= LONGEST_ENDING else (name, "")
 
 
-def _free_number(path: Path, first: int) -> int:
+def may_become(wanted: str, path: str) -> bool:
+    """Return whether a file with the path `wanted` may get `path` from `candidates`."""
+    if wanted == path:
+        return True
+    (directory, _, name), (above, _, found) = wanted.rpartition("/"), path.rpartition("/")
+    number = _NUMBER.search(_split(found)[0])
+    return directory == above and number is not None and _numbered(name, int(number[1])) == found
+
+
+def _free_number(name: str, taken: Callable[[str], bool], first: int) -> int:
     """Return a number >= `first` whose name is free, by exponential and then binary search."""
-    taken, free, step = first - 1, first, 1
-    while os.path.lexists(_numbered(path, free)):
-        taken, free, step = free, free + step, 2 * step
-    while free - taken > 1:
-        middle = (taken + free) // 2
-        if os.path.lexists(_numbered(path, middle)):
-            taken = middle
+    used, free, step = first - 1, first, 1
+    while taken(_numbered(name, free)):
+        used, free, step = free, free + step, 2 * step
+    while free - used > 1:
+        middle = (used + free) // 2
+        if taken(_numbered(name, middle)):
+            used = middle
         else:
             free = middle
     return free

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sqlite3
 from collections.abc import Iterable
-from pathlib import Path
 
+from uploader_server.storage.categories import Categories
 from uploader_server.storage.database import Database
+from uploader_server.storage.paths import UnsafePathError
 
 AT_ONCE = 1000  # maximum rows that one transaction checks or deletes, and pages that it gives back
 SPARE_PAGES = 256  # free pages that stay in the database, since it will use them again (1 MiB)
@@ -36,8 +36,8 @@ class Pruner:
     - A digest is needed while its file exists.
     """
 
-    def __init__(self, root: Path, database: Database) -> None:
-        self._root = root
+    def __init__(self, categories: Categories, database: Database) -> None:
+        self._categories = categories
         self._database = database
         self._checked = dict.fromkeys(_PATHS, "")  # last path checked of each table; empty at the beginning
 
@@ -65,8 +65,14 @@ class Pruner:
             )
 
     def missing(self, paths: Iterable[str]) -> list[str]:
-        gone = [path for path in paths if not os.path.lexists(self._root / path)]
-        return [path for path in gone if (self._root / path.partition("/")[0]).is_dir()]  # else a link is broken
+        gone = [path for path in paths if not self._has(path)]
+        return [path for path in gone if self._categories.is_there(path)]  # else its disk is not mounted
+
+    def _has(self, path: str) -> bool:
+        try:
+            return self._categories.status(path) is not None
+        except (OSError, UnsafePathError):  # it can't be known, or a link took the place of its directory
+            return True
 
 
 def _delete(db: sqlite3.Connection) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from uploader_server.session import FileState
 from uploader_server.storage import paths
+from uploader_server.storage.categories import Descent
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Change, Store
 from uploader_server.storage.turns import Turns
@@ -24,6 +25,8 @@ from uploader_server.wire import TAKEN
 LARGE = 16 << 20  # bytes of a file above which a comparison with a stored one takes long
 MOST_COMPARED = 10_000
 """Maximum taken names that one request compares with its files; after that these get free numbers at once."""
+
+CONFLICT = "PATH_CONFLICT", "The path conflicts with a stored file or directory"
 
 
 async def put(
@@ -60,25 +63,63 @@ async def put(
         await store.save(*changes(), store.digests.saved(digests))
 
 
+def refusal(store: Store, file: FileState, category: str) -> tuple[str, str] | None:
+    """Return code and message if a file can't be stored, as far as the root shows that before its bytes arrive."""
+    try:
+        above, name = _place(store, category, file)
+        with store.categories.descend(above) as directory:
+            there = directory.look(name)
+    except FileNotFoundError:
+        return None
+    except paths.UnsafePathError as error:
+        return "INVALID_PATH", str(error)
+    except NotADirectoryError:
+        return CONFLICT
+    except OSError as error:
+        return ("INVALID_PATH", error.strerror or str(error)) if error.errno in paths.BAD_NAME else None
+    if stat.S_ISDIR(there.st_mode):
+        return CONFLICT
+    other = not stat.S_ISREG(there.st_mode) or file.announced not in (None, there.st_size)
+    return (TAKEN, str(paths.NameTakenError())) if other and not file.may_rename else None
+
+
+def _place(store: Store, category: str, file: FileState) -> tuple[str, str]:
+    """Return the directory below the root and the name that a file asks for. Raises UnsafePathError."""
+    paths.safe_parts(file.wanted_path)
+    path = f"{category}/{file.wanted_path}"
+    if len(path) > paths.MAX_NAME:
+        store.categories.check_length(path)
+    above, _, name = path.rpartition("/")
+    return above, name
+
+
 class Linking:
     """Gives the files of one request their names in a category."""
 
     def __init__(self, store: Store, category: str, resumable: bool) -> None:
         self._store = store
-        self._base = f"{store.root}/{category}"
+        self._category = category
         self._resumable = resumable
         self._left = MOST_COMPARED  # how many more taken names are compared
-        self._inside: set[str] = set()  # directories that are below the category
+        self._directory = ""  # the path of the open directory below the root
+        self._open: Descent | None = None
 
     def is_free(self, file: FileState) -> bool:
         """Return whether its name is free, without much work."""
-        return paths.is_shallow(file.wanted_path) and not os.path.lexists(self._target(file))
+        return paths.is_shallow(file.wanted_path) and not self._is_taken(file)
 
     def turns(self, files: Sequence[FileState]) -> Turns | None:
         """Return the turns to wait for if storing these files takes long, else None."""
         if len(files) > 1 or not paths.is_shallow(files[0].wanted_path):
             return self._store.linking
-        return self._store.comparing if files[0].size > LARGE and os.path.lexists(self._target(files[0])) else None
+        return self._store.comparing if files[0].size > LARGE and self._is_taken(files[0]) else None
+
+    def _is_taken(self, file: FileState) -> bool:
+        try:
+            paths.safe_parts(file.wanted_path)
+            return self._store.categories.status(f"{self._category}/{file.wanted_path}") is not None
+        except (OSError, paths.UnsafePathError):
+            return True  # it fails when it is linked
 
     def run(self, files: Sequence[FileState], prepare: Callable[[], None]) -> None:
         """Complete, flush and link the files, then flush their directories (runs in a thread)."""
@@ -86,110 +127,95 @@ class Linking:
         disk, root = self._store.disk, self._store.root
         if disk.durable and not self._resumable:
             disk.files([file.data for file in files if file.error_code is None])
-        for file in files:  # in order: earlier files may take the names of later ones
-            if file.error_code is None:
-                self._link(file)
+        try:
+            for file in files:  # in order: earlier files may take the names of later ones
+                if file.error_code is None:
+                    self._link(file)
+        finally:
+            if self._open is not None:
+                self._open.close()
         if disk.durable:
             # An equal file that was stored by another request may be unflushed.
             disk.files([f"{root}/{file.path}" for file in files if file.existing])
             disk.names([f"{root}/{file.path}" for file in files if file.path is not None])
 
-    def _target(self, file: FileState) -> str:
-        return f"{self._base}/{file.wanted_path}"
-
     def _link(self, file: FileState) -> None:
         """Link one file to its name, or to a numbered one, without overwriting."""
-        target = self._target(file)
-        directory = target[: target.rindex("/")]
         try:
-            paths.safe_parts(file.wanted_path)
-            if directory not in self._inside:
-                paths.check_inside(directory, self._base)
-                self._inside.add(directory)
+            above, name = _place(self._store, self._category, file)
+            directory = self._enter(above)
             linked = None if file.written else self._examine(file, directory)
             if linked is None:
-                linked = self._claim(file, target)
+                linked = self._claim(file, directory, name)
                 file.linked = not file.existing
                 if file.linked and not self._resumable:
-                    self._leave(file, linked)
-            file.complete(self._below(linked))
+                    self._leave(file, linked, directory)
+            file.complete(f"{above}/{linked}")
         except paths.NameTakenError as error:
             file.fail(TAKEN, str(error))
         except paths.UnsafePathError as error:
             file.fail("INVALID_PATH", str(error))
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
-            file.fail("PATH_CONFLICT", "The path conflicts with a stored file or directory")
+            file.fail(*CONFLICT)
         except OSError as error:
             if error.errno in paths.BAD_NAME:
                 file.fail("INVALID_PATH", error.strerror or str(error))
             else:
                 file.fail_by_disk(error)
 
-    def _examine(self, file: FileState, directory: str) -> str | None:
+    def _enter(self, path: str) -> Descent:
+        """Open a directory, which stays open for the following files."""
+        if self._open is None or path != self._directory:
+            entered = self._store.categories.enter(path, lambda: self._store.disk.made(f"{self._store.root}/{path}"))
+            if self._open is not None:
+                self._open.close()
+            self._open, self._directory = entered, path
+        return self._open
+
+    def _examine(self, file: FileState, directory: Descent) -> str | None:
         """Return the name in `directory` that the file has already, or None. Raises OSError if it is not complete."""
         status = os.stat(file.data)
         if status.st_size != file.size:
             raise OSError(errno.EIO, f"{status.st_size} of {file.size} bytes are on the server's disk")
-        linked = linked_name(status, directory)
+        linked = directory.named(status)
         if linked is None and status.st_nlink > 1:  # in another directory: no file gets two names in the root
             self._store.own(Path(file.data))
         return linked
 
-    def _claim(self, file: FileState, target: str) -> str:
-        """Link the file to the first free name, or find an equal one; return the path."""
-        store = self._store
-        try:
-            store.link(file.data, target)
-            return target
-        except FileNotFoundError:
-            store.disk.made(os.path.dirname(target))
-            paths.make_directories(os.path.dirname(target), store.root)
-        except FileExistsError:
-            pass
-        for candidate in paths.candidates(Path(target), self._left):
+    def _claim(self, file: FileState, directory: Descent, name: str) -> str:
+        """Link the file to the first free name, or find an equal one; return the name."""
+        for candidate in paths.candidates(name, lambda name: directory.status(name) is not None, self._left):
             try:
-                store.link(file.data, candidate)
-                return os.fspath(candidate)
+                self._store.link(file.data, candidate, directory)
+                return candidate
             except FileExistsError:
-                if self.is_equal(file, candidate):
+                if self.is_equal(file, candidate, directory):
                     file.existing = True
-                    return os.fspath(candidate)
+                    return candidate
                 self._left -= 1
                 if not file.may_rename:
                     raise paths.NameTakenError from None
         raise AssertionError("candidates() never ends")
 
-    def _leave(self, file: FileState, linked: str) -> None:
+    def _leave(self, file: FileState, name: str, directory: Descent) -> None:
         """Remove the temporary name of a linked file, whose digest counts with the identity that it has then."""
         os.unlink(file.data)
-        file.data, file.there = "", StoredFile.of(self._below(linked), os.stat(linked))
+        file.data, file.there = "", StoredFile.of(f"{self._directory}/{name}", directory.look(name))
 
-    def _below(self, path: str) -> str:
-        return path[len(os.fspath(self._store.root)) + 1 :]
-
-    def is_equal(self, file: FileState, there: Path) -> bool:
+    def is_equal(self, file: FileState, name: str, directory: Descent) -> bool:
         """Return whether a stored file has the bytes of a received one. Raises FileExistsError for a directory."""
-        try:
-            status = there.stat()
-        except FileNotFoundError:  # a symbolic link without a target
+        there = directory.status(name)
+        if there is None:
             return False
-        if stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(there.st_mode):
             raise FileExistsError
-        if not stat.S_ISREG(status.st_mode) or status.st_size != file.size:
+        if not stat.S_ISREG(there.st_mode) or there.st_size != file.size:
             return False
-        if paths.leads_out(there, self._base) or not self._store.reading.equal(Path(file.data), there):
+        try:
+            stored = directory.open(name)
+        except FileNotFoundError:  # it was deleted
             return False
-        file.there = StoredFile.of(self._below(os.fspath(there)), status)  # from before it was read
+        if not self._store.reading.equal(Path(file.data), stored.fd):
+            return False
+        file.there = StoredFile.of(f"{self._directory}/{name}", stored.status)  # from before it was read
         return True
-
-
-def linked_name(data: os.stat_result, directory: str) -> str | None:
-    """Return the path in `directory` that is another name of the file with this status, or None."""
-    if data.st_nlink == 1 or not os.path.isdir(directory):
-        return None
-    with os.scandir(directory) as entries:
-        return next((entry.path for entry in entries if _is(entry, data)), None)
-
-
-def _is(entry: os.DirEntry[str], status: os.stat_result) -> bool:
-    return entry.inode() == status.st_ino and os.path.samestat(entry.stat(follow_symlinks=False), status)

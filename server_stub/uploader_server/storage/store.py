@@ -25,10 +25,11 @@ from typing import IO, Any, NamedTuple
 
 from uploader_server.options import StartupError
 from uploader_server.session import ENDED, FILE_ROW, SESSION_COLUMNS, FileRow
+from uploader_server.storage.categories import Categories, Descent, OpenFile
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
-from uploader_server.storage.paths import leads_out, remove_tree, safe_parts, unnumbered
+from uploader_server.storage.paths import UnsafePathError, may_become, remove_tree, safe_parts
 from uploader_server.storage.pruning import Pruner
 from uploader_server.storage.reading import Digests, Reading
 from uploader_server.storage.turns import COMPARING, LINKING, Turns
@@ -87,17 +88,18 @@ class Store:
             self._incoming.mkdir(parents=True, exist_ok=True)
             for category in CATEGORIES:
                 (self.root / category).mkdir(exist_ok=True)
+            self.categories = Categories(self.root, (*CATEGORIES, ANONYMOUS))
             self._check_devices()
             self._lock_root()
             for orphan in self._incoming.iterdir():
                 orphan.unlink(missing_ok=True)
             self._check_links()
-            self.disk = Disk(self.root, durable=durable)
+            self.disk = Disk(self.root, self.categories, durable=durable)
             self.database = Database(self.private / "server.sqlite3", durable=durable)
             self.disk.everything([self.root.parent, self.root, self.private])
             self.clock = Clock(self.database.wait(_newest_time) or time.time())
-            self.digests = Digests(self.root, self.database, self.reading)
-            self.pruner = Pruner(self.root, self.database)
+            self.digests = Digests(self.categories, self.database, self.reading)
+            self.pruner = Pruner(self.categories, self.database)
         except StartupError:
             self._release()
             raise
@@ -179,15 +181,15 @@ class Store:
             with self._names:
                 self.names_in_use -= Counter(paths)  # also removes names whose count is 0
 
-    def link(self, data: str | Path, target: str | Path) -> None:
-        """Give a file its name in the root; raises OSError, also after `close`.
+    def link(self, data: str | Path, name: str, directory: Descent) -> None:
+        """Give a file its name in a directory of the root; raises OSError, also after `close`.
 
         A thread may outlive its server: linked after the next one has read the root, the file could be incomplete.
         """
         with self._links:
             if self._closed:
                 raise OSError(errno.ECANCELED, "The server is stopping")
-            os.link(data, target)
+            os.link(data, name, dst_dir_fd=directory.fd, follow_symlinks=False)
 
     def build(self, target: Path, parts: Iterable[Path]) -> None:
         """Replace a file, if it exists, by the concatenation of `parts` (slow: run in a thread). Raises OSError."""
@@ -212,19 +214,14 @@ class Store:
         except FileNotFoundError:
             return False
 
-    def find(self, category: str, relative_path: str) -> Path | None:
-        """Return the stored file of a URL, or None; paths outside the category are not found."""
-        if category not in {*CATEGORIES, ANONYMOUS}:
-            return None
-        base = self.root / category
+    def find(self, category: str, relative_path: str) -> OpenFile | None:
+        """Open the stored file of a URL; None for a path outside the category, through a link, or without a file."""
         try:
-            path = base.joinpath(*safe_parts(relative_path))
-            return path if path.is_file() and not leads_out(path, base) else None
-        except (ValueError, OSError):  # an unsafe or unsupported path
+            safe_parts(relative_path)
+            path = f"{category}/{relative_path}"
+            return self.categories.open(path) if path in self.categories else None
+        except (UnsafePathError, OSError):  # an unsafe or unsupported path
             return None
-
-    def below(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
 
     # Changes, for `save`
 
@@ -283,10 +280,9 @@ class Store:
         query = "SELECT path FROM files WHERE id = ?"
         row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
         name = row["path"] if row is not None else None
-        path, removed = self.root / (name or ""), self.incoming()
-        if not name or not path.is_relative_to(self.root):
+        if not name or name not in self.categories:
             return False
-        wanted = {name, self.below(unnumbered(path))}
+        removed = self.incoming()
 
         def forget(db: sqlite3.Connection) -> None:
             db.execute("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
@@ -294,16 +290,15 @@ class Store:
                 return
             # Uploads that reserved this name before are recorded later; later ones find it free.
             with self._names:
-                if self.names_in_use.keys().isdisjoint(wanted):
-                    if path.is_file():
-                        path.rename(removed)
+                if not any(may_become(wanted, name) for wanted in self.names_in_use):
+                    self.categories.move_out(name, removed)
                     db.execute("DELETE FROM digests WHERE path = ?", (name,))
 
         try:
             await self.database.transaction(forget, frees=True)
         finally:
             await asyncio.to_thread(removed.unlink, missing_ok=True)
-        await asyncio.to_thread(self.disk.names, [path])
+        await asyncio.to_thread(self.disk.names, [f"{self.root}/{name}"])
         return True
 
 

@@ -194,7 +194,7 @@ class Tus:
             await settle(self.uploads, upload)
         headers = {**self._state(upload), "cache-control": "no-store"}
         if upload.path is not None and not upload.sha256:
-            headers |= await digest_header(self.store, self.store.root / upload.path, request)
+            headers |= await digest_header(self.store, self.store.digests.identify(upload.path), request)
         if upload.length is None:
             headers["upload-defer-length"] = "1"
         else:
@@ -211,7 +211,8 @@ class Tus:
             raise ApiError(404, "UPLOAD_NOT_FOUND", "The bytes of a part can't be read")
         if upload.path is None:
             raise ApiError(409, "UPLOAD_UNFINISHED", "The upload is not finished yet")
-        return Download(self.store.root / upload.path, {"cache-control": "no-cache", **stored(upload)})
+        found = self.store.categories.open(upload.path)
+        return Download(upload.path, found, {"cache-control": "no-cache", **stored(upload)})
 
     def _state(self, upload: Upload) -> dict[str, str]:
         headers = {"upload-offset": str(upload.offset), **stored(upload)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections.abc import Mapping
 
 from starlette.requests import Request
@@ -9,7 +11,8 @@ from starlette.requests import Request
 from uploader_server.http.errors import ApiError
 from uploader_server.http.shares import holder_of
 from uploader_server.session import Session
-from uploader_server.storage.paths import UnsafePathError, check_short, safe_parts
+from uploader_server.storage.paths import UnsafePathError, check_short, is_shallow, safe_parts
+from uploader_server.storage.put import refusal
 from uploader_server.storage.store import ANONYMOUS
 from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
@@ -64,6 +67,7 @@ async def begin(uploads: Uploads, upload: Upload, body: Body, checksum: Checksum
     known = known or uploads.unfinished(upload.owner, upload.key)
     if known is not None:
         return known
+    await _check_place(uploads, upload)
     if uploads.store.durable or (body.present and checksum is not None):
         upload.counted = 0
     uploads.shared.check(upload, uploads.limits.max_size)
@@ -97,6 +101,19 @@ def _session(uploads: Uploads, session_id: str | None, headers: Mapping[str, str
     if not uploads.sessions.config.anonymous_tus:
         raise ApiError(403, "SESSION_REQUIRED", "This server requires a session: send sessionId in Upload-Metadata")
     return None
+
+
+async def _check_place(uploads: Uploads, upload: Upload) -> None:
+    """Raise ApiError 400 for a file that can't be stored: its client would send all its bytes in vain.
+
+    A part has the path of its file if it is written in place; otherwise its path means nothing.
+    """
+    if upload.is_part and upload.place is None:
+        return
+    check = functools.partial(refusal, uploads.sessions.store, upload.file, upload.category)
+    refused = check() if is_shallow(upload.file.wanted_path) else await asyncio.to_thread(check)
+    if refused is not None:
+        raise ApiError(400, *refused)
 
 
 def _check_path(upload: Upload) -> None:

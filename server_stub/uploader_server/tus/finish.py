@@ -120,7 +120,7 @@ async def _record_digest(uploads: Uploads, upload: Upload) -> None:
     store, file = uploads.sessions.store, upload.file
     if file.sha256 and file.linked and file.path is not None:
         with contextlib.suppress(OSError, sqlite3.Error):  # it is computed when it is asked for
-            there = store.digests.identify(store.root / file.path)
+            there = store.digests.identify(file.path)
             await store.save(store.digests.saved([(there, file.sha256)]))
 
 

@@ -150,7 +150,7 @@ class IetfCall:
         headers = {**self._state(upload), "cache-control": "no-store"}
         store = self.uploads.sessions.store
         if upload.path is not None and not upload.sha256:
-            headers |= await digest_header(store, store.root / upload.path, self.request)
+            headers |= await digest_header(store, store.digests.identify(upload.path), self.request)
         return Response(status_code=204, headers=headers)
 
     async def _append(self, upload: Upload) -> Response:

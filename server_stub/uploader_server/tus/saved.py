@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from uploader_server.storage.put import linked_name
+from uploader_server.storage.paths import UnsafePathError
 from uploader_server.storage.store import Change, Store
 from uploader_server.storage.writing import Appender
 from uploader_server.tus.headers import parse_place
@@ -184,8 +184,12 @@ class SavedUploads:
         """Return whether the complete data file has its name in the root: the server stopped before it saved that."""
         if upload.is_part or upload.offset != upload.length:
             return False
-        directory = os.path.dirname(f"{self._store.root}/{upload.category}/{upload.file.wanted_path}")
-        return linked_name(os.stat(self.data(upload)), directory) is not None
+        directory = f"{upload.category}/{upload.file.wanted_path}".rpartition("/")[0]
+        try:
+            with self._store.categories.descend(directory) as descent:
+                return descent.named(os.stat(self.data(upload))) is not None
+        except (FileNotFoundError, NotADirectoryError, UnsafePathError):
+            return False
 
 
 def _loaded(row: sqlite3.Row) -> Upload:

@@ -74,7 +74,7 @@ class Uploads:
         """Raise ApiError 410 if the upload is gone, has expired, or its file was deleted."""
         if upload.has_data and not upload.lock.locked() and self.clock.now() > self.expires(upload):
             await self.retire(upload, "expired")
-        elif upload.path is not None and not upload.gone and not (self.sessions.store.root / upload.path).is_file():
+        elif upload.path is not None and not upload.gone and not self.sessions.store.categories.is_file(upload.path):
             await self.retire(upload, "deleted")
         if upload.gone:
             code = "CANCELLED" if upload.status == "cancelled" else "UPLOAD_GONE"

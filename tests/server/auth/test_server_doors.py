@@ -25,6 +25,7 @@ from websockets.exceptions import ConnectionClosed
 
 from uploader_server.http.auth import issue_token
 from uploader_server.storage import put
+from uploader_server.storage.categories import Descent
 from uploader_server.storage.paths import candidates
 from uploader_server.storage.store import Store
 
@@ -325,7 +326,7 @@ def test_stored_name_with_control_characters_is_served(server: EmbeddedServer, n
 
 
 @pytest.mark.parametrize("way", ["batch", "tus", "pack"])
-def test_no_write_follows_a_symlink_out_of_the_root(way: str, tmp_path: Path) -> None:
+def test_no_write_follows_a_symlink_below_a_category(way: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     with running_server(root=tmp_path / "root", packs=True) as server:
@@ -334,9 +335,18 @@ def test_no_write_follows_a_symlink_out_of_the_root(way: str, tmp_path: Path) ->
         (server.root / "personal/near").symlink_to("inner")
         session = new_session(server.url, 9)
         outcomes = [store(server, way, session, f"{name}/deep/a.mp4") for name in ("link", "near")]
-        assert outcomes == ["INVALID_PATH", "stored"]
+        assert outcomes == ["INVALID_PATH", "INVALID_PATH"]
         assert list(outside.iterdir()) == []
-        assert (server.root / "personal/inner/deep/a.mp4").read_bytes() == b"data"
+        assert list((server.root / "personal/inner").iterdir()) == []
+
+
+@pytest.mark.parametrize("way", ["batch", "tus", "pack"])
+def test_taken_name_of_255_bytes_gets_a_number(way: str, tmp_path: Path) -> None:
+    name = "n" * 251 + ".mp4"
+    with running_server(root=tmp_path, packs=True) as server:
+        (server.root / "personal" / name).write_bytes(b"other")
+        assert store(server, way, new_session(server.url, 9), name) == "stored"
+        assert (server.root / "personal" / ("n" * 247 + " (2).mp4")).read_bytes() == b"data"
 
 
 def test_free_name_is_found_among_many_files(tmp_path: Path) -> None:
@@ -346,11 +356,11 @@ def test_free_name_is_found_among_many_files(tmp_path: Path) -> None:
         (tmp_path / f"a ({number}).mp4").touch()
     path.touch()
     tried = 0
-    for candidate in candidates(path):
+    for candidate in candidates("a.mp4", lambda name: (tmp_path / name).exists()):
         tried += 1
-        if not candidate.exists():
+        if not (tmp_path / candidate).exists():
             break
-    assert candidate.name == "a (3000).mp4"
+    assert candidate == "a (3000).mp4"
     assert tried <= 100
 
 
@@ -364,11 +374,11 @@ def test_taken_names_get_the_next_number(server: EmbeddedServer, monkeypatch: py
 def test_one_request_compares_a_limited_number_of_taken_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pack of 1,000 files with one taken name compared 99,000 files. The others get free numbers at once."""
     monkeypatch.setattr(put, "MOST_COMPARED", 20)
-    compared, is_equal = list[Path](), put.Linking.is_equal
+    compared, is_equal = list[str](), put.Linking.is_equal
 
-    def counted(linking: put.Linking, one: Any, there: Path) -> bool:
-        compared.append(there)
-        return is_equal(linking, one, there)
+    def counted(linking: put.Linking, one: Any, name: str, directory: Descent) -> bool:
+        compared.append(name)
+        return is_equal(linking, one, name, directory)
 
     monkeypatch.setattr(put.Linking, "is_equal", counted)
     files = [("a.mp4", b"%d" % number) for number in range(10, 70)]

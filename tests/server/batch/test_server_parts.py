@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,11 +12,8 @@ from uploader_server.options import parse_size
 from uploader_server.session import FileState, Session
 from uploader_server.simulation.state import Gate, RealtimeMode
 from uploader_server.storage.clock import Clock
-from uploader_server.storage.paths import UnsafePathError, candidates, safe_parts
+from uploader_server.storage.paths import UnsafePathError, candidates, may_become, safe_parts
 from uploader_server.wire import extension, is_uuid, js_round, timestamp
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -101,10 +97,28 @@ def test_no_rate_limit_counts_nothing() -> None:
     assert RateLimit(0, 900.0).spend("a") == (True, {})
 
 
-def test_taken_names_get_a_number_before_the_suffix(tmp_path: Path) -> None:
-    names = [path.name for path in islice(candidates(tmp_path / "a.b.txt"), 3)]
+def test_taken_names_get_a_number_before_the_suffix() -> None:
+    names = list(islice(candidates("a.b.txt", lambda _: False), 3))
     assert names == ["a.b.txt", "a.b (2).txt", "a.b (3).txt"]
-    assert next(islice(candidates(tmp_path / "plain"), 1, None)).name == "plain (2)"
+    assert next(islice(candidates("plain", lambda _: False), 1, None)) == "plain (2)"
+
+
+@pytest.mark.parametrize(
+    ("name", "second"),
+    [
+        ("n" * 247 + ".mp4", "n" * 247 + " (2).mp4"),
+        ("n" * 248 + ".mp4", "n" * 247 + " (2).mp4"),
+        ("n" + "é" * 125 + ".mp4", "n" + "é" * 123 + " (2).mp4"),
+        ("🙂" * 63, "🙂" * 62 + " (2)"),
+        ("n." + "e" * 253, "n." + "e" * 249 + " (2)"),  # hardly an extension
+    ],
+)
+def test_stem_of_a_long_name_is_cut_for_its_number(name: str, second: str) -> None:
+    assert list(islice(candidates(name, lambda _: False), 2)) == [name, second]
+    assert len(second.encode()) <= 255
+    assert may_become(f"d/{name}", f"d/{second}")
+    assert not may_become(f"d/{name}", f"e/{second}")
+    assert not may_become(f"d/x{name}", f"d/{second}")
 
 
 @pytest.mark.parametrize("path", ["", "/", "a/", "/a", "a//b", ".", "..", "a/..", "a/./b", "a\0"])

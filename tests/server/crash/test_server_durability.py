@@ -111,8 +111,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     seen: list[tuple[str, str]] = []
     link, fsync = os.link, os.fsync
 
-    def linking(source: Any, target: Any) -> None:
-        link(source, target)
+    def linking(source: Any, target: Any, **how: Any) -> None:
+        link(source, target, **how)
         seen.append(("link", os.fspath(target)))
 
     def flushing(fd: int) -> None:

@@ -15,7 +15,8 @@ from serving import running_server
 
 from uploader_server.batch.lookup import Lookup
 from uploader_server.serving import SHORT_JOBS
-from uploader_server.storage import paths, put
+from uploader_server.storage import put
+from uploader_server.storage.categories import Descent
 from uploader_server.storage.reading import Reading
 from uploader_server.storage.turns import LONG_JOBS
 
@@ -98,14 +99,14 @@ def test_packs_of_one_client_delay_those_of_others_by_one(monkeypatch: pytest.Mo
 
 def test_deep_path_is_not_followed_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of its directories is opened: by a creation, by a download, and by a HEAD."""
-    enter, threads, deep = paths.Descent.enter, set[str](), "d/" * 100 + "x.mp4"
+    enter, threads, deep = Descent.enter, set[str](), "d/" * 100 + "x.mp4"
 
-    def noted(descent: paths.Descent, name: str, *, follow: bool) -> bool:
+    def noted(descent: Descent, name: str) -> None:
         threads.add(threading.current_thread().name)
-        return enter(descent, name, follow=follow)
+        enter(descent, name)
 
     with running_server(durability="none") as server:
-        monkeypatch.setattr(paths.Descent, "enter", noted)
+        monkeypatch.setattr(Descent, "enter", noted)
         created(server.url, 1, b"1", sessionId=new_session(server.url), relativePath=deep, filename="x.mp4")
         for method in ("GET", "HEAD"):
             assert requests.request(method, f"{server.url}/uploads/personal/{deep}", timeout=DEADLINE).ok

@@ -47,10 +47,10 @@ def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> list[bool]:
     """Have links refused with an error until the list that is returned is emptied."""
     refused, link = [True], os.link
 
-    def linking(source: Any, target: Any) -> None:
+    def linking(source: Any, target: Any, **how: Any) -> None:
         if refused:
             raise OSError(number, os.strerror(number))
-        link(source, target)
+        link(source, target, **how)
 
     monkeypatch.setattr(os, "link", linking)
     return refused
@@ -270,6 +270,6 @@ def test_thread_that_outlives_its_server_gives_no_file_a_name(tmp_path: Path) ->
     data = store.incoming()
     data.write_bytes(b"abc")
     store.close()
-    with pytest.raises(OSError, match="The server is stopping"):
-        store.link(data, tmp_path / "personal" / "a")
+    with store.categories.descend("personal") as directory, pytest.raises(OSError, match="The server is stopping"):
+        store.link(data, "a", directory)
     assert not (tmp_path / "personal" / "a").exists()

@@ -237,11 +237,29 @@ def test_a_nameless_upload_is_called_by_its_id(server: EmbeddedServer) -> None:
     assert answer.headers["content-location"] == "/uploads/tus/" + answer.headers["upload-file-id"]
 
 
-def test_path_that_the_disk_refuses_fails_permanently(server: EmbeddedServer) -> None:
-    """With the root before it, it is longer than the system's limit."""
-    upload = created(server.url, 1, relativePath="/".join(["n" * 255] * 16), filename="n")
-    assert error(append(upload, 0, b"x")) == (400, "INVALID_PATH")
-    assert head(upload).status_code == 410
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/".join(["n" * 255] * 16), "INVALID_PATH"),  # with the root before it, it is longer than the system's limit
+        ("link/deep/a.bin", "INVALID_PATH"),
+        ("taken.bin/a.bin", "PATH_CONFLICT"),
+        ("directory", "PATH_CONFLICT"),
+        ("taken.bin", "FILE_EXISTS"),
+    ],
+)
+def test_file_that_cannot_be_stored_is_refused_before_its_bytes(server: EmbeddedServer, path: str, code: str) -> None:
+    root = server.root / "personal"
+    (root / "directory").mkdir(exist_ok=True)
+    (root / "taken.bin").write_bytes(b"other")
+    (root / "link").unlink(missing_ok=True)
+    (root / "link").symlink_to("directory")
+    before = set((server.root / ".uploader" / "tus").iterdir())
+    fields = {"sessionId": new_session(server.url), "relativePath": path, "filename": "n", "ifExists": "fail"}
+    place = {"finalKey": "k", "finalLength": "9", "partOffset": "0"}
+    assert error(create(server.url, 9, **fields)) == (400, code)
+    partial = {"Upload-Concat": "partial"}
+    assert error(create(server.url, 9, headers=partial, **fields, **place)) == (400, code)
+    assert set((server.root / ".uploader" / "tus").iterdir()) == before
 
 
 # Idempotent creation (protocol.md, section 5)
