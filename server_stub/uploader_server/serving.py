@@ -152,7 +152,7 @@ class Runner:
             await asyncio.wait({started, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if started.done():
                 ready()
-                watching = asyncio.ensure_future(Watch(self.port, app.tracker).run())
+                watching = asyncio.ensure_future(Watch(self.port, app.tracker, app.state.memory).run())
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (started, stopping, watching):

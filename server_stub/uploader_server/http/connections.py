@@ -21,6 +21,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from uploader_server.http.heads import COPIES, MAX_HEAD
+from uploader_server.http.memory import Memory
 from uploader_server.http.proxies import network
 from uploader_server.http.tracking import RequestTracker, TrackedRequest
 from uploader_server.options import StartupError
@@ -33,7 +35,6 @@ SPARE = 32  # further connections, whose requests are refused
 RESERVED = 256  # file descriptors for these, the database, the log and so on; at most a quarter of the limit
 LEAST_DESCRIPTORS = 64  # with fewer, the ASGI server or the database fails in the middle of a request
 PER_CONNECTION = 2  # file descriptors of a connection: its socket, and the file that its request writes or reads
-MAX_HEAD = 256 << 10  # maximum bytes of a request head
 MAX_MESSAGE = 1 << 20  # maximum bytes of an incomplete websocket message
 INTERVAL = 0.2  # minimum seconds between two checks
 SHARE = 20  # checks use at most 1/SHARE of the time
@@ -118,17 +119,22 @@ class Track:
 
     since: float  # first check that found it (monotonic seconds)
     base: int = 0  # bytes received before the current head or message
+    head: int = 0  # bytes of a head that was incomplete at the last check
     busy: bool = False  # whether a request was running at the last check
     delivered: int = 0  # bytes of messages passed to the application
     over: int = 0  # consecutive checks that found it over a limit
 
 
 class Watch:
-    """Checks connections per address, heads and messages of a port, of which `tracker` knows the running requests."""
+    """Checks connections per address, heads and messages of a port, of which `tracker` knows the running requests.
 
-    def __init__(self, port: int, tracker: RequestTracker) -> None:
+    Incomplete heads may use half of the memory that requests leave free: beyond that the longest are closed.
+    """
+
+    def __init__(self, port: int, tracker: RequestTracker, memory: Memory) -> None:
         self._port = port
         self._tracker = tracker
+        self._memory = memory
         self.tracks: dict[Peer, Track] = {}
 
     async def run(self) -> None:
@@ -147,6 +153,7 @@ class Watch:
         known, self.tracks = self.tracks, {}
         idle: dict[str, list[Peer]] = {}
         count: Counter[str] = Counter()
+        heads: dict[Peer, int] = {}
         for connection, peer in accepted(self._port):
             track = self.tracks[peer] = known.get(peer) or Track(now)
             address = network(peer[0])
@@ -155,12 +162,14 @@ class Watch:
             if peer in began:
                 track.base = received
             within = _within_limits(received, track, busy.get(peer))
+            if (size := _head(received, track, is_waiting=peer not in busy and peer not in began)) > 0:
+                heads[peer] = size
             track.over = 0 if within else track.over + 1
             if track.over > 1:  # at the first check the application may not have begun the request yet
                 close(connection)
             elif peer not in busy and peer in known:  # the request of a new one may be about to be answered
                 idle.setdefault(address, []).append(peer)
-        excessive: set[Peer] = set()
+        excessive = self._too_long(heads)
         left = len(self.tracks)  # connections within the shares of their addresses
         for address, number in count.items():
             over = max(0, number - self._tracker.share.each)
@@ -172,9 +181,30 @@ class Watch:
             if peer in excessive:
                 close(connection)
 
+    def _too_long(self, heads: dict[Peer, int]) -> set[Peer]:
+        """Return the connections with the longest incomplete heads, which have no room; count the others."""
+        total, room = COPIES * sum(heads.values()), (self._memory.most - self._memory.used) // 2
+        closed: set[Peer] = set()
+        for peer in sorted(heads, key=lambda peer: heads[peer], reverse=True):
+            if total <= room:
+                break
+            closed.add(peer)
+            total -= COPIES * heads[peer]
+        self._memory.heads = total
+        return closed
+
     def _oldest(self, peers: Iterable[Peer], count: int) -> list[Peer]:
         """Return the `count` connections that were found first; none if it is negative."""
         return sorted(peers, key=lambda peer: self.tracks[peer].since)[: max(0, count)]
+
+
+def _head(received: int, track: Track, *, is_waiting: bool) -> int:
+    """Return the bytes of a head that is incomplete since the check before this one.
+
+    A newer one may be complete: the application may not have begun its request, whose body has arrived too.
+    """
+    before, track.head = track.head, received - track.base if is_waiting else 0
+    return min(before, track.head)
 
 
 def _within_limits(received: int, track: Track, seen: TrackedRequest | None) -> bool:

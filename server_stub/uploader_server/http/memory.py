@@ -1,8 +1,8 @@
 """The memory of requests: one budget for all that is kept of them until they are answered.
 
 The gateway gives each request a `Held` (`scope["held"]`) and releases it at the end. Whoever keeps something of a
-request whose size the client decides adds it there: bodies, what is parsed from them, and metadata. Files that are
-written while they arrive are not kept.
+request whose size the client decides adds it there: its head, bodies, what is parsed from them, and metadata. Files
+that are written while they arrive are not kept.
 
 A request gets more memory only if its client (see `http.shares`) then keeps no more than what is still free. So one
 client can keep at most half of the budget, and clients with slow requests never use all of it.
@@ -32,6 +32,7 @@ class Memory:
     def __init__(self) -> None:
         self.most = BUDGET
         self.used = 0  # bytes
+        self.heads = 0  # bytes of request heads that are arriving (see `http.connections.Watch`)
         self.clients: Counter[str] = Counter()  # bytes of each client
         self.parsing = asyncio.Lock()
         self.answers: dict[int, tuple[bytes, Held, set[Held]]] = {}
@@ -94,7 +95,7 @@ class Held:
         memory = self._memory
         if self.size + count > memory.most // 2:
             raise ApiError(413, "VALIDATION_ERROR", "The server has too little memory for a request of this size")
-        free, mine = memory.most - memory.used - count, memory.clients[self._client] + count
+        free, mine = memory.most - memory.used - memory.heads - count, memory.clients[self._client] + count
         if mine > free:
             raise ApiError(503, "SERVER_BUSY", "Too many requests at once: wait for Retry-After seconds", retry_after=1)
 

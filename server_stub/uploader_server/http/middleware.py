@@ -17,6 +17,7 @@ from uploader_server.config import ServerConfig
 from uploader_server.http.answers import PacedSend
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, Words, as_api_error, before, refuse, with_headers
+from uploader_server.http.heads import kept_of_head
 from uploader_server.http.memory import Held, Memory
 from uploader_server.http.proxies import is_address, network
 from uploader_server.http.shares import holder_of
@@ -81,14 +82,19 @@ class Gateway:
         self._words = words
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            added = self._origins.check(scope)
-        except ApiError as error:
-            if scope["type"] == "websocket":
-                await refuse(error.status, scope, receive, send)
-            else:
-                await self._answer(error, scope)(scope, receive, send)
-            return
+        with Held(self._memory, holder_of(scope)) as held:
+            try:
+                held.add(kept_of_head(scope))
+                added = self._origins.check(scope)
+            except ApiError as error:
+                if scope["type"] == "websocket":
+                    await refuse(error.status, scope, receive, send)
+                else:
+                    await self._answer(error, scope)(scope, receive, send)
+                return
+            await self._pass(added, scope, held, receive, send)
+
+    async def _pass(self, added: dict[str, str], scope: Scope, held: Held, receive: Receive, send: Send) -> None:
         send = with_headers(send, added)
         if added and is_preflight(scope):
             await Response(status_code=204, headers=PREFLIGHT)(scope, receive, send)
@@ -101,8 +107,7 @@ class Gateway:
         elif scope["type"] == "websocket":
             await refuse(404, scope, receive, send)
         else:
-            with Held(self._memory, holder_of(scope)) as held:
-                await self.serve_rest(scope, held, receive, send)
+            await self.serve_rest(scope, held, receive, send)
 
     async def serve_rest(self, scope: Scope, held: Held, receive: Receive, send: Send) -> None:
         """Serve a REST or tus call; the responses to `/api/*` show the rate limit (docs/protocol.md, section 3.11)."""

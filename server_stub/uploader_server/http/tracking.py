@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from uploader_server.config import ServerConfig
 from uploader_server.http.errors import refuse
+from uploader_server.http.heads import cut_head
 from uploader_server.http.proxies import Proxies, located
 from uploader_server.http.shares import Share, holder_name
 from uploader_server.logs import printable, without_secrets
@@ -229,12 +230,13 @@ class RequestTracker:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an ASGI server runs applications in tasks
+        scope, too_long = cut_head(scope)
         scope = self.proxies.client_scope(scope)
         authorization = Headers(scope=scope).get("authorization", "")
         holder = scope["holder"] = holder_name(authorization, client_address(scope), self._jwt_secret)
         send = located(send, scope["origin"], scope.get("prefix", ""))
         seen = self._running[task] = TrackedRequest(scope, receive, send, self._keep, echo=self._echo)
-        refusal = self.share.refusal(holder)
+        refusal = too_long or self.share.refusal(holder)
         if refusal is None:
             self.share.add(holder, seen)
         self._began.add(seen.peer)

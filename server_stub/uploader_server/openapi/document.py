@@ -37,11 +37,12 @@ _ERRORS = {
     429: "Too many requests, or the client holds its share (SHARE_USED)",
     460: "The checksum doesn't match",
     500: "Server error or disk error",
+    431: "A header, or the whole head, is too long",
     503: "Too busy (see Retry-After), or the server is stopping",
     504: "Timeout of the analysis",
     507: "The server's disk is full",
 }
-_ALWAYS = (403, 421, 429, 500, 503, 507)  # errors of every call
+_ALWAYS = (403, 421, 429, 431, 500, 503, 507)  # errors of every call
 _JSON_ERRORS = (400, 408, 413)  # errors of a call with a JSON body
 _JWT: Part = {"security": [{"jwt": []}]}
 _MAYBE_JWT: Part = {"security": [{}, *_JWT["security"]]}

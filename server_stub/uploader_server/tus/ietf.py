@@ -11,7 +11,6 @@ import binascii
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from email.message import Message
 from urllib.parse import unquote
 
 from starlette.requests import Request
@@ -42,7 +41,7 @@ PROBLEMS = {
 _INTEGER = re.compile(r" *(\d{1,15}) *(;.*)?")
 _BOOLEAN = re.compile(r" *\?([01]) *(;.*)?")
 _SHA256 = re.compile(r"(?:^|,)[ \t]*sha-256[ \t]*=[ \t]*:([^:]*):")
-_FILENAME = re.compile(r";\s*filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
+_PARAMETER = re.compile(r';[ \t]*([^\s=;"]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*+)"|([^;"]*))[ \t]*')
 
 
 async def is_ietf(request: Request, uploads: Uploads) -> bool:
@@ -251,7 +250,7 @@ class IetfCall:
 def _fields(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the metadata of a new upload: those of tus, and the file name of Content-Disposition."""
     fields = parse_metadata(headers.get("upload-metadata", ""))
-    name = _file_name(headers.get("content-disposition", ""))
+    name = file_name(headers.get("content-disposition", ""))
     if name and not fields.get("filename"):
         fields["filename"] = name
     if fields.get("uploadKey"):
@@ -263,17 +262,17 @@ def _fields(headers: Mapping[str, str]) -> dict[str, str]:
     return fields
 
 
-def _file_name(disposition: str) -> str:
-    extended = _FILENAME.search(disposition)
-    if extended is not None:
-        return unquote(extended[1], errors="replace").rpartition("/")[2]
-    message = Message()
-    message["content-disposition"] = disposition.replace("\r", " ").replace("\n", " ")
-    try:
-        name = message.get_filename() or ""
-    except (LookupError, TypeError, ValueError):  # the header is malformed
-        name = ""
-    return name.rpartition("/")[2]
+def file_name(disposition: str) -> str:
+    """Return the file name of a Content-Disposition (RFC 6266), as far as it is well-formed; empty without one."""
+    names, at = dict[str, str](), len(disposition.partition(";")[0])
+    while (found := _PARAMETER.match(disposition, at)) is not None:
+        name, quoted, token = found.groups()
+        names.setdefault(name.lower(), token.strip() if quoted is None else re.sub(r"\\(.)", r"\1", quoted))
+        at = found.end()
+    charset, _, extended = names.get("filename*", "").partition("'")  # RFC 8187: charset'language'escaped
+    if charset.lower() in {"utf-8", "iso-8859-1"}:
+        return unquote(extended.partition("'")[2], charset, errors="replace").rpartition("/")[2]
+    return names.get("filename", "").rpartition("/")[2]
 
 
 def _digest(headers: Mapping[str, str], name: str) -> Checksum | None:

@@ -171,7 +171,7 @@ class TaskNews:
         """Return whether a warning was reported before; note that it is now."""
         text = warning.text
         if warning.code is WarningCode.RATE_LIMITED:  # each worker names the rest of the same pause
-            text = re.sub(r"\d+ s", f"pause {self._pauses}", text)
+            text = re.sub(r"(?<!\d)\d+ s", f"pause {self._pauses}", text)
         was_said = text in self._said
         self._said.add(text)
         return was_said

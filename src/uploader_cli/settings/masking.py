@@ -29,7 +29,7 @@ _PATTERNS = (
         rf"\1{MASK}",
     ),
     (  # RFC 6265, section 4: pairs
-        re.compile(r"\b((?:set-)?cookie:\s*)[^\s=;,]+=[^\s;,]*(?:;\s*[^\s=;,]+=[^\s;,]*)*", re.IGNORECASE),
+        re.compile(r"\b((?:set-)?cookie:\s*)[^\s=:;,]+=[^\s;,]*(?:;\s*[^\s=;,]+=[^\s;,]*)*", re.IGNORECASE),
         rf"\1{MASK}",
     ),
     (re.compile(r"(?<=://)[^\s/@]+(?=@)"), MASK),

@@ -90,6 +90,30 @@ def test_a_body_has_a_limit(server: EmbeddedServer, path: str, size: int) -> Non
     assert post(server, path, b" " * size).status_code in {400, 404}
 
 
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("Content-Disposition", 8 << 10), ("Authorization", 8 << 10), ("Upload-Metadata", 32 << 10)],
+)
+def test_a_header_has_a_limit_before_it_is_parsed(server: EmbeddedServer, name: str, most: int) -> None:
+    """A parser that needs the square of the length gets little to read."""
+    ietf = {"Upload-Complete": "?1"}
+
+    def sent(size: int) -> requests.Response:
+        value = 'inline; filename="' + ";" * (size - 18)
+        headers = {**ietf, name: value}
+        return requests.post(f"{server.url}/api/upload/files/", b"abc", headers=headers, timeout=DEADLINE)
+
+    assert error(sent(most + 1)) == (431, "HEAD_TOO_LARGE")
+    assert sent(most).status_code != 431
+
+
+def test_a_head_has_a_limit(server: EmbeddedServer) -> None:
+    heads = {f"X-{number}": "a" * 8000 for number in range(9)}
+    assert requests.get(f"{server.url}/health", headers=heads, timeout=DEADLINE).status_code == 431
+    del heads["X-0"]
+    assert requests.get(f"{server.url}/health", headers=heads, timeout=DEADLINE).status_code == 200
+
+
 def test_a_json_text_with_very_many_lists_is_refused_at_once(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     before = memory(server)
     for count, status in ((100_000, 400), (MIB, 413)):
@@ -423,13 +447,13 @@ def test_many_small_requests_on_one_connection_are_no_endless_head(monkeypatch: 
     ):
         connection.connect()
         connection.auto_open = 0  # a closed connection is an error
-        for number in range(32):
-            connection.request("GET", "/health", headers={"X-Padding": "x" * (16 << 10)})
+        for number in range(64):
+            connection.request("GET", "/health", headers={"X-Padding": "x" * (8 << 10)})
             with connection.getresponse() as answer:
                 assert answer.status == 200
                 answer.read()
-            if number >= 24:
-                time.sleep(0.03)
+            if number >= 48:
+                time.sleep(0.01)
 
 
 # Proxies

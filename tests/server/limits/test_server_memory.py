@@ -120,7 +120,12 @@ def validation(url: str, size: int) -> Unfinished:
     return Unfinished("/api/upload/validate", {}, b" " * size, size - 1)
 
 
-KINDS = [manifest, parsed_manifest, data, texts, names, upload_metadata, lookup, validation]
+def head(url: str, size: int) -> Unfinished:
+    heads = {f"X-{number}": "x" * 8000 for number in range(8)}
+    return Unfinished("/api/upload/files/", {**BODY, **heads, "Upload-Length": "1"}, b"x", 0)
+
+
+KINDS = [head, manifest, parsed_manifest, data, texts, names, upload_metadata, lookup, validation]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -128,7 +133,7 @@ def test_unfinished_requests_fill_the_budget_and_not_more(
     shared: EmbeddedServer, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory, received = shared.app.state.memory, shared.app.tracker.received
-    most = 2 * MIB if kind is upload_metadata else 12 * MIB
+    most = 2 * MIB if kind in {upload_metadata, head} else 12 * MIB
     monkeypatch.setattr(memory, "most", most)
     request = kind(shared.url, MIB // 4)
     before = received()

@@ -35,6 +35,7 @@ from serving import running_server
 from uploader_server.config import ServerConfig
 from uploader_server.http import shares
 from uploader_server.http.connections import Watch, most_connections
+from uploader_server.http.memory import Memory
 from uploader_server.http.proxies import Proxies
 from uploader_server.http.shares import EMPTY_TTL, SPARED
 
@@ -365,12 +366,32 @@ def is_closed(connection: socket.socket) -> bool:
         return False
 
 
+def test_longest_heads_are_closed_where_all_together_need_too_much_memory() -> None:
+    """At the second check: the first one can't know whether a head is complete, and a body follows it."""
+    limited: Any = SimpleNamespace(share=SimpleNamespace(each=9, most=9), proxies=Proxies([]))
+    memory = Memory()
+    memory.most = 8 * (50 << 10)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        port = listener.getsockname()[1]
+        watch, connections = Watch(port, limited, memory), []
+        for size in (100, 90_000, 60_000):
+            connections.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), DEADLINE)))
+            server_end = stack.enter_context(listener.accept()[0])
+            connections[-1].sendall(b"x" * size)
+            while size:  # so that the kernel has counted it
+                size -= len(server_end.recv(size))
+        for open_after_check in ([True, True, True], [True, False, True]):
+            watch.check({}, set())
+            assert [not is_closed(connection) for connection in connections] == open_after_check
+        assert memory.heads == 2 * 60_100
+
+
 def test_new_connection_beyond_the_limit_has_time_for_its_request() -> None:
     """It is answered then: a check that finds it for the first time can't know whether its request has begun."""
     limited: Any = SimpleNamespace(share=SimpleNamespace(each=1, most=1), proxies=Proxies([]))
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
         port = listener.getsockname()[1]
-        watch, connections = Watch(port, limited), []
+        watch, connections = Watch(port, limited, Memory()), []
         for _ in range(2):
             connections.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), DEADLINE)))
             stack.enter_context(listener.accept()[0])
