@@ -85,6 +85,7 @@ class Plan:
             chunk_size=FIRST_CHUNK if settings.chunk_size == "auto" else settings.chunk_size,
             jobs=self._jobs,
             verify=settings.verify,
+            empty_at_creation=settings.empty_at_creation,
             look=settings.skip_existing and self._seen.lookup == 1,
         )
         self._packs: PackSize | None = None

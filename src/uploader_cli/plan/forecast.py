@@ -26,6 +26,7 @@ class Forecast(Record, frozen=True):
     jobs: int
     verify: bool = False
     look: bool = False
+    empty_at_creation: bool = False
 
     def calls(self, files: Sequence[LocalFile], *, packs: int = 0) -> int:
         """Return the requests for one session of these files and so many packs, whose files need none for --verify.
@@ -50,7 +51,7 @@ class Forecast(Record, frozen=True):
 
     def _upload(self, size: int, tus: Capabilities) -> int:
         if not size and not self.sessions:  # an empty PATCH follows: some servers store an empty file only then
-            return 2
+            return 1 if self.empty_at_creation else 2
         chunks = -(-size // self.chunk_size)
         return 1 if tus.creates_with_upload and chunks <= 1 else 1 + chunks
 

@@ -53,6 +53,8 @@ class Options(TypedDict, total=False):
     place: Text | Iterable[Text] | None
     allowed_names: str | None
     empty_files: bool | None
+    empty_at_creation: bool | None
+    bytes_at_creation: bool | None
     parts: bool | None
     part_metadata: bool | None
     result_url: str | None

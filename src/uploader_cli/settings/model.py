@@ -202,6 +202,8 @@ class Settings:
         or_none(values.character),
     )
     empty_files: bool = _tus(True, "Send empty files to a tus server.")
+    empty_at_creation: bool = _tus(False, "Send no PATCH for an empty file: the tus server stores it at its creation.")
+    bytes_at_creation: bool = _tus(True, "Send small files with their creation to a tus server that takes them so.")
     parts: bool = _tus(True, "Send large files to a tus server in parts, if it joins them.")
     part_metadata: bool = _tus(True, "Send the metadata of a file with each of its parts to a tus server, too.")
     result_url: str | None = _result(

@@ -41,6 +41,8 @@ class Preset(NamedTuple):
     part_metadata: bool = True
     checksum: str = "none"
     empty_files: bool | None = True
+    empty_at_creation: bool = False
+    bytes_at_creation: bool = True
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -71,6 +73,7 @@ BUILT_IN: Mapping[str, Preset] = {
         metadata=("filename={name}", "filetype={type}"),
         retry_status=(423,),
         parts=True,
+        empty_at_creation=True,
     ),
     "tus-node-server": Preset(
         "@tus/server",
@@ -78,6 +81,7 @@ BUILT_IN: Mapping[str, Preset] = {
         "https://HOST/files",
         unknown=("limits and names of its hooks (onUploadCreate, namingFunction)",),
         metadata=("filename={name}", "filetype={type}"),
+        empty_at_creation=True,
     ),
     "tuspyserver": Preset(
         "tuspyserver",
@@ -86,6 +90,8 @@ BUILT_IN: Mapping[str, Preset] = {
         unknown=("limits of its hooks (pre_create_hook)",),
         metadata=("filename={name}", "filetype={type}"),
         parts=True,
+        empty_at_creation=True,
+        bytes_at_creation=False,
     ),
     "cloudflare-stream": Preset(
         "Cloudflare Stream",

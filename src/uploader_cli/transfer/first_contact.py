@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from uploader_cli import errors
-from uploader_cli.core.capabilities import Capabilities
+from uploader_cli.core.capabilities import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.transfer.protocols.ietf_client import IetfClient
@@ -103,6 +105,8 @@ def choose(settings: Settings, offered: Capabilities | None) -> Capabilities | N
         )
     if offered is not None and settings.protocol == "ietf" and not offered.ietf:  # a session has the offer of tus
         return Capabilities.of_ietf(offered.endpoint, offered.max_size)
+    if offered is not None and not settings.bytes_at_creation:
+        offered = replace(offered, extensions=offered.extensions - {CREATION_WITH_UPLOAD})
     return None if settings.protocol == "batch" else offered
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from scripted_server import Answer, Request
+
     Files = Callable[..., Path]
 
 SIZE = 17 * MIB + 1
@@ -149,6 +151,51 @@ def test_empty_file_that_the_service_refuses_is_not_sent(
         done = uploader("upload", files / "empty.txt", *options, home=tmp_path)
         assert [method for method, _ in service.requests if method == "POST"] == []
     assert (done.code, [event["code"] for event in failures(done)]) == (4, ["empty"])
+
+
+class Hooking(Service):
+    """Runs its hook after a creation with all of a file, also of an empty one, and after each last PATCH.
+
+    `early` is False for one that does not run it for bytes of the creation.
+    """
+
+    extensions = "creation,creation-with-upload"
+
+    def __init__(self, *, early: bool) -> None:
+        super().__init__()
+        self.hooks: list[int] = []
+        self._early = early
+
+    def _post(self, request: Request) -> Answer:
+        length = int(request.headers["upload-length"])
+        if length == len(request.body) and (self._early or not length):
+            self.hooks.append(length)
+        return super()._post(request)
+
+    def _patch(self, request: Request) -> Answer:
+        if int(request.headers["upload-offset"]) + len(request.body) in (0, 10):
+            self.hooks.append(len(request.body))
+        return super()._patch(request)
+
+
+@pytest.mark.parametrize(
+    ("options", "early", "hooks"),
+    [
+        (("--preset", "tusd"), True, [0, 10]),
+        (("--preset", "tus-node-server"), True, [0, 10]),
+        (("--preset", "tuspyserver"), False, [0, 10]),
+        ((), True, [0, 0, 10]),
+    ],
+)
+def test_hook_of_the_server_runs_once_for_each_file(
+    options: tuple[str, ...], early: bool, hooks: list[int], make_files: Files, tmp_path: Path
+) -> None:
+    """Also for an empty file, where a preset says that the server stores it at its creation; without one twice."""
+    files = make_files(**{"empty.bin": 0, "small.bin": 10})
+    with Hooking(early=early) as service:
+        done = uploader("upload", files, "--tus-endpoint", service.url, *options, "--json", home=tmp_path)
+    assert (done.code, sorted(service.hooks)) == (0, hooks), done.err
+    assert not any(event["verified"] for event in done.of("file.completed"))
 
 
 ENDPOINTS = {

@@ -47,6 +47,7 @@ ENDPOINT = replace(RESUMABLE, sessions=False, tus=PLAIN, limits=replace(BUNDLED,
         (RESUMABLE, f"a.mp4={8 * MIB + 1}", 4),
         (ENDPOINT, "a.mp4", 2),
         (ENDPOINT, "a.mp4=0", 2),
+        (replace(ENDPOINT, empty_at_creation=True), "a.mp4=0", 1),
         # parts, where workers are idle and the server can join them
         (RESUMABLE, f"a.mp4={LARGE}", 1 + 4 * 9 + 1),
         (RESUMABLE, f"a.mp4={LARGE} b.mp4 c.mp4 d.mp4", 1 + 33 + 3),

@@ -129,6 +129,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "part_metadata": "no",
         "parts": "no",
         "empty_files": "no",
+        "bytes_at_creation": "no",
         "proxy": "proxy:1",
         "ca_bundle": str(pem),
         "client_cert": str(pem),

@@ -34,6 +34,8 @@ LATER = {
     "UPLOADER_PART_METADATA": "no",
     "UPLOADER_PARTS": "no",
     "UPLOADER_EMPTY_FILES": "no",
+    "UPLOADER_EMPTY_AT_CREATION": "yes",
+    "UPLOADER_BYTES_AT_CREATION": "no",
     "UPLOADER_ALLOWED_NAMES": "[a-z]",
     "UPLOADER_PLACE": "filename",
     "UPLOADER_RESULT_URL": "{url}/later",

@@ -126,7 +126,7 @@ class TusFile:
         else:  # only the paths of a foreign server are known
             url = (urljoin(sent.url, location or "") if state.foreign else location or sent.url) or None
         verified = not state.unchecked and sum(part.entry.checked for part in self.parts) == state.size
-        verified = verified and (self._tus.proof.holds or not state.size)
+        verified = verified and (self._tus.proof.holds if state.size else not state.foreign)
         server_id = state.id_in(sent) or state.server_id
         file = replace(file, size=state.size) if file.once else file
         if state.unsure:

@@ -140,7 +140,8 @@ class Part:
             self._restarts += 1
         if size:
             state.begin()
-        self._prepare(size, completes=0 < size == self.size, creates=True)
+        completes = size == self.size and (size > 0 or state.stored_at_creation)
+        self._prepare(size, completes=completes, creates=True)
         with self._tus.context.run.creation(state.file):
             created = self._post(size)
             if not created.url:  # some servers store an empty or a small file at its creation, without an upload
@@ -233,7 +234,8 @@ class Part:
     def _state_at(self, offset: int) -> UploadState:
         length, foreign = None if self._deferred else self.size, self._state.foreign
         reach, ending = self.entry.reach, self.entry.ending
-        return upload_state(offset, length, reach, ending, foreign=foreign, declared=self._declared)
+        declared = self._declared or self._state.stored_at_creation
+        return upload_state(offset, length, reach, ending, foreign=foreign, declared=declared)
 
     def _settle(self, position: Position, offset: int) -> None:
         """Continue from the server's offset, end, or begin another upload."""

@@ -204,6 +204,14 @@ class TusFileState:
         own = self._context.settings.id_header
         return next(filter(None, map(answer.headers.get, (own,) if own else ID_HEADERS)), None)
 
+    @property
+    def stored_at_creation(self) -> bool:
+        """Whether the creation of the upload stores the file, which is empty, as a preset says: no PATCH follows.
+
+        In the IETF's protocol the server itself says so.
+        """
+        return self.foreign and not (self.size or self.may_vanish) and self._context.settings.empty_at_creation
+
     def stores_early(self, error: errors.AnswerError) -> bool:
         """Return whether the refusal of the PATCH of an empty file says that it was stored at its creation.
 
