@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from uploader_server.config import OPTIONS, ServerConfig
 from uploader_server.http.auth import issue_token
-from uploader_server.logs import Formatter
+from uploader_server.logs import Formatter, Seldom
 from uploader_server.options import StartupError
 
 PROG = "python -m uploader_server"
@@ -90,6 +90,7 @@ def run_server(given: Mapping[str, Any], prog: str = PROG) -> int:
         return 0
     lines = logging.StreamHandler()
     lines.setFormatter(Formatter())
+    lines.addFilter(Seldom(verbose=given["verbose"]))
     logging.basicConfig(level=logging.INFO if given["verbose"] else logging.ERROR, handlers=[lines])
     try:
         config = configured(given, prog)

@@ -106,6 +106,9 @@ class UploadApp:
             raise StartupError(
                 f"--access-log {config.access_log}: can't write to it ({error.strerror})", "choose another file"
             ) from error
+        if config.access_log is not None:
+            text = "Lines of the access log that could not be written"
+            state.metrics.gauge("uploader_dropped_log_lines", text, "", lambda: {"": self._log.dropped})
 
     def _further_routes(self) -> list[Route]:
         config = self.state.config
@@ -179,10 +182,12 @@ class UploadApp:
         return Json(activity)
 
     def _keep(self, entry: LoggedRequest) -> None:
+        """Record a request. No error of a record changes its answer."""
         if self.state.faults is not None:
             self.state.faults.keep(entry)
-        self.state.metrics.request(entry)
-        self._log.write(entry)
+        with logged("Recording a request"):
+            self._log.write(entry)
+            self.state.metrics.request(entry)
 
     def stop(self) -> None:
         """End sweeps and running requests: they get 503, websockets are closed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
 import re
@@ -11,7 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from starlette.datastructures import Headers
@@ -65,25 +66,46 @@ class LoggedRequest(NamedTuple):
 
 
 class AccessLog:
-    """Writes the access log. Raises OSError if the file can't be opened."""
+    """Writes the access log. Raises OSError if the file can't be opened.
+
+    A log never changes an answer: a line that can't be written is counted in `dropped`, and the first one is reported.
+    """
 
     def __init__(self, config: ServerConfig) -> None:
+        self.dropped = 0
         self._json = config.access_log_format == "json"
-        self._file: IO[str] | None = None
-        if config.access_log == "-":
-            self._file = sys.stderr
-        elif config.access_log is not None:
-            self._file = config.access_log.open("a", encoding="utf-8", buffering=1)
+        self._name = config.access_log
+        self._file: io.FileIO | None = None
+        self._is_torn = False  # whether the file ends within a line
+        if self._name is not None and self._name != "-":
+            self._file = io.FileIO(self._name, "a")  # a buffer would keep what can't be written
 
     def write(self, entry: LoggedRequest) -> None:
         """Append one line; the path has no query string."""
-        if self._file is not None:
-            self._file.write((_as_json(entry) if self._json else _plain(entry)) + "\n")
+        if self._name is None:
+            return
+        try:
+            self._append((_as_json(entry) if self._json else _plain(entry)) + "\n")
+        except (OSError, ValueError) as error:  # ValueError: stderr is closed
+            self.dropped += 1
+            if self.dropped == 1:
+                text = "the access log %s can't be written (%s): lines are dropped, and counted in /metrics"
+                logger.error(text, self._name, error)
+
+    def _append(self, line: str) -> None:
+        if self._file is None:
+            sys.stderr.write(line)
+            return
+        data = ("\n" if self._is_torn else "").encode() + line.encode()
+        written = self._file.write(data)
+        self._is_torn = written < len(data)
+        if self._is_torn:
+            raise OSError(f"only {written} of {len(data)} bytes were written")
 
     def close(self) -> None:
-        if self._file is not None and self._file is not sys.stderr:
+        if self._file is not None:
             self._file.close()
-        self._file = None
+        self._name = None
 
 
 def _as_json(entry: LoggedRequest) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import socketio  # type: ignore[import-untyped]
 
@@ -11,6 +11,7 @@ from uploader_server.analyses import Analyses
 from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig
 from uploader_server.http.auth import bearer, same_token
+from uploader_server.http.heads import LONGEST
 from uploader_server.http.shares import Share, holder_name, holder_of
 from uploader_server.http.tracking import client_address
 from uploader_server.metrics import Metrics
@@ -22,6 +23,22 @@ if TYPE_CHECKING:
 
 CLOSE_REFUSED = 1.0  # seconds until the transport of a refused connection is closed, after the refusal was sent
 LONGEST_ROOM = 200  # maximum characters of a joined id; the reference backend accepts any text
+
+
+def token_of(auth: object) -> str:
+    """Return the token of Socket.IO's `auth`, empty without one.
+
+    Raises ValueError unless `auth` is null or an object, and the token, if there is one, printable ASCII of at most
+    the length of a header.
+    """
+    token = auth.get("token", "") if isinstance(auth, dict) else auth
+    if token is None:
+        return ""
+    if not isinstance(token, str) or token is auth or not (token.isascii() and token.isprintable()):
+        raise ValueError("it is no token")
+    if len(token) > LONGEST:
+        raise ValueError("it is too long")
+    return token
 
 
 class Joins:
@@ -50,22 +67,31 @@ class Joins:
         self._server.on("leave-session", self._leave)
 
     def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
-        """Accept a connection; check the auth token, from the header or `auth: {token}`, if one is configured."""
+        """Accept a connection; check the auth token, from the header or `auth: {token}`, if one is configured.
+
+        An `auth` that is no object, or whose token could be no header, is refused in any case.
+        """
+        try:
+            token = token_of(auth)
+        except ValueError:
+            self._refuse(sid, "INVALID_TOKEN")
         expected = self._config.auth_token
         if expected is not None:
-            given = [bearer(environ.get("HTTP_AUTHORIZATION"))]
-            if isinstance(auth, dict) and isinstance(auth.get("token"), str):
-                given.append(auth["token"])
-            if not any([same_token(token, expected) for token in given]):  # noqa: C419 - compare all, in constant time
-                self._metrics.refused.labels("token").inc()
-                eio_sid = self._server.manager.eio_sid_from_sid(sid, "/")
-                asyncio.get_running_loop().call_later(CLOSE_REFUSED, self._realtime.close, eio_sid)
-                raise socketio.exceptions.ConnectionRefusedError("INVALID_TOKEN" if any(given) else "UNAUTHORIZED")
+            given = [bearer(environ.get("HTTP_AUTHORIZATION")), token]
+            if not any([same_token(one, expected) for one in given]):  # noqa: C419 - compare all, in constant time
+                self._refuse(sid, "INVALID_TOKEN" if any(given) else "UNAUTHORIZED")
         self.joined[sid] = set()
-        scope, token = environ["asgi.scope"], auth.get("token") if isinstance(auth, dict) else None
-        if isinstance(token, str):
+        scope = environ["asgi.scope"]
+        if token:
             scope["holder"] = holder_name(f"Bearer {token}", client_address(scope), self._config.jwt_secret)
         self._holders[sid] = holder_of(scope)
+
+    def _refuse(self, sid: str, code: str) -> NoReturn:
+        """Raise the refusal of a connection, and close its transport after that was sent."""
+        self._metrics.refused.labels("token").inc()
+        eio_sid = self._server.manager.eio_sid_from_sid(sid, "/")
+        asyncio.get_running_loop().call_later(CLOSE_REFUSED, self._realtime.close, eio_sid)
+        raise socketio.exceptions.ConnectionRefusedError(code)
 
     def disconnect(self, sid: str, *_: object) -> None:
         joined, holder = self.joined.pop(sid, set()), self._holders.pop(sid, "")

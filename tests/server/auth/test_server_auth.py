@@ -134,6 +134,19 @@ def test_watcher_without_the_token_is_refused(server: EmbeddedServer, transport:
     assert told[0]["message"] in {"UNAUTHORIZED", "INVALID_TOKEN"}
 
 
+@pytest.mark.parametrize("auth", ["\\ud800", "a\\ud800.b.c", "x" * 9000, "é"])
+def test_watcher_with_a_malformed_token_is_refused_without_an_error(
+    auth: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_server() as server:
+        address = server.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
+        with websockets.sync.client.connect(address, open_timeout=DEADLINE, proxy=None) as raw:
+            raw.recv(timeout=DEADLINE)
+            raw.send('40{"token":"' + auth + '"}')
+            assert raw.recv(timeout=DEADLINE) == '44{"message":"INVALID_TOKEN"}'
+    assert not caplog.records
+
+
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedServer]:
     """Run a server that sends no ping while a test runs."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
@@ -22,12 +24,13 @@ from server.batches import (
 )
 from serving import running_server
 
+from uploader_server.config import ServerConfig
 from uploader_server.http.auth import issue_token
+from uploader_server.http.tracking import AccessLog, LoggedRequest
 from uploader_server.metrics import route_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from uploader_server.serving import EmbeddedServer
 
@@ -180,6 +183,36 @@ def test_the_json_log_has_the_request_ids_of_clients(tmp_path: Path) -> None:
     assert 0 <= first["seconds"] < DEADLINE
     assert first["time"].endswith("Z")
     assert second["requestId"] is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_access_log_on_a_full_disk_changes_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    with running_server(access_log=Path("/dev/full")) as server:
+        assert upload(server.url, new_session(server.url), file("a.mp4", b"x")).status_code == 200
+        assert requests.get(f"{server.url}/uploads/personal/a.mp4", timeout=DEADLINE).content == b"x"
+        assert "uploader_dropped_log_lines 3.0" in requests.get(f"{server.url}/metrics", timeout=DEADLINE).text
+    assert sum("/dev/full can't be written" in message for message in caplog.messages) == 1
+
+
+def test_failing_metrics_change_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_server() as server:
+        monkeypatch.setattr(server.app.state.metrics, "request", lambda _: {}["x"])
+        assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
+
+
+def test_a_torn_line_of_the_access_log_ends_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Filling(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(data[:5] if not self.tell() else data)
+
+    monkeypatch.setattr("uploader_server.http.tracking.io.FileIO", Filling)
+    log = AccessLog(ServerConfig(access_log=tmp_path / "log"))
+    for path in ("/a", "/b"):
+        log.write(LoggedRequest(0.0, "GET", path, 200, 0.0))
+    log.close()
+    first, second = (tmp_path / "log").read_text().splitlines()
+    assert (len(first), log.dropped) == (5, 1)
+    assert second.endswith("GET /b 200 0.0ms")
 
 
 def test_a_request_id_is_made_harmless(tmp_path: Path) -> None:
