@@ -24,7 +24,6 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import location_in, utf8
 from uploader_cli.errors import (
     AnswerError,
-    DigestPending,
     FileError,
     FileFailure,
     NetworkError,
@@ -42,7 +41,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.sources.content import OnRead, sha256_of
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import History
-from uploader_cli.transfer.stored_files import looked_up
+from uploader_cli.transfer.stored_files import looked_up, with_digests
 
 Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
 Compared: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
@@ -50,7 +49,6 @@ Compared: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
 A = TypeVar("A")
 B = TypeVar("B")
 
-DIGEST_PAUSE = 1.0  # least seconds between two requests for digests that are being computed
 AS_SENT = "compare the files as they are sent, with: uploader upload --verify"
 COMPARISONS_AHEAD = 256  # most files whose comparisons run or wait
 
@@ -211,20 +209,9 @@ class Comparison:
         return found, False
 
     def _find(self, files: Sequence[LookedUp]) -> list[FoundFile | None]:
-        """Look files up; ask again for those whose digests the server is computing, while it makes progress."""
         if self._offer is None:
             return [self._size_of(file) for file in files]
-        found, since = self._ask_for(files), time.monotonic()
-        while pending := [number for number, one in enumerate(found) if one is not None and one.pending]:
-            asked = time.monotonic()
-            for number, one in zip(pending, self._ask_for([files[number] for number in pending]), strict=True):
-                found[number] = one
-                since = since if one is not None and one.pending else time.monotonic()
-            if asked - since > self._max_wait:
-                raise DigestPending(f"the server computed no digest for {self._max_wait:.0f} s", status=503)
-            if time.monotonic() - asked < DIGEST_PAUSE:  # the bundled server answers after 10 seconds
-                self._api.pacer.stop.sleep(DIGEST_PAUSE)
-        return found
+        return with_digests(self._ask_for, files, self._api.pacer.stop, self._max_wait)
 
     def _size_of(self, file: LookedUp) -> FoundFile | None:
         api, where = self._own_api(), location_in(file.category, file.path)
@@ -234,7 +221,8 @@ class Comparison:
     def _ask_for(self, files: Sequence[LookedUp]) -> list[FoundFile | None]:
         api, offer = self._own_api(), self._offer
         assert offer is not None  # noqa: S101 - for the type checker
-        return api.lookup(offer, files, compute=self._on_read is not None, retries=api.pacer.retries)
+        digests = "compute" if self._on_read is not None else "known"
+        return api.lookup(offer, files, digests=digests, retries=api.pacer.retries)
 
     def _own_api(self) -> Api:
         """Return the client of this thread."""

@@ -21,7 +21,10 @@ class PackOffer(Record, frozen=True):
 
 
 class PackedFile(Record, frozen=True):
-    """A file in a response. `stored` is False for a failed one, with `error`, `message` and `retryable`."""
+    """A file in a response. `stored` is False for a failed one, with `error`, `message` and `retryable`.
+
+    `existing`: an equal file was there before.
+    """
 
     stored: bool
     server_id: str | None = None
@@ -29,6 +32,7 @@ class PackedFile(Record, frozen=True):
     error: str = ""
     message: str = ""
     retryable: bool = False
+    existing: bool = False
 
 
 def parse_offer(body: object, server: str) -> PackOffer | None:
@@ -107,7 +111,8 @@ def parse_answer(body: object, count: int) -> list[PackedFile] | None:
 
 def _packed(fields: JsonObject) -> PackedFile:
     if fields.get("status") == "stored":
-        return PackedFile(stored=True, server_id=text(fields.get("id")), location=text(fields.get("location")))
+        server_id, location = text(fields.get("id")), text(fields.get("location"))
+        return PackedFile(stored=True, server_id=server_id, location=location, existing=fields.get("existing") is True)
     error, message = text(fields.get("error")) or "", text(fields.get("message")) or ""
     return PackedFile(stored=False, error=error, message=message, retryable=fields.get("retryable") is True)
 

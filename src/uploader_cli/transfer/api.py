@@ -186,19 +186,20 @@ class Api(HttpClient):
         raise self._no_result(answer)
 
     def lookup(
-        self, offer: LookupOffer, files: Sequence[LookedUp], *, compute: bool = False, **how: Any
+        self, offer: LookupOffer, files: Sequence[LookedUp], *, digests: str = "known", **how: Any
     ) -> list[FoundFile | None]:
         """Ask for files, in as many requests as the categories and the `offer` need (docs/protocol.md, section 9).
 
-        With `compute` the server computes digests that it does not know; those that take long are `pending`.
+        With the `digests` "compute" the server computes those that it does not know, with "read" all anew; an early
+        version refuses "read" (400). Those that take long are `pending`.
         """
         found: dict[int, FoundFile | None] = {}
         for category in dict.fromkeys(file.category for file in files):
             same = iter([number for number, file in enumerate(files) if file.category == category])
             while part := list(islice(same, offer.max_files)):
                 asked: dict[str, object] = {"category": category, "files": [files[number].asked for number in part]}
-                if compute:
-                    asked["digests"] = "compute"
+                if digests != "known":
+                    asked["digests"] = digests
                 answer = self._call("POST", offer.endpoint, _accepted, json=asked, files=len(part), **how)
                 there = _checked(answer, packs.parse_found(answer.body, len(part)), f"{len(part)} files")
                 found.update(zip(part, there, strict=True))

@@ -72,7 +72,8 @@ class Outcome(NamedTuple):
     a break, and may have put them at the wrong place. `falls_back`: another protocol can send it; `error` says why this
     one did not. `values` are those of the template of `--result-url`, of a file that the server still processes;
     `result_url` is where it can be read once it is processed. `removed` says what became of the local file, `moved_to`
-    where it is now.
+    where it is now. `new`: whether the server has stored it for a request of this run, and found no equal file there;
+    None where it does not say.
     """
 
     file: LocalFile
@@ -92,6 +93,7 @@ class Outcome(NamedTuple):
     result_url: str | None = None
     removed: Removed | None = None
     moved_to: str | None = None
+    new: bool | None = None
 
     @property
     def sha256(self) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.journal import Stored
+    from uploader_cli.transfer.pacer import Stop
     from uploader_cli.transfer.upload_session import RunContext
 
     Sent = tuple[LocalFile, Stored | None]  # a file, and the receipt that is known of it
 
 T = TypeVar("T")
+
+DIGEST_PAUSE = 1.0  # least seconds between two requests for digests that are being computed
 
 _number = re.compile(r" \(\d+\)(?=(\.[^./]*)?$)")  # of a name that was taken: `clip (2).mp4`
 NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
@@ -102,6 +106,26 @@ def _asked(call: Callable[[], T]) -> T | None:
         raise
     except errors.UploaderError:
         return None
+
+
+def with_digests(
+    ask: Callable[[Sequence[LookedUp]], list[FoundFile | None]], files: Sequence[LookedUp], stop: Stop, max_wait: float
+) -> list[FoundFile | None]:
+    """Look files up by `ask`; ask again for those whose digests the server is computing, while it makes progress.
+
+    Raise `DigestPending` after `max_wait` seconds without any.
+    """
+    found, since = ask(files), time.monotonic()
+    while pending := [number for number, one in enumerate(found) if one is not None and one.pending]:
+        asked = time.monotonic()
+        for number, one in zip(pending, ask([files[number] for number in pending]), strict=True):
+            found[number] = one
+            since = since if one is not None and one.pending else time.monotonic()
+        if asked - since > max_wait:
+            raise errors.DigestPending(f"the server computed no digest for {max_wait:.0f} s", status=503)
+        if time.monotonic() - asked < DIGEST_PAUSE:  # the bundled server answers after 10 seconds
+            stop.sleep(DIGEST_PAUSE)
+    return found
 
 
 def looked_up(file: LocalFile, own: str, receipt: Stored | None = None) -> LookedUp:

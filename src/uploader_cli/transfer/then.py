@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
@@ -12,7 +13,7 @@ from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
 from uploader_cli.sources.content import is_local, sha256_of
 from uploader_cli.sources.removal import delete, identified, move
 from uploader_cli.transfer.ledger import failed
-from uploader_cli.transfer.stored_files import NO_OUTCOME, looked_up
+from uploader_cli.transfer.stored_files import NO_OUTCOME, looked_up, with_digests
 from uploader_cli.transfer.verification import receipt_of
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ class Then:
 
     1. `admit`: the identity of the file is taken before anything of it is read.
     2. The file is sent, or an earlier run has sent it. The journal has its receipt.
-    3. `prove`: the SHA-256 of the bytes that were read here in this run is that of the stored file, by the server's
-       digest or by the bytes read back. Neither receipts nor the checksums of chunks count.
+    3. `prove`: the SHA-256 of the bytes that were read here in this run is that of the stored file: by a digest of
+       bytes that the server reads now, or by the bytes read back. Neither receipts nor the checksums of chunks count,
+       and digests that the server has recorded only for a file that it has stored anew for this run.
     4. With `--result-url` the server has processed the file.
     5. `carry_out`: the file still has its identity, and is moved or deleted. Then its end is reported. If only the
        ctime differs, as after the removal of another hard link, steps 1 and 3 are repeated with what is here now. Its
@@ -50,19 +52,28 @@ class Then:
 
     def __init__(self, context: RunContext, verification: Verification) -> None:
         self._context, self._verification, self._removal = context, verification, context.settings.then
+        self._reads = True  # whether the server's lookup reads files anew; early versions refuse that
         self._linked = threading.Lock()  # held by the removal of a hard link, which changes the ctime of the others
 
     def admit(self, file: LocalFile) -> LocalFile:
         """Return the file with its identity. The short wait for it is not interrupted: the ledger has no entry yet."""
         return file if self._removal is None or not is_local(file) else identified(file)
 
-    def prove(self, api: Api, outcomes: Sequence[Outcome], receipts: Container[int] = ()) -> list[Outcome]:
+    def prove(
+        self, api: Api, outcomes: Sequence[Outcome], receipts: Container[int] = (), *, sent: bool = True
+    ) -> list[Outcome]:
         """Compare stored files with what was read; those that differ, or can't be compared, fail.
 
-        `--then-unverified` is not for the files whose numbers are in `receipts`: these are known by a receipt alone.
+        `sent`: this run has sent them. `--then-unverified` is not for the files whose numbers are in `receipts`: these
+        are known by a receipt alone.
         """
         if self._removal is None:
             return list(outcomes)
+        # A foreign server stores each upload anew.
+        outcomes = [
+            one._replace(new=sent and (self._context.settings.foreign if one.new is None else one.new))
+            for one in outcomes
+        ]
         found = self._looked_up(api, [outcome for outcome in outcomes if outcome.error is None])
         return [
             outcome
@@ -84,36 +95,46 @@ class Then:
             yield [ended]
 
     def _looked_up(self, api: Api, outcomes: Sequence[Outcome]) -> dict[int, FoundFile]:
-        """Return what the server's lookup says of several files, by their numbers; nothing without one."""
-        offer = self._context.lookups
-        asked = [outcome for outcome in outcomes if outcome.verified_by not in COMPARED]
-        if offer is None or len(asked) < 2:
+        """Return what the server's lookup says of files, by their numbers; nothing without one."""
+        known = [outcome for outcome in outcomes if outcome.new and outcome.verified_by not in COMPARED]
+        found = self._ask(api, known, "compute") if len(known) > 1 else {}
+        return found | self._ask(api, [outcome for outcome in outcomes if not outcome.new], "read")
+
+    def _ask(self, api: Api, outcomes: Sequence[Outcome], digests: str) -> dict[int, FoundFile]:
+        """Look stored files up with their digests; return nothing where they have to be asked for one by one."""
+        offer, settings = self._context.lookups, self._context.settings
+        if offer is None or not outcomes or (digests == "read" and not self._reads):
             return {}
-        files = [looked_up(one.file, self._context.settings.category, receipt_of(one)) for one in asked]
+        ask = partial(api.lookup, offer, digests=digests, retries=api.pacer.retries)
+        files = [looked_up(one.file, settings.category, receipt_of(one)) for one in outcomes]
         try:
-            answer = api.lookup(offer, files, compute=True, retries=api.pacer.retries)
+            answer = with_digests(ask, files, self._context.stop, settings.max_wait)
         except NO_OUTCOME:
             raise
-        except errors.UploaderError:  # they are asked for one by one
+        except errors.UploaderError as error:
+            if isinstance(error, errors.AnswerError) and error.status == 400:
+                self._reads = False
             return {}
-        return {one.file.file: found for one, found in zip(asked, answer, strict=True) if found is not None}
+        return {one.file.file: found for one, found in zip(outcomes, answer, strict=True) if found is not None}
 
     def _proven(self, api: Api, outcome: Outcome, found: FoundFile | None, *, trusts: bool) -> Outcome:
         file, known = outcome.file, outcome.checksum if outcome.verified_by in COMPARED else None
-        if known is not None and known == outcome.digest:
+        if outcome.new and known is not None and known == outcome.digest:
             return outcome
         try:
             mine = outcome.digest or sha256_of(file, self._context.stop.checkpoint)
         except errors.FileError as error:
             return outcome._replace(error=error)
-        outcome = outcome._replace(digest=mine, checksum=known)
-        if known is not None:  # compared by an earlier run
-            return outcome if known == mine else _kept(outcome, "it has changed since it was sent", FailureCode.CHANGED)
+        if known is not None and known != mine:
+            return _kept(outcome, "it has changed since it was sent", FailureCode.CHANGED)
+        outcome = outcome._replace(digest=mine, checksum=known if outcome.new else None)
+        if outcome.checksum is not None:
+            return outcome
         if found is not None and found.sha256 == mine and found.size == file.size:
             outcome = outcome._replace(checksum=mine, verified=True, verified_by=VerifiedBy.DIGEST)
             self._verification.record([outcome])
             return outcome
-        outcome = self._verification.verified(api, outcome)
+        outcome = self._verification.verified(api, outcome, anew=not outcome.new)
         trusts = trusts and self._context.settings.then_unverified
         if outcome.error is None and outcome.checksum is None and not trusts:
             why = "the server gives neither its digest nor its bytes (--then-unverified relies on the upload alone)"

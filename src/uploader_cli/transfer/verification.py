@@ -60,9 +60,10 @@ class Verification:
         digests.forget(outcome.file)
         return outcome
 
-    def verified(self, api: Api, outcome: Outcome) -> Outcome:
+    def verified(self, api: Api, outcome: Outcome, *, anew: bool = False) -> Outcome:
         """Compare the stored bytes with the file on disk and return the new outcome.
 
+        With `anew` the bytes are read back: the server may have recorded its digest earlier.
         A file that may be stored is so only if the bytes are equal. One that was sent across a break is not verified by
         its checksums: the server accepted the bytes, and may have put them at another place.
         """
@@ -76,7 +77,7 @@ class Verification:
             return unknown
         mine, theirs = "", None
         try:
-            theirs = _stored_digest(api, location) if location and not is_gone else None
+            theirs = _stored_digest(api, location, anew=anew) if location and not is_gone else None
             if theirs is not None:
                 mine = outcome.digest or sha256_of(file, context.stop.checkpoint)
         except NO_OUTCOME:
@@ -115,11 +116,14 @@ def receipt_of(outcome: Outcome, *, verify: bool = False) -> Stored:
     return Stored(outcome.file, outcome.server_id, location, sha256, outcome.verified)
 
 
-def _stored_digest(api: Api, location: str) -> tuple[VerifiedBy, str] | None:
-    """Return the SHA-256 that the server tells, or else that of the bytes that it gives out; None without either."""
+def _stored_digest(api: Api, location: str, *, anew: bool) -> tuple[VerifiedBy, str] | None:
+    """Return the SHA-256 that the server tells, or else that of the bytes that it gives out; None without either.
+
+    With `anew` it is that of the bytes.
+    """
     found = None
     try:
-        found = api.stored(location, retries=api.pacer.retries)
+        found = None if anew else api.stored(location, retries=api.pacer.retries)
     except errors.UploaderError as error:
         if not says_nothing(error):
             raise

@@ -123,7 +123,7 @@ def test_check_asks_again_for_digests_that_take_long(
         return bytes(sha256(path))
 
     monkeypatch.setattr(store.reading, "sha256", slowly)
-    quick = {"uploader_cli.compare.comparison.DIGEST_PAUSE": 0.05}
+    quick = {"uploader_cli.transfer.stored_files.DIGEST_PAUSE": 0.05}
     options = ("-s", server.url, "--jobs", "1", "--max-wait", "3")
     done = uploader("check", "files", *options, home=tmp_path, constants=quick)
     assert (done.code, done.out.partition(" (")[0]) == (0, "12 same")

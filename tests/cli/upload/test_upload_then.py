@@ -17,7 +17,10 @@ from serving import running_server
 from time_limits import PATIENCE
 from tus_services import Plain
 
+from uploader_server.config import Limits
 from uploader_server.faults import Answer
+from uploader_server.http.bodies import TYPES, Bodies, one_of, schemas
+from uploader_server.storage.reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,14 +41,14 @@ def left(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-class AtDigest(Onlooker):
-    """Calls a function while the server answers the question for the digest of a stored file, once."""
+class AtReading(Onlooker):
+    """Calls a function while the server gives out the bytes of a stored file, once."""
 
     def __init__(self, act: Callable[[], object]) -> None:
         self.act, self.asked = act, 0
 
     def at_answer(self, request: Request) -> None:
-        if request.method == "HEAD" and "/uploads/" in request.target:
+        if request.method == "GET" and "/uploads/" in request.target:
             self.asked += 1
             if self.asked == 1:
                 self.act()
@@ -127,7 +130,7 @@ def test_file_that_changes_after_it_was_read_is_kept(
 ) -> None:
     """The stored file is that of before; the next run compares again, and sends nothing that is equal."""
     files, sent = make_files(**{"a.bin": 10}), make_files("sent", x=0)
-    with Proxy(server.url, AtDigest(lambda: change(files / "a.bin"))) as proxy:
+    with Proxy(server.url, AtReading(lambda: change(files / "a.bin"))) as proxy:
         done = uploader("upload", files, "-s", proxy.url, "--then", then, "--json", home=tmp_path)
         assert done.code == 3
         (failed,) = done.of("file.failed")
@@ -154,7 +157,7 @@ def test_file_that_was_taken_away_is_removed_and_one_without_a_place_is_kept(
         sent.rmdir()
         sent.write_text("no directory")
 
-    with Proxy(server.url, AtDigest(meddle)) as proxy:
+    with Proxy(server.url, AtReading(meddle)) as proxy:
         done = uploader("upload", files, "-s", proxy.url, "--then", "move:sent", "--json", home=tmp_path)
     (completed,), (failed,) = done.of("file.completed"), done.of("file.failed")
     assert (completed["path"], completed["removed"]) == (str(files / "a.bin"), "gone")
@@ -184,16 +187,67 @@ def test_hard_links_of_one_file_are_all_removed(
 
 @pytest.mark.parametrize("packs", [False, True])
 def test_file_that_differs_on_the_server_is_kept(packs: bool, make_files: Files, tmp_path: Path) -> None:
-    """All checksums of the chunks, or of the pack, were right. The lookup of the files of the pack fails."""
+    """All checksums of the chunks, or of the pack, were right. The lookup fails: an early server reads no file anew."""
     files = make_files(**{"a.bin": 10, "b.bin": 10})
     digest = {"Repr-Digest": "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:", "Content-Length": "10"}
     with running_server(packs=packs) as server:
         server.faults.next_answers("HEAD", "/uploads/*", [Answer(200, digest)] * 2)
+        server.faults.next_answers("GET", "/uploads/*", [Answer(200, body=b"x" * 10)] * 2)
         server.faults.next_answers("POST", "*/lookup", [Answer(400)])
         done = uploader("upload", files, "-s", server.url, *HAS_THEN, home=tmp_path)
     assert done.code == 7
     assert [event["code"] for event in done.of("file.failed")] == ["integrity"] * 2
     assert left(files) == {"a.bin": b"a" * 10, "b.bin": b"b" * 10}
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_stored_bytes_that_changed_unseen_keep_the_local_file(
+    early: bool, make_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorded digest still counts, as of a file that is written through a mapping: it is read before a deletion.
+
+    An early server refuses to: then the bytes are read back.
+    """
+    if early:
+        monkeypatch.setitem(TYPES, "digests", one_of(["known", "compute"]))
+        monkeypatch.setattr("uploader_server.batch.lookup._BODIES", Bodies(schemas(Limits())))
+    files = make_files(**{"a.bin": b"good", "b.bin": b"other"})
+    with running_server(packs=True) as server:
+        assert uploader("upload", "files", "-s", server.url, home=tmp_path).code == 0
+        stored, store = server.root / "personal/files/a.bin", server.app.state.store
+        stored.write_bytes(b"goop")
+        identity = store.digests.identify("personal/files/a.bin")
+        store.database.wait(store.digests.saved([(identity, hashlib.sha256(b"good").digest())]))
+        done = uploader("upload", "files", "-s", server.url, *HAS_THEN, home=tmp_path)
+        assert server.faults.count("GET", "/uploads/*") == (2 if early else 1)  # without it those that differ
+    assert done.code == 7
+    assert [(event["path"], event["code"]) for event in done.of("file.failed")] == [("files/a.bin", "integrity")]
+    assert left(files) == {"a.bin": b"good"}
+
+
+@pytest.mark.parametrize(
+    ("before", "options", "expected"),
+    [(False, (), 0), (True, (), 2), (True, ("--resend",), 2)],
+    ids=["new", "present", "existing"],
+)
+def test_server_reads_only_files_that_were_there_before(
+    before: bool,
+    options: tuple[str, ...],
+    expected: int,
+    make_files: Files,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The digests of a pack that it has just stored are those of the bytes that arrived."""
+    reads, read = list[object](), Reading.sha256
+    monkeypatch.setattr(Reading, "sha256", lambda *args: read(*args) if reads.append(args) is None else b"")
+    files = make_files(**{"a.bin": b"a", "b.bin": b"b"})
+    with running_server(packs=True) as server:
+        if before:
+            assert uploader("upload", "files", "-s", server.url, home=tmp_path).code == 0
+        done = uploader("upload", "files", "-s", server.url, *HAS_THEN, *options, home=tmp_path)
+    assert (done.code, len(reads)) == (0, expected), done.err
+    assert left(files) == {}
 
 
 def test_server_that_can_not_be_asked_is_exit_2_unless_unverified(make_files: Files, tmp_path: Path) -> None:
@@ -246,7 +300,7 @@ def test_run_that_was_killed_compares_and_deletes_the_rest(
     paths = ["files/a.bin", "files/b.bin"] if named else ["--from-file", "list.csv"]
     running: SimpleQueue[Process] = SimpleQueue()
 
-    class AtSecond(AtDigest):
+    class AtSecond(AtReading):
         def at_answer(self, request: Request) -> None:
             if request.answer.get("content-length") == "20":
                 super().at_answer(request)

@@ -61,7 +61,7 @@ def test_digests_are_waited_for_while_there_are_more(
 ) -> None:
     """Each call takes less than --max-wait, and all of them together take more."""
     clock = Clock()
-    monkeypatch.setattr("uploader_cli.compare.comparison.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("uploader_cli.transfer.stored_files.time", SimpleNamespace(monotonic=clock))
     server = SlowServer(clock, 0.7 * MAX_WAIT, most)
     files = []
     for number in range(FILES):

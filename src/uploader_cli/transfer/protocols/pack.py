@@ -181,7 +181,7 @@ class Pack:
         for (file, _, digest), item in zip(self._entries, answer, strict=True):
             if item.stored:
                 outcome = Outcome(file, None, item.server_id, item.location, None, digest, verified=True)
-                outcome = outcome._replace(verified_by=VerifiedBy.SHA256)
+                outcome = outcome._replace(verified_by=VerifiedBy.SHA256, new=not (earlier or item.existing))
             else:
                 outcome = not_stored(file, item.message or item.error, item.error, retryable=item.retryable)
             if outcome.error is not None and (earlier or (item.retryable and self._tries < retries)):
