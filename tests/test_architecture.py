@@ -30,15 +30,16 @@ PACKAGES = {
     "exit_status": "errors core.codes",
     "extras": "errors",
     "named_files": "errors",
+    "private_files": "errors",
     "settings": "errors extras named_files settings",
     "selection": "core errors named_files settings sources selection",
-    "transfer": "core errors extras named_files settings sources transfer",
+    "transfer": "core errors extras named_files private_files settings sources transfer",
     "realtime": "core realtime",
-    "render": "core exit_status outputs analysis.stages analysis.timeline render",
+    "render": "core exit_status outputs private_files analysis.stages analysis.timeline render",
     "report": "core errors exit_status extras named_files settings signals transfer.journal render.words report "
     "__version__",
     "sources": "core errors extras sources",
-    "fleet": "core errors extras settings selection transfer sources fleet __version__",
+    "fleet": "core errors extras private_files settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status named_files settings realtime.socket realtime.policy render report "
     "run.interrupts sources.checksums checks transfer.http_client transfer.connection transfer.failures transfer.api "
     "transfer.credentials transfer.refusals transfer.bodies transfer.journal.schema",
@@ -46,8 +47,8 @@ PACKAGES = {
     "report.output_file run analysis",
     "compare": "core errors exit_status settings selection sources transfer render run compare",
     "plan": "core errors exit_status settings selection transfer render report.output_file analysis run plan",
-    "run": "core errors exit_status extras named_files settings signals selection sources transfer realtime render "
-    "report analysis.after_upload plan run",
+    "run": "core errors exit_status extras named_files private_files settings signals selection sources transfer "
+    "realtime render report analysis.after_upload plan run",
     "cli": "checks compare plan report run render settings signals errors extras exit_status cli __version__",
 }
 """Each package, and what it may import of ours."""

@@ -6,18 +6,22 @@ import logging
 import multiprocessing
 import os
 import socket
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future as Promise
 from concurrent.futures import InvalidStateError
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from uploader_cli import errors, extras
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet import worker
 from uploader_cli.fleet.tasks import IN_PROGRESS, MOST_FILES
+from uploader_cli.private_files import check_directory
 from uploader_cli.settings import Settings, storable
 from uploader_cli.transfer.pacer import Stop
 
@@ -88,8 +92,11 @@ def travelling(settings: Settings) -> dict[str, object]:
     options |= {"digest": settings.hashes, "insecure": settings.insecure}
     if settings.foreign:
         options["skip_existing"] = False  # only the driver has receipts
-    named = {name: getattr(settings, name) for name in ("token_file", "token_command")}
-    return options | {name: str(value) for name, value in named.items() if value}
+    names = ("token_file", "token_command", "ca_bundle", "client_cert", "proxy")
+    named = {name: str(getattr(settings, name) or "") for name in names}
+    if "@" in named["proxy"]:  # a password
+        del named["proxy"]
+    return options | {name: value for name, value in named.items() if value}
 
 
 class Cluster:
@@ -242,7 +249,8 @@ def _open(settings: Settings, news: News) -> tuple[ExitStack, Client]:
     place = settings.on or ""
     with ExitStack() as closing:
         if _is_local(settings):
-            closing.enter_context(dask.config.set(OF_LOCAL))
+            scratch = closing.enter_context(_scratch_directory())
+            closing.enter_context(dask.config.set({**OF_LOCAL, "temporary-directory": scratch}))
             cluster = _local_cluster(settings)
             # Else Dask closes it once more at the exit of the process, and prints a traceback if that fails.
             cluster.shutdown_on_close = False
@@ -264,6 +272,25 @@ def _open(settings: Settings, news: News) -> tuple[ExitStack, Client]:
         closing.callback(_quietly, lambda: client.close(CLOSE_SECONDS))
         client.subscribe_topic(worker.TOPIC, lambda event: news(event[1]))
         return closing.pop_all(), client
+
+
+@contextmanager
+def _scratch_directory() -> Iterator[str]:
+    """Make a private directory for all files of Dask; its end deletes it. Raise `UsageError` where none can be made.
+
+    Dask would take `dask-scratch-space` in TMPDIR also from another user, and begins `sys.path` of its workers with a
+    directory below it. Dask leaves such entries in `sys.path` of this process: they end with the directory.
+    """
+    import dask
+
+    above = Path(dask.config.get("temporary-directory") or tempfile.gettempdir()).absolute()
+    for directory in (above, *above.parents):
+        check_directory(directory, "set TMPDIR to a directory that only you may write")
+    with tempfile.TemporaryDirectory(prefix="uploader-dask-", dir=above, ignore_cleanup_errors=True) as made:
+        try:
+            yield made
+        finally:
+            sys.path[:] = [entry for entry in sys.path if not Path(entry).is_relative_to(made)]
 
 
 def _local_cluster(settings: Settings) -> LocalCluster:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
+from uploader_cli.private_files import check_directory, opened_private
 from uploader_cli.settings.places import STATE_IN_MEMORY
-from uploader_cli.transfer.journal.schema import locked
+from uploader_cli.transfer.journal.locking import OURS, locked
 
 KEY_FILE = "import.key"
 """The file in the state directory from which the secrets of runs are derived."""
@@ -18,9 +20,12 @@ def run_secret(state: Path) -> bytes:
         return secrets.token_bytes(32)
     path = state / KEY_FILE
     with locked(state / f"{KEY_FILE}.lock", lambda: None):
+        check_directory(state, OURS)
         if not path.exists():
             new = path.with_suffix(".new")  # whole, or not at all
-            new.touch(0o600)
-            new.write_bytes(secrets.token_bytes(32))
+            with open(opened_private(new, os.O_WRONLY | os.O_CREAT, OURS), "wb") as file:
+                file.truncate()
+                file.write(secrets.token_bytes(32))
             new.replace(path)
-    return path.read_bytes()
+        with open(opened_private(path, os.O_RDONLY, OURS), "rb") as file:
+            return file.read()

@@ -12,6 +12,7 @@ from typing import Any
 from uploader_cli.core import events as ev
 from uploader_cli.core.names import escaped, rfc3339
 from uploader_cli.core.state import Observer, ProgressState
+from uploader_cli.private_files import check_own
 
 LEVELS = ("debug", "info", "warning", "error")  # from the lowest to the highest
 
@@ -20,9 +21,17 @@ class LogLines:
     """Appends whole lines, each in one call; a partial line is removed again."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError. Ends a partial line that a killed process left."""
+        """Raise `OSError`, or `UsageError` for a file of another user. End a partial line that a killed process left.
+
+        The lines have URLs that give the right to write. An existing file of this user keeps its mode.
+        """
         half = path.is_file() and not _ends_a_line(path)
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            check_own(self._handle, path)
+        except BaseException:
+            os.close(self._handle)
+            raise
         if half:
             self.write("\n")
 

@@ -19,6 +19,7 @@ from uploader_cli.run.upload import Upload
 from uploader_cli.run.views import observers, print_notes, resume_hint
 from uploader_cli.selection.standard_input import standard_input
 from uploader_cli.settings import Settings, resolve_here
+from uploader_cli.settings.stored import admitted
 from uploader_cli.transfer.journal import Journal, RunHandle
 
 
@@ -81,7 +82,7 @@ def stored_run(
             f"run {info.id} can't be resumed: its journal entry is incomplete",
             hint=f"delete it with: uploader resume --forget {info.id}",
         )
-    settings = resolve_here(flags, env=env, stored=stored)
+    settings = resolve_here(flags, env=env, stored=admitted(stored))
     return info.id, replace(settings, from_file=Path(listed) if isinstance(listed, str) else None), cwd, paths
 
 

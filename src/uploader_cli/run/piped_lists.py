@@ -15,6 +15,7 @@ from typing import IO
 from uploader_cli import signals
 from uploader_cli.errors import UsageError
 from uploader_cli.named_files import naming, opened
+from uploader_cli.private_files import check_directory
 from uploader_cli.selection.selecting import LISTS, is_copy
 from uploader_cli.settings import Layer, Settings
 from uploader_cli.settings.places import STATE_IN_MEMORY
@@ -92,6 +93,7 @@ def _copy(state: Path, source: IO[bytes], suffix: str) -> Path:
     place, digest = state / LISTS, hashlib.sha256()
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_directory(place, "name a directory of yours with --state-dir")
         drop(state, [file for file in place.iterdir() if _age(file) > LEFT_BEHIND])
         handle, name = tempfile.mkstemp(dir=place)
         try:

@@ -13,7 +13,7 @@ from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.named_files import naming
 from uploader_cli.render import choose, columns, github, use_color, use_links
 from uploader_cli.render.words import safe
-from uploader_cli.settings import Layer, Settings, mask
+from uploader_cli.settings import OPTIONS, Layer, Settings, mask
 
 if TYPE_CHECKING:
     from uploader_cli.render.logfile import LogFile
@@ -80,13 +80,20 @@ def resume_hint(settings: Settings) -> str:
 
 
 def resume_line(settings: Settings, run_id: str = "") -> str:
-    """Return the command that resumes a run, by default the newest, whose journal these settings name."""
+    """Return the command that resumes a run, by default the newest, whose journal these settings name.
+
+    It has the flags that no run stores and that its server may be out of reach without.
+    """
     source = settings.source("state_dir")
     command = f"uploader resume {run_id}".rstrip()
     if source.layer is Layer.FLAG:
         command += f" --state-dir {shlex.quote(str(settings.state_dir))}"
     elif source.layer is Layer.USER_PROFILE:
         command += f" --profile {shlex.quote(settings.profile or '')}"
+    for name in ("ca_bundle", "client_cert", "proxy"):
+        value = str(getattr(settings, name))
+        if settings.source(name).layer is Layer.FLAG and mask(value) == value:
+            command += f" {OPTIONS[name].flag} {shlex.quote(value)}"
     return command
 
 

@@ -325,7 +325,13 @@ class Settings:
         stored=False,
     )
     proxy: str | None = _connection(
-        None, "URL  Use this HTTP or SOCKS proxy.", addresses.proxy_url, commands=_CALLS, config="user", secret=True
+        None,
+        "URL  Use this HTTP or SOCKS proxy.",
+        addresses.proxy_url,
+        commands=_CALLS,
+        config="user",
+        secret=True,
+        stored=False,
     )
 
     token: str | None = _secret(None, "", values.secret, secret=True)
@@ -336,10 +342,10 @@ class Settings:
     session_secret: str | None = _secret(None, "", values.secret, secret=True)
     header: tuple[Header, ...] = _security((), "K:V  Send this header with every request; repeatable.", values.header)
     ca_bundle: Path | None = _security(
-        None, "FILE  Trust these certificates (PEM).", values.path, stored=True, must_exist="file or directory"
+        None, "FILE  Trust these certificates (PEM).", values.path, must_exist="file or directory"
     )
     client_cert: Path | None = _security(
-        None, "FILE  Client certificate with its key (PEM).", values.path, stored=True, must_exist="file"
+        None, "FILE  Client certificate with its key (PEM).", values.path, must_exist="file"
     )
     insecure: bool = _security(False, "Don't verify the server's certificate.")
 

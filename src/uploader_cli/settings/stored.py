@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ from uploader_cli.settings.values import merged
 NAMED_BY_DIRECTORY = "named_by_directory"
 """Key of a stored run whose server only the config of a working directory named: no secret may be sent there."""
 
+_FIXED = {"resume": True}
+
 
 def storable(settings: Settings) -> dict[str, str | list[str] | bool]:
     """Return the options that define a run, as JSON values for `resolve(flags, stored=…)`.
 
-    They are complete, so that neither the environment nor a later config file changes the run. Secrets (token,
-    header, a proxy with user and password) and `insecure` are not included. `resume` is always on.
+    They are complete, so that neither the environment nor a later config file changes the run. Secrets, commands and
+    what decides whom to trust (`ca_bundle`, `client_cert`, `proxy`, `insecure`) are not included: these come from the
+    command that resumes the run, its environment and its config files. `resume` is always on.
     """
-    stored: dict[str, str | list[str] | bool] = {"resume": True, "dest": "."}
+    stored: dict[str, str | list[str] | bool] = {**_FIXED, "dest": "."}
     for name, spec in OPTIONS.items():
         value: Any = patience(settings, name) if name in LIMITS_OF_WAITING else getattr(settings, name)
         unused = {"server": settings.tus_endpoint or not settings.server, "category": settings.foreign}
@@ -36,13 +40,18 @@ def storable(settings: Settings) -> dict[str, str | list[str] | bool]:
             stored[name] = str(value.absolute())
         elif value == math.inf:
             stored[name] = "none"
-        elif value is not None and not (name == "proxy" and "@" in value):
+        elif value is not None:
             stored[name] = str(value)
         elif value is None and spec.parse("none") is None:
             stored[name] = "none"
     if settings.distrust or settings.source(settings.target_option).layer.untrusted:
         stored[NAMED_BY_DIRECTORY] = True
     return stored
+
+
+def admitted(row: Mapping[str, object]) -> dict[str, object]:
+    """Return the options of a row of the journal without those that no run stores: a row brings no secret or trust."""
+    return {name: value for name, value in row.items() if name not in OPTIONS or OPTIONS[name].stored or name in _FIXED}
 
 
 def resumed(caller: Settings, run: Settings) -> Settings:

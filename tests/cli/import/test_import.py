@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -424,15 +425,38 @@ def test_interrupt_ends_the_wait_for_a_scheduler_that_says_nothing(
 
 @pytest.mark.thorough
 def test_import_on_processes_of_this_machine(
-    bundled: EmbeddedServer, tree: Path, monkeypatch: pytest.MonkeyPatch
+    bundled: EmbeddedServer, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`Client.scheduler_info` may miss workers: a timer of the client changes what it returns."""
+    """`Client.scheduler_info` may miss workers: a timer of the client changes what it returns.
+
+    Dask's own directory in TMPDIR may be another user's, who could put code there: nothing is written to it.
+    """
     from distributed import Client
 
     monkeypatch.setattr(Client, "scheduler_info", lambda *_arguments, **_options: {"services": {}, "workers": {}})
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp" / "dask-scratch-space").mkdir(parents=True)
     result = upload(f"file://{tree}", server=bundled.url, on="local:1", wait_for_server=0)
     assert (result.ok, len(result.receipts)) == (True, SMALL + 1)
     check_stored(bundled, tree)
+    assert list((tmp_path / "tmp").rglob("*")) == [tmp_path / "tmp" / "dask-scratch-space"]
+    assert not [entry for entry in sys.path if entry.startswith(str(tmp_path / "tmp"))]
+
+
+@pytest.mark.parametrize(("mode", "above"), [(0o777, 0o755), (0o700, 0o777)])
+def test_directory_for_dask_that_others_may_replace_is_refused(
+    mode: int, above: int, bundled: EmbeddedServer, tmp_path: Path
+) -> None:
+    place = tmp_path / "shared" / "tmp"
+    place.mkdir(parents=True)
+    place.chmod(mode)
+    place.parent.chmod(above)
+    (tmp_path / "a.bin").write_bytes(b"a")
+    words = ("import", "a.bin", "-s", bundled.url, "--on", "local:1")
+    done = uploader(*words, home=tmp_path, TMPDIR=str(place))
+    assert (done.code, done.out) == (2, "")
+    assert "is not private: other users may write there (mode 0777)" in done.err
+    assert list(place.iterdir()) == []
 
 
 @pytest.mark.parametrize(

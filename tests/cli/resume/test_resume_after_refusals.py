@@ -85,7 +85,9 @@ def test_second_client_with_a_bad_token_keeps_the_uploads_of_a_live_run(
 
 
 @pytest.mark.thorough
-def test_resume_uses_the_ca_bundle_of_the_run(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+def test_resume_names_the_ca_bundle_of_the_run_and_uses_that_of_its_call(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     files = make_files(**{"a.mp4": os.urandom(300 * KIB)})
@@ -93,7 +95,9 @@ def test_resume_uses_the_ca_bundle_of_the_run(server: EmbeddedServer, make_files
         server.faults.next_answers("PATCH", ANY, [None, 503])
         first = uploader("upload", files, "-s", url, "--ca-bundle", "ca.pem", *OPTIONS, home=tmp_path)
         assert first.code == 3
-        done = uploader("resume", "--json", home=tmp_path)
+        assert f"uploader resume --ca-bundle {tmp_path / 'ca.pem'}" in first.err
+        assert uploader("resume", home=tmp_path).code == 6
+        done = uploader("resume", "--ca-bundle", "ca.pem", "--json", home=tmp_path)
     assert done.code == 0, done.err
     assert done.of("file.started")[0]["offset"] == CHUNK
 

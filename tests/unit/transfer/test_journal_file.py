@@ -13,9 +13,10 @@ import pytest
 from journal_v8 import downgrade
 from unit.transfer.journal_fakes import HERE, Clock, a_file, begin, claimed, names
 
+from uploader_cli import private_files
 from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.settings.places import STATE_IN_MEMORY
-from uploader_cli.transfer.journal import Journal, PendingPart, Stored, schema
+from uploader_cli.transfer.journal import Journal, PendingPart, Stored, locking
 from uploader_cli.transfer.journal.schema import MIGRATED, VERSION
 
 
@@ -52,6 +53,51 @@ def test_a_directory_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     Journal(tmp_path).close()
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o775, 0o1777])
+def test_journal_of_this_user_with_a_wide_mode_is_narrowed(tmp_path: Path, mode: int) -> None:
+    """A directory may be group-writable (umask 002) where the group is the user's own, or sticky."""
+    tmp_path.chmod(mode)
+    Journal(tmp_path).close()
+    (tmp_path / "journal.sqlite3").chmod(0o664)
+    Journal(tmp_path).close()
+    assert stat.S_IMODE((tmp_path / "journal.sqlite3").stat().st_mode) == 0o600
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == mode
+
+
+def links(path: Path) -> None:
+    path.rename(path.with_suffix(".elsewhere"))
+    path.symlink_to(path.with_suffix(".elsewhere"))
+
+
+OTHERS = os.geteuid() + 1
+"""The user whose command opens what this user has made, with the rights of root where that is needed."""
+
+
+@pytest.mark.parametrize("name", ["journal.sqlite3", "journal.sqlite3-wal", "journal.sqlite3-shm", "journal.lock", ""])
+@pytest.mark.parametrize("spoil", ["other user", "link", "no file"])
+def test_file_that_another_user_may_have_chosen_is_refused(
+    tmp_path: Path, name: str, spoil: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner is compared at one place, so that no second user is needed."""
+    directory = tmp_path / "state"
+    Journal(directory).close()
+    path = directory / name
+    if name and not path.exists():
+        path.touch()
+    owners = {os.stat(path).st_ino: OTHERS} if spoil == "other user" else {}
+    if spoil == "link" and name:
+        links(path)
+    elif spoil == "no file" and name:
+        path.unlink()
+        os.mkfifo(path)
+    elif spoil != "other user":
+        directory.chmod(0o777)
+    monkeypatch.setattr(private_files, "owner_of", lambda known: owners.get(known.st_ino, known.st_uid))
+    with pytest.raises(UsageError, match=f"{directory / name} is not private: ") as told:
+        Journal(directory)
+    assert "--state-dir" in told.value.hint
 
 
 def test_a_journal_in_memory_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +246,7 @@ def test_a_directory_that_may_not_be_made_is_refused(tmp_path: Path, monkeypatch
 
 
 def test_locked_journal_error_has_a_readable_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(locking, "BUSY_SECONDS", 0.05)
     with Journal(tmp_path) as journal:
         holder = sqlite3.connect(tmp_path / "journal.sqlite3", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
@@ -211,8 +257,8 @@ def test_locked_journal_error_has_a_readable_message(tmp_path: Path, monkeypatch
 
 
 def test_opening_waits_for_others_that_open_but_not_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
-    held = schema.locked(tmp_path / "journal.lock", lambda: None)
+    monkeypatch.setattr(locking, "BUSY_SECONDS", 0.05)
+    held = locking.locked(tmp_path / "journal.lock", lambda: None)
     with held, pytest.raises(UsageError, match="other programs kept it locked"):
         Journal(tmp_path)
     Journal(tmp_path).close()

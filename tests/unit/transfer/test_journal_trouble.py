@@ -16,7 +16,7 @@ from time_limits import PATIENCE
 from unit.transfer.journal_fakes import HERE, a_file, begin, claimed, complete, open_sessions, receipt
 
 from uploader_cli.errors import Interrupted, UsageError
-from uploader_cli.transfer.journal import Journal, RunHandle, Stored, run_handle, schema, unwritten
+from uploader_cli.transfer.journal import Journal, RunHandle, Stored, locking, run_handle, schema, unwritten
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -244,7 +244,7 @@ def test_interrupt_ends_the_wait_for_a_locked_journal(tmp_path: Path) -> None:
                 run.claim([a_file("/data/b")])
             complete(run, a_file())
             run.finish(ok=False)
-            assert time.monotonic() - began < schema.BUSY_SECONDS, "not a minute for each"
+            assert time.monotonic() - began < locking.BUSY_SECONDS, "not a minute for each"
     with Journal(tmp_path) as journal:
         assert states(begin(journal), [a_file("/data/b")]) == ["new"]
 
@@ -261,7 +261,7 @@ def test_completed_after_an_interrupt_is_written_once_the_journal_is_free(tmp_pa
 
 
 def test_locked_journal_is_reported_as_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(locking, "BUSY_SECONDS", 0.05)
     with Journal(tmp_path) as journal:
         run, told = begin(journal), list[str]()
         run.on_trouble = told.append
@@ -278,7 +278,7 @@ def test_interrupt_ends_the_wait_at_opening(tmp_path: Path, monkeypatch: pytest.
     with exclusive(tmp_path):
         with pytest.raises(Interrupted):
             Journal(tmp_path, checkpoint=Stopped(1))
-        monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
+        monkeypatch.setattr(locking, "BUSY_SECONDS", 0.05)
         with pytest.raises(UsageError, match="other programs kept it locked") as told:
             Journal(tmp_path)
         assert "--state-dir" in told.value.hint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import threading
@@ -11,23 +10,22 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partialmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UploaderError, UsageError
+from uploader_cli.private_files import check_directory, check_file, opened_private
 from uploader_cli.settings.places import STATE_IN_MEMORY
+from uploader_cli.transfer.journal.locking import OURS, error_code, is_locked, locked, persist, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from sqlite3 import Connection
 
-    Checkpoint = Callable[[], None]
-
-T = TypeVar("T")
+    from uploader_cli.transfer.journal.locking import Checkpoint
 
 NAME = "journal.sqlite3"
 VERSION = 10
 MIGRATED = 8  # the oldest version that `_ADDED` changes in place
-BUSY_SECONDS = 60.0  # wait for other processes
 KEPT_SECONDS = 90 * 86_400.0  # for unfinished runs, and for receipts whose files are gone or changed
 SEEN_SECONDS = 86_400.0  # until the file of an excess receipt is looked for again
 LOOK_SECONDS = 1.0  # for which an opening looks for the files of old receipts
@@ -37,15 +35,14 @@ MOST_UNFINISHED = 1000
 MOST_RECEIPTS = 1_000_000  # approximate; without those needed by unfinished runs
 MOST_ASIDE = 5  # kept journals that were set aside
 ROWS_AT_ONCE = 2000
-_PAUSE = 0.005
 # A checkpoint costs two fsyncs. Half-size pages keep the WAL under 1 MB without more checkpoints. It is overwritten,
 # not truncated: then an fsync does not write its size.
 _PAGE_BYTES = 2048
 _CHECKPOINT_BYTES = 768 * 1024
 _WAL_BYTES = 1_000_000
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _ELSEWHERE = "free space or rights there, or name another directory with --state-dir"
+_BESIDE = ("-wal", "-shm", "-journal")  # files that SQLite opens with the journal
 
 # A period begins with each run and after `PERIOD_RECEIPTS`. `period > run.since` means "since the run began" without a
 # clock, and pruning finds old receipts without an index on paths. period.receipts is an upper bound: replaced receipts
@@ -134,6 +131,8 @@ class JournalError(UploaderError):
 class Store:
     """The journal's file in `directory`: created, set aside if unreadable, and pruned. Raise `UsageError`.
 
+    All files are private, or nothing is opened (`private_files`): a row chooses where files are sent.
+
     With `STATE_IN_MEMORY` it is SQLite's own `:memory:`: no other process sees it, and `close` deletes it. `notices`
     are sentences for the user. `now` returns seconds since the epoch. `checkpoint` is called while other processes
     use the journal, and raises `Interrupted`. All threads share one connection and a lock.
@@ -157,11 +156,12 @@ class Store:
         self._marker = directory / f"{NAME}.damaged"  # damage found in use
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # an existing one keeps its mode
+            check_directory(directory, OURS)
             with locked(directory / "journal.lock", checkpoint):
                 self.db = self._open_or_replace()
         except (OSError, sqlite3.Error) as error:
             raise UsageError(
-                f"the journal can't be written in {directory}: {_words(error)}; without it nothing could be resumed",
+                f"the journal can't be written in {directory}: {words(error)}; without it nothing could be resumed",
                 hint=_ELSEWHERE,
             ) from error
 
@@ -192,12 +192,12 @@ class Store:
         """Open a transaction: committed at the end of the block, undone on errors. Raise `JournalError`."""
         with self._mutex:
             try:
-                _persist(lambda: self.db.execute(begin), checkpoint or self.checkpoint, seconds)
+                persist(lambda: self.db.execute(begin), checkpoint or self.checkpoint, seconds)
                 with self.db:
                     yield self.db
             except (sqlite3.Error, OSError) as error:
-                what, hint = f"can't be written: {_words(error)}", _ELSEWHERE
-                if _code(error) in _DAMAGED:
+                what, hint = f"can't be written: {words(error)}", _ELSEWHERE
+                if error_code(error) in _DAMAGED:
                     self.damaged = True
                     with suppress(OSError):
                         self._marker.touch(mode=0o600)
@@ -213,11 +213,11 @@ class Store:
         if self._marker.exists():
             self._set_aside("is damaged")
         try:
-            return _persist(self._open, self.checkpoint)
+            return persist(self._open, self.checkpoint)
         except Unreadable as error:
             self._set_aside(str(error))
         except sqlite3.DatabaseError as error:
-            if self._raised is not None or _code(error) not in (*_DAMAGED, sqlite3.SQLITE_ERROR):
+            if self._raised is not None or error_code(error) not in (*_DAMAGED, sqlite3.SQLITE_ERROR):
                 raise (self._raised or error) from None  # full or read-only disk: the file may be intact
             self._set_aside(f"is damaged ({error})")
         return self._open()
@@ -235,8 +235,9 @@ class Store:
 
     def _open(self) -> Connection:
         if not self._in_memory:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
-        # Short, because no signal handler runs while SQLite waits; `_persist` repeats.
+            os.close(opened_private(self._path, os.O_RDWR | os.O_CREAT, OURS))  # SQLite gives -wal and -shm its mode
+            self._check_beside()
+        # Short, because no signal handler runs while SQLite waits; `persist` repeats.
         db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None, check_same_thread=False)
         try:
             db.create_function("alive", 1, self._is_alive)
@@ -248,6 +249,8 @@ class Store:
             pages = _CHECKPOINT_BYTES // page_bytes
             db.executescript(f"PRAGMA wal_autocheckpoint = {pages}; PRAGMA journal_size_limit = {_WAL_BYTES}")
             (version,) = db.execute("PRAGMA user_version").fetchone()
+            if not self._in_memory:
+                self._check_beside()  # again: in a sticky directory another user may have been quicker
             if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
                 raise Unreadable("is not uploader's")
             if version and not MIGRATED <= version <= VERSION:
@@ -264,9 +267,14 @@ class Store:
             raise
         return db
 
+    def _check_beside(self) -> None:
+        """Raise `UsageError` if a file that SQLite opens with the journal is not private."""
+        for suffix in _BESIDE:
+            check_file(self._path.with_name(NAME + suffix), OURS)
+
     def _is_alive(self, run_id: str | None) -> bool:
         try:
-            return run_id is not None and _is_locked(self._run_lock(run_id))
+            return run_id is not None and is_locked(self._run_lock(run_id))
         except BaseException as error:  # as of a signal: SQLite turns it into an error of its own
             self._raised = error
             raise
@@ -275,7 +283,7 @@ class Store:
         with db:
             db.execute("BEGIN IMMEDIATE")  # runs are also locked in transactions
             for path in self._path.parent.glob("run-*.lock"):
-                if not _is_locked(path):
+                if not is_locked(path):
                     path.unlink(missing_ok=True)
             deleted = db.execute(_OUTDATED_RUNS, (MOST_FINISHED, MOST_UNFINISHED, self.now() - KEPT_SECONDS)).fetchall()
             db.execute("DELETE FROM pending WHERE run NOT IN (SELECT number FROM run)")
@@ -350,51 +358,3 @@ def _is_there(key: bytes, size: int, mtime_ns: int) -> bool:
     except OSError as error:
         return not isinstance(error, FileNotFoundError | NotADirectoryError)
     return (info.st_size, info.st_mtime_ns) == (size, mtime_ns)
-
-
-@contextmanager
-def locked(path: Path, checkpoint: Checkpoint, seconds: float | None = None, *, shared: bool = False) -> Iterator[None]:
-    """Lock the file at `path`, created by an exclusive lock, which also ends with the process. Raise `OSError`."""
-    how = fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-    handle = os.open(path, os.O_RDWR if shared else os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        _persist(lambda: fcntl.flock(handle, how), checkpoint, seconds)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        with locked(path, lambda: None, 0.0, shared=True):
-            return False
-    except (BlockingIOError, FileNotFoundError) as error:
-        return isinstance(error, BlockingIOError)
-
-
-def _persist(action: Callable[[], T], checkpoint: Checkpoint, seconds: float | None = None) -> T:
-    """Repeat `action` while the file is busy, for `seconds`; `checkpoint` between tries may raise."""
-    deadline = time.monotonic() + (BUSY_SECONDS if seconds is None else seconds)
-    while True:
-        try:
-            return action()
-        except (sqlite3.Error, BlockingIOError) as error:
-            if _code(error) not in _BUSY or time.monotonic() >= deadline:
-                raise
-        checkpoint()
-        time.sleep(_PAUSE)
-
-
-def _code(error: BaseException) -> int:
-    """Return SQLite's primary error code, also for a lock; 0 for none."""
-    if isinstance(error, BlockingIOError):
-        return sqlite3.SQLITE_BUSY
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _words(error: BaseException) -> str:
-    if _code(error) in _BUSY:
-        return f"other programs kept it locked for {BUSY_SECONDS:.0f} s"
-    if _code(error) == sqlite3.SQLITE_FULL:
-        return "no space left"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
