@@ -41,7 +41,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.sources.content import OnRead, sha256_of
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import History
-from uploader_cli.transfer.stored_files import looked_up, with_digests
+from uploader_cli.transfer.stored_files import digest_read_back, looked_up, with_digests
 
 Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
 Compared: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
@@ -53,8 +53,11 @@ AS_SENT = "compare the files as they are sent, with: uploader upload --verify"
 COMPARISONS_AHEAD = 256  # most files whose comparisons run or wait
 
 
-def compare(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
-    """Compare the files with the server's by SHA-256, without `content` by size; exit 4 unless all are the same."""
+def compare(settings: Settings, paths: Sequence[str], *, content: bool, read: bool = False) -> int:
+    """Compare the files with the server's by SHA-256, without `content` by size; exit 4 unless all are the same.
+
+    With `read` the server reads its files anew; digests that it has recorded do not count.
+    """
     if settings.tus_endpoint:
         raise UsageError(
             f"{settings.tus_endpoint} can't be asked which files it has: a tus server has no lookup",
@@ -83,7 +86,8 @@ def compare(settings: Settings, paths: Sequence[str], *, content: bool) -> int:
             if offer is None and (content or limits is None or not limits.relative_paths):
                 offer = api.find_lookup(hint)  # raises
             api.pacer.probe = partial(api.health, patient=False)
-            with closing(Comparison(api, offer, ready, history, on_read if content else None)) as comparison:
+            reads = on_read if content else None
+            with closing(Comparison(api, offer, ready, history, reads, anew=read)) as comparison:
                 try:
                     return _report(comparison.results(found), tell)
                 except NetworkError as error:
@@ -134,11 +138,16 @@ class Comparison:
         settings: Settings,
         history: History | None,
         on_read: OnRead | None = None,
+        *,
+        anew: bool = False,
     ) -> None:
         """Compare sizes, with `on_read` also the SHA-256; it gets what is read. `close` ends the threads.
 
-        Without an `offer` each file needs a request of its own.
+        Without an `offer` each file needs a request of its own. With `anew` the server reads its files; from one that
+        refuses that, as early versions do, the bytes are read back.
         """
+        self._digests = ("read" if anew else "compute") if on_read is not None else "known"
+        self._reads_back = False
         self._api, self._offer, self._history, self._on_read = api, offer, history, on_read
         self._own, self._max_wait = settings.category, settings.max_wait
         self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
@@ -197,6 +206,7 @@ class Comparison:
 
     def _by_content(self, file: LocalFile, found: FoundFile, on_read: OnRead) -> tuple[FoundFile | None, bool]:
         """Return the stored file, and whether its bytes are equal. One under another name is found by its digest."""
+        found = self._read_back(found, file)
         if found.sha256 is None and found.size == file.size:
             words = "the server gives no digest of it: compare sizes with --size-only"
             raise FileFailure(words, code=ev.FailureCode.SERVER_FAILED)
@@ -204,9 +214,15 @@ class Comparison:
         if (found.size, found.sha256) == (file.size, mine):
             return found, True
         (other,) = self._find([looked_up(file, self._own)._replace(sha256=mine)])
-        if other is not None and (other.size, other.sha256) == (file.size, mine):
+        if other is not None and (other.size, self._read_back(other, file).sha256) == (file.size, mine):
             return other, True
         return found, False
+
+    def _read_back(self, found: FoundFile, file: LocalFile) -> FoundFile:
+        """Return a stored file with the SHA-256 of its bytes, if the server reads none anew and the sizes are equal."""
+        if not self._reads_back or found.size != file.size or found.location is None:
+            return found
+        return replace(found, sha256=digest_read_back(self._own_api(), found.location))
 
     def _find(self, files: Sequence[LookedUp]) -> list[FoundFile | None]:
         if self._offer is None:
@@ -221,8 +237,14 @@ class Comparison:
     def _ask_for(self, files: Sequence[LookedUp]) -> list[FoundFile | None]:
         api, offer = self._own_api(), self._offer
         assert offer is not None  # noqa: S101 - for the type checker
-        digests = "compute" if self._on_read is not None else "known"
-        return api.lookup(offer, files, digests=digests, retries=api.pacer.retries)
+        try:
+            digests = "known" if self._reads_back else self._digests
+            return api.lookup(offer, files, digests=digests, retries=api.pacer.retries)
+        except AnswerError as error:
+            if error.status != 400 or digests != "read":
+                raise
+            self._reads_back = True
+            return self._ask_for(files)
 
     def _own_api(self) -> Api:
         """Return the client of this thread."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -126,6 +127,16 @@ def with_digests(
         if time.monotonic() - asked < DIGEST_PAUSE:  # the bundled server answers after 10 seconds
             stop.sleep(DIGEST_PAUSE)
     return found
+
+
+def digest_read_back(api: Api, location: str) -> str | None:
+    """Return the SHA-256 of the bytes that the server gives out; None where it gives out none."""
+
+    def read() -> str | None:
+        theirs = hashlib.sha256(usedforsecurity=False)
+        return theirs.hexdigest() if api.read_back(location, theirs.update) else None
+
+    return api.pacer.call(read)
 
 
 def looked_up(file: LocalFile, own: str, receipt: Stored | None = None) -> LookedUp:

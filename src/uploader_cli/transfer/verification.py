@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
@@ -10,7 +9,7 @@ from uploader_cli.core.events import FailureCode, VerifiedBy, WarningCode
 from uploader_cli.sources.content import Digests, sha256_of
 from uploader_cli.transfer.journal import Awaited, Stored
 from uploader_cli.transfer.ledger import Outcome, failed
-from uploader_cli.transfer.stored_files import NO_OUTCOME, says_nothing
+from uploader_cli.transfer.stored_files import NO_OUTCOME, digest_read_back, says_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,9 +128,5 @@ def _stored_digest(api: Api, location: str, *, anew: bool) -> tuple[VerifiedBy, 
             raise
     if found is not None and found.sha256 is not None:
         return VerifiedBy.DIGEST, found.sha256
-
-    def read() -> tuple[VerifiedBy, str] | None:
-        theirs = hashlib.sha256()
-        return (VerifiedBy.BYTES, theirs.hexdigest()) if api.read_back(location, theirs.update) else None
-
-    return api.pacer.call(read)
+    sha256 = digest_read_back(api, location)
+    return None if sha256 is None else (VerifiedBy.BYTES, sha256)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import threading
 import time
@@ -15,6 +17,9 @@ from scripted_server import Answer, Request, Rule, ScriptedServer
 from serving import running_server
 from time_limits import PATIENCE, SLACK
 from tus_services import Plain
+
+from uploader_server.config import Limits
+from uploader_server.http.bodies import TYPES, Bodies, one_of, schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,7 +72,9 @@ def test_check_compares_the_content(server: EmbeddedServer, make_files: Files, t
     assert uploader(*upload, home=tmp_path).code == 0
     stored = server.root / "personal" / "files"
     assert (stored / "renamed (2)").read_bytes() == b"two"
+    before = (stored / "a").stat()
     (stored / "a").write_bytes(b"abX")
+    os.utime(stored / "a", ns=(before.st_atime_ns, before.st_mtime_ns))
     (stored / "b").write_bytes(b"bcd")  # its digest is not known any more
     done = uploader("check", "files", "-s", server.url, "--digest", "--json", "--state-dir", "none", home=tmp_path)
     *lines, last = lines_of(done)
@@ -128,6 +135,33 @@ def test_check_asks_again_for_digests_that_take_long(
     done = uploader("check", "files", *options, home=tmp_path, constants=quick)
     assert (done.code, done.out.partition(" (")[0]) == (0, "12 same")
     assert server.faults.count(*LOOKUP) >= 3
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_check_read_finds_bytes_that_changed_unseen(
+    early: bool, server: EmbeddedServer, make_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorded digest still counts, as of a file that is written through a mapping.
+
+    An early server refuses to read anew: then the bytes are read back.
+    """
+    if early:
+        monkeypatch.setitem(TYPES, "digests", one_of(["known", "compute"]))
+        monkeypatch.setattr("uploader_server.batch.lookup._BODIES", Bodies(schemas(Limits())))
+    make_files(a=b"good", b=b"other")
+    assert uploader("upload", "files", "-s", server.url, home=tmp_path).code == 0
+    store = server.app.state.store
+    (server.root / "personal/files/a").write_bytes(b"goop")
+    identity = store.digests.identify("personal/files/a")
+    store.database.wait(store.digests.saved([(identity, hashlib.sha256(b"good").digest())]))
+    check = ("check", "files", "-s", server.url, "-v")
+    assert uploader(*check, home=tmp_path).code == 0
+    done = uploader(*check, "--read", home=tmp_path)
+    assert (done.code, done.out.splitlines()[:2]) == (
+        4,
+        ["different: files/a (same size, other content)", "same: files/b"],
+    )
+    assert (server.faults.count("GET", "/uploads/*") > 0) is early
 
 
 @pytest.mark.thorough
