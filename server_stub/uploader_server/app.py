@@ -19,7 +19,7 @@ from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled, logged
 from uploader_server.config import ServerConfig
 from uploader_server.http.connections import cut, most_connections
-from uploader_server.http.errors import Json
+from uploader_server.http.errors import ApiError, Json
 from uploader_server.http.memory import Memory
 from uploader_server.http.middleware import Gateway
 from uploader_server.http.proxies import Proxies
@@ -106,9 +106,8 @@ class UploadApp:
             raise StartupError(
                 f"--access-log {config.access_log}: can't write to it ({error.strerror})", "choose another file"
             ) from error
-        if config.access_log is not None:
-            text = "Lines of the access log that could not be written"
-            state.metrics.gauge("uploader_dropped_log_lines", text, "", lambda: {"": self._log.dropped})
+        text = "Lines of the access log that could not be written"
+        state.metrics.gauge("uploader_dropped_log_lines", text, "", lambda: {"": self._log.dropped})
 
     def _further_routes(self) -> list[Route]:
         config = self.state.config
@@ -161,6 +160,8 @@ class UploadApp:
         return Json(self.document())
 
     async def _analysis(self, handler: str, request: Request) -> Response:
+        if not self.state.config.has_analyses:
+            raise ApiError(404, "ANALYSES_OFF", "This server answers no analyses: start it with --analyses")
         return cast("Response", await getattr(self._analysis_calls, handler)(request))
 
     @functools.cached_property

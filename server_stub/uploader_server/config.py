@@ -138,8 +138,11 @@ class ServerConfig:
         None, "--processing TIME", "Duration of processing for each file after its last byte.", parse_duration
     )
     fail_files: tuple[str, ...] = option((), "--fail-file GLOB", "Fail files with matching names; repeatable.")
-    analysis_seconds: float = option(
-        3.0, "--analysis-seconds TIME", "Duration of an analysis. [default: 3]", parse_duration
+    analyses: bool = option(
+        default=False, flag="--analyses", text="Answer analyses, which are simulated, also with --root."
+    )
+    analysis_seconds: float | None = option(
+        None, "--analysis-seconds TIME", "Duration of an analysis. [default: 3]", parse_duration
     )
     analysis: str | None = option(
         None,
@@ -209,6 +212,15 @@ class ServerConfig:
     def durable(self) -> bool:
         """Whether confirmed data survives a power loss (docs/protocol.md, section 8)."""
         return self.root is not None if self.durability is None else self.durability == "fsync"
+
+    @property
+    def has_analyses(self) -> bool:
+        """Whether analyses are answered: a root with real files has no simulated ones unless an option asks for them.
+
+        Those are `--analyses`, `--as reference` and all about analyses.
+        """
+        asked = self.analyses or self.analysis_seconds is not None
+        return self.root is None or self.reference or asked or any(rule.startswith("analysis-") for rule in self.rules)
 
     @property
     def reference(self) -> bool:

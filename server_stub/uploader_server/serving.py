@@ -182,7 +182,7 @@ class Runner:
             self.app.close(keep_root=True)
             if restart.memory == "files":
                 shutil.rmtree(self.app.state.store.private)
-            config = replace(config, root=root)
+            config = replace(config, root=root, analyses=config.has_analyses)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), restart.down)
         self._listener = listen(replace(config, port=self.port))

@@ -239,6 +239,7 @@ def document(config: ServerConfig, offers: Part) -> Part:
     optional = {"tus": TUS.rstrip("/"), "packs": PACKS, "lookup": LOOKUP}
     absent = tuple(path for name, path in optional.items() if name not in offers)
     absent += () if config.ui else ("/api/activity",)
+    absent += () if config.has_analyses else ("/api/ai/",)
     bearer = {"type": "http", "scheme": "bearer"}
     schemes: Part = {"jwt": {**bearer, "bearerFormat": "JWT", "description": "Signed by the server (--print-token)"}}
     if config.auth_token is not None:

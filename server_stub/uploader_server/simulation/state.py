@@ -125,7 +125,9 @@ class Faults:
         self.latency = 0.0  # delay in seconds of every request and websocket message
         self.fail_files: list[str] = []  # globs; files with a matching name or path fail inside a 200
         self._requests: collections.deque[LoggedRequest] = collections.deque(maxlen=config.remembered_requests)
-        self.analysis_seconds = config.analysis_seconds  # duration of a new analysis in seconds
+        self.analysis_seconds = (
+            3.0 if config.analysis_seconds is None else config.analysis_seconds
+        )  # duration of a new analysis in seconds
         self.analysis = AnalysisMode()  # faults of analyses
         self.gates = {side: Gate(RealtimeMode()) for side in SOCKETS}
         """Availability of Socket.IO: of both transports, and of each one."""

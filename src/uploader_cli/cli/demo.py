@@ -75,7 +75,7 @@ def _run(place: Path, files: int, total: int, progress: str | None) -> int:
     _say(f"Made {files} sample files, {total / (1 << 20):.1f} MiB in total.")
     watched = sys.stderr.isatty()
     faults = (_FAULT,) if watched else ()
-    config = ServerConfig(port=0, root=place / "server", processing_seconds=_PROCESSING, faults=faults)
+    config = ServerConfig(port=0, root=place / "server", analyses=True, processing_seconds=_PROCESSING, faults=faults)
     with EmbeddedServer(config) as server, tempfile.TemporaryDirectory(prefix="uploader-demo-") as state:
         _say(f"Started a server at {server.url}.")
         _say(f"(It simulates {_PROCESSING} s of processing for each file, to show the stages.)")

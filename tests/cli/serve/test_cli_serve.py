@@ -29,7 +29,7 @@ ARGV = [
     *("--no-tus", "--no-packs", "--no-anonymous-tus", "--no-ui", "--upload-ttl", "3600", "--min-rate", "0"),
     *("--fault", "lose:patch#1", "--fault", "latency:5", "--fault-control"),
     *("--realtime", "flap:3", "--websocket", "off", "--latency", "20", "--processing", "0.5"),
-    *("--fail-file", "a*", "--fail-file", "b*", "--analysis-seconds", "1", "--analysis", "silent"),
+    *("--fail-file", "a*", "--fail-file", "b*", "--analyses", "--analysis-seconds", "1", "--analysis", "silent"),
     *("--cors-origin", "https://a.example", "--allow-host", "b.example", "--behind-proxy", "10.0.0.7"),
     *("--max-connections", "9", "--max-joins", "99", "--max-share", "50"),
     *("--access-log", "-", "--access-log-format", "json", "--verbose"),

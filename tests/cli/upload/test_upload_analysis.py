@@ -46,6 +46,20 @@ def saved(directory: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize(
+    ("options", "on"), [({}, False), ({"analyses": True}, True), ({"analysis_seconds": 0.1}, True)]
+)
+def test_server_with_a_root_answers_analyses_where_asked_to(
+    options: dict[str, Any], on: bool, make_files: Callable[..., Path]
+) -> None:
+    files = make_files(**{"a.mp4": 500})
+    with running_server(root=files.parent / "root", jwt_secret=SECRET, **options) as server:
+        server.faults.analysis_seconds = 0.1
+        done = analyzed("content", files, server)
+    assert done.code == (0 if on else 4), done.err
+    assert ("this server answers no analyses (404 ANALYSES_OFF): start it with --analyses" in done.err) is not on
+
+
 @pytest.mark.parametrize("how", [pytest.param(None, marks=pytest.mark.thorough), "silent"])
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
 def test_analyze_reports_each_stage(how: str | None, protocol: str, make_files: Callable[..., Path]) -> None:
