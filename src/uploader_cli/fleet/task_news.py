@@ -54,6 +54,7 @@ class TaskNews:
     ) -> None:
         """`pause(seconds)` is called after a 429, for all workers, and `overloaded` after each 429 and 503."""
         self._handle, self._ledger, self._emit = context.run, context.ledger, context.emit
+        self._has_links = context.settings.result_link is not None
         self._pause, self._overloaded, self._clock = pause, overloaded, clock
         self.uploads: dict[int, PendingUpload] = {}
         self.paused_until = 0.0
@@ -68,7 +69,7 @@ class TaskNews:
         member.heard = task.heard
         self._adopt(task, [item for item in news if isinstance(item, Creating | Journaled)])
         stored = [
-            _receipt(task.files[item.event.file], item.event)
+            _receipt(task.files[item.event.file], item.event, has_link=self._has_links)
             for item in news
             if isinstance(item, FileEnd) and isinstance(item.event, ev.FileCompleted) and item.event.file in task.files
         ]
@@ -188,6 +189,6 @@ class TaskNews:
         return True
 
 
-def _receipt(file: LocalFile, end: ev.FileCompleted) -> Stored:
+def _receipt(file: LocalFile, end: ev.FileCompleted, *, has_link: bool) -> Stored:
     sha256 = end.checksum.removeprefix("sha256:") if end.checksum else None
-    return Stored(file, end.server_id, end.location, sha256, end.verified)
+    return Stored(file, end.server_id, end.location, sha256, end.verified, end.url if has_link else None)

@@ -135,7 +135,8 @@ class FileChecks:
         """Return the outcome of a file that is stored; with `--verify` it is compared unless it was `before`."""
         if done is None or not self._context.settings.verify or before:
             return Outcome(file)
-        outcome = Outcome(file, server_id=done.server_id, location=done.location, verified=done.verified)
+        known = (done.server_id, done.location)
+        outcome = Outcome(file, None, *known, verified=done.verified, result_url=done.link)
         return self._verification.verified(api, outcome)
 
     def _unknown(self, api: Api, file: LocalFile) -> Outcome | None:
@@ -251,7 +252,7 @@ class FileChecks:
             location = location_of(file, context.settings.category)
         if context.digests is not None and context.settings.then is None:
             sha256 = (receipt.checksum if receipt is not None else None) or digest_of(file, context.stop.checkpoint)
-        return Outcome(file, location=location, digest=sha256)
+        return Outcome(file, location=location, digest=sha256, result_url=receipt.link if receipt is not None else None)
 
     def _free(self, api: Api, files: Picked) -> Picked:
         """Return the files whose names are free on the server; end the others.

@@ -202,7 +202,7 @@ class Ledger:
 
     def skip(self, outcome: Outcome, reason: SkipReason) -> None:
         """Leave out a file, which may be on the server."""
-        file, location = outcome.file, outcome.location
+        file, location, link = outcome.file, outcome.location, outcome.result_url or outcome.location
         if self._close(file):
             self._emit(
                 ev.FileSkipped(
@@ -212,7 +212,7 @@ class Ledger:
                     file,
                     location=location,
                     checksum=_checksum(outcome.sha256),
-                    url=self._url_of(location) if location else None,
+                    url=self._url_of(link) if link else None,
                     removed=outcome.removed,
                     moved_to=outcome.moved_to,
                 )

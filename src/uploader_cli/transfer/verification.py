@@ -112,7 +112,7 @@ def _awaited_of(outcome: Outcome, values: dict[str, str]) -> Awaited:
 def receipt_of(outcome: Outcome, *, verify: bool = False) -> Stored:
     """Return the receipt, with `verify` without a digest that was not compared: a resumed run verifies the file."""
     location, sha256 = outcome.location or outcome.content_location, outcome.checksum if verify else outcome.sha256
-    return Stored(outcome.file, outcome.server_id, location, sha256, outcome.verified)
+    return Stored(outcome.file, outcome.server_id, location, sha256, outcome.verified, outcome.result_url)
 
 
 def _stored_digest(api: Api, location: str, *, anew: bool) -> tuple[VerifiedBy, str] | None:

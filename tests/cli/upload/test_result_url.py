@@ -88,6 +88,22 @@ def test_file_is_completed_once_it_is_processed(template: str, asked: str, make_
     assert phases[-1] == "processing"
 
 
+@pytest.mark.parametrize("again", [("--skip-existing",), ("--skip-existing", "--trust-receipts")])
+def test_link_of_a_processed_file_is_that_of_a_later_run(
+    again: tuple[str, ...], make_files: Files, tmp_path: Path
+) -> None:
+    """In `file.skipped` and in `--links`, by a receipt and where the server still has the file."""
+    clip, links = make_files(**{"clip.mp4": 1000}) / "clip.mp4", tmp_path / "links"
+    with Transcoder(DONE) as service:
+        options = ("--result-url", "{url}", READY, "--result-link", "preview", "--links", str(links))
+        upload(clip, service, *options, home=tmp_path)
+        service.forgets = "--trust-receipts" in again
+        done = upload(clip, service, *options, *again, home=tmp_path)
+    link = f"{service.url.removesuffix('files/')}watch/1"
+    assert [event["url"] for event in done.of("file.skipped")] == [link], done.err
+    assert links.read_text() == f"{link}\t{clip}\n"
+
+
 def test_file_that_could_not_be_processed_fails_and_is_sent_anew(make_files: Files, tmp_path: Path) -> None:
     """The server's reason is shown; trying the same again does not help, so the code is 4."""
     clip = make_files(**{"clip.mp4": 1000}) / "clip.mp4"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes import Clock, local_files
 
+from uploader_cli import Settings
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, SkipReason, WarningCode
 from uploader_cli.fleet.members import Member
@@ -39,7 +40,7 @@ class Import:
         self.ledger = Ledger(self.told.append, self.run, str, self.clock)
         for file in self.files:
             self.ledger.admit(file)
-        context: Any = SimpleNamespace(run=self.run, ledger=self.ledger, emit=self.told.append)
+        context: Any = SimpleNamespace(settings=Settings(), run=self.run, ledger=self.ledger, emit=self.told.append)
         self.news = TaskNews(context, pause=self.pauses.append, overloaded=self._overloaded, clock=self.clock)
         self.member = Member("tcp://h:1", "one", 1, START, START)
         self.task = self.submitted()

@@ -36,7 +36,7 @@ SELECT path, run = ?2, run != ?2 AND alive((SELECT id FROM run WHERE number = pe
   url, session, checked_until, pledged_until, uncertain, parts, server_id, sent_until, ending, replaced, awaited
 FROM pending WHERE target = ?1"""
 _RECEIPTS = """
-SELECT path, size, mtime_ns, server_id, location, checksum, verified
+SELECT path, size, mtime_ns, server_id, location, checksum, verified, link
 FROM receipt WHERE target = ?1 AND period > ?2"""
 _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `quote` does not change
 _parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
@@ -149,13 +149,14 @@ class SavedSession(NamedTuple):
 
 
 class Stored(Record, frozen=True):
-    """A stored file. `checksum` is a hex SHA-256; `verified`: it was compared."""
+    """A stored file. `checksum` is a hex SHA-256; `verified`: it was compared; `link` is that of `--result-link`."""
 
     file: LocalFile
     server_id: str | None = None
     location: str | None = None
     checksum: str | None = None
     verified: bool = False
+    link: str | None = None
 
 
 class ClaimState(StrEnum):
@@ -215,11 +216,11 @@ def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterato
 def find_receipts(db: Connection, target: int, files: Files, since: int) -> Iterator[tuple[bytes, Stored]]:
     """Yield receipts for the paths of `files` from periods after `since`."""
     rows = db.execute(_RECEIPTS + _paths(files), (target, since, *files))
-    for key, size, mtime_ns, server_id, location, checksum, verified in rows:
+    for key, size, mtime_ns, server_id, location, checksum, verified, link in rows:
         if isinstance(location, bytes):
             location = _lengthened(location, key)
         file = replace(files[key], size=size, mtime_ns=mtime_ns)
-        yield key, Stored(file, _unpacked(server_id), location, _unpacked(checksum), bool(verified))
+        yield key, Stored(file, _unpacked(server_id), location, _unpacked(checksum), bool(verified), link)
 
 
 def _paths(files: Files) -> str:
@@ -229,7 +230,7 @@ def _paths(files: Files) -> str:
 
 def receipt_row(target: int, run: int, key: bytes, row: Stored, period: int, at: int) -> tuple[Any, ...]:
     known = (_packed(row.server_id), _shortened(row.location, key, row.file), _packed(row.checksum), row.verified)
-    return (target, key, row.file.size, row.file.mtime_ns, run, period, *known, at)
+    return (target, key, row.file.size, row.file.mtime_ns, run, period, *known, at, row.link)
 
 
 def _shortened(location: str | None, key: bytes, file: LocalFile) -> str | bytes | None:
