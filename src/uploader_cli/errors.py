@@ -152,9 +152,10 @@ class ShareUsed(RateLimited):
 
 
 class Unauthorized(AnswerError):
-    """401 or 403."""
+    """401 or 403. After a 401, and a 403 that `renews`, a new token may help."""
 
     code = FailureCode.UNAUTHORIZED
+    renews = False
 
 
 class NotYours(Unauthorized):

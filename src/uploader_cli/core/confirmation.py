@@ -80,6 +80,8 @@ def ending_of(status: int | None, before: Ending, *, by_server: bool) -> Ending:
     """
     if status is None:
         return Ending.LOST
+    if status == 401 or (status == 403 and not by_server):  # concerns the token
+        return before
     if status in OUTAGES and not by_server:
         return Ending.GATEWAY
     if status == 409 and before in UNCERTAIN:

@@ -66,6 +66,7 @@ class Options(TypedDict, total=False):
     pack: bool | None
     limit_rate: int | str | None
     retries: int | str | None
+    finish_timeout: float | str | None
     deadline: float | str | None
     fail_fast: bool | None
     resend_unknown: bool | None

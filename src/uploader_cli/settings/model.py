@@ -231,6 +231,9 @@ class Settings:
         values.size(LEAST_RATE, why=" (servers end slower requests)", none=None),
     )
     retries: int = _how(5, "N  Retries for each file.", values.whole(0), commands=f"{_RUN} check")
+    finish_timeout: float = _run(
+        1800.0, "TIME  Time that a tus server may take to store a file after its last byte.", values.seconds(zero=False)
+    )
     deadline: float | None = _run(
         None,
         "TIME  Stop after this time (as 90, 10m or 1h30m) so that the run can be resumed.",

@@ -74,7 +74,7 @@ class Api(HttpClient):
         super().__init__(settings, RequestIds(run, emit))
         self.emit, self._token, self.budget = emit, Token(settings, stop), budget or RateBudget()
         self.pacer = Pacer(stop, self.budget, settings, emit, refresh=self._token.refresh)
-        self.has_created = threading.Event()  # once a tus server has created an upload
+        self.has_created, self.has_patched = threading.Event(), threading.Event()  # uploads and PATCH of a tus server
         self._warned: set[WarningCode] = set()
         self._secrets: dict[str, str] = {}  # of sessions, by their ids
         self._earlier: list[str] = []  # sessions that another run has opened

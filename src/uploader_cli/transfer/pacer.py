@@ -353,7 +353,7 @@ class _Failures:
                 delay = pacer.wait_for_space(error, self._full)
                 self._full += delay
                 return delay
-            case errors.Unauthorized(status=401) if not self._refreshed:
+            case errors.Unauthorized() if (error.status == 401 or error.renews) and not self._refreshed:
                 self._refreshed = True
                 return 0.0 if pacer.refresh_token() else None
             case errors.TooLarge() if self._shrink():

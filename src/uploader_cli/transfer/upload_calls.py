@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Kind = tuple[type[errors.AnswerError], str]
 
 CHUNK_TIMEOUT = 60.0  # seconds from a chunk's last byte to the answer; a late one costs a HEAD, no byte
+JOIN_TIMEOUT = 300.0  # seconds for the answer to a concatenation: the bundled server copies the bytes
 KINDS: Mapping[int, Kind] = {
     409: (errors.OffsetConflict, "the server has another offset"),
     413: (errors.TooLarge, "the server does not take a body of this size"),
@@ -88,6 +89,11 @@ class UploadCalls(ABC):
         """It shares the connections, token and rate limit of `api`."""
         self.endpoint, self._api = endpoint, api
 
+    @property
+    def has_created(self) -> bool:
+        """Whether the server has created an upload in this run."""
+        return self._api.has_created.is_set()
+
     def options(self) -> Capabilities:
         """Return what the server says that it can do.
 
@@ -138,6 +144,16 @@ class UploadCalls(ABC):
         with suppress(errors.AnswerError, errors.NetworkError, errors.ProtocolError):
             self.delete(url)
 
+    def _patience(self, usual: float, *, completes: bool) -> float:
+        """Return the seconds to wait for an answer: `usual`, or longer where the request `completes` an upload.
+
+        Then a foreign server may run a hook for minutes, and refuse the file at its end. It is waited for as long as
+        the connection lives (`dialler.SOCKET_OPTIONS`), at most `--finish-timeout`. Nothing asks for the offset
+        meanwhile: some servers end the request then.
+        """
+        settings = self._api.settings
+        return settings.finish_timeout if completes and settings.foreign else usual
+
     @abstractmethod
     def _is_signed(self, answer: Answer) -> bool:
         """Return whether an answer has headers that only a server of this protocol sends."""
@@ -187,6 +203,8 @@ class UploadCalls(ABC):
             words = f"{kind[1]} ({said})"
             error = kind[0](words, status=answer.status, error=error.error, retry_after=error.retry_after)
         error.by_server = self._is_signed(answer)
+        if isinstance(error, errors.Unauthorized):  # a gateway may answer 403 where a token has expired
+            error.renews = self._api.settings.foreign and not error.by_server
         return error
 
     def _send(
@@ -203,6 +221,7 @@ class UploadCalls(ABC):
         `on_interim` gets URL, status and headers of each interim answer to a request without a body.
         """
         sent = headers if method == "OPTIONS" else {**self.usual, **headers}
+        timeout = self._patience(timeout, completes=body is not None and body.completes)
         for _ in range(REDIRECTS + 1):
             own = {**self._api.authorization(), **sent}
             try:

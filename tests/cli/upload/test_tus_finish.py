@@ -65,14 +65,16 @@ def table() -> Iterator[tuple[str, str, list[tuple[list[str], int] | None]]]:
             yield finish, request, columns
 
 
-def send(service: Service, home: Path, *more: str, size: int = 100, hangs: str = "", command: str = "upload") -> Done:
-    """Send a file; `hangs` is the request whose answer is not waited for long."""
+def send(
+    service: Service, home: Path, *more: str, size: int = 100, hangs: bool = False, command: str = "upload"
+) -> Done:
+    """Send a file; with `hangs` no answer to its end is waited for long."""
     path = home / "a.bin"
     if not path.exists():
         path.write_bytes((FIRST + bytes(size))[:size])
-    limits = {f"uploader_cli.transfer.protocols.tus_client.{hangs}_TIMEOUT": 1.5} if hangs else {}
     asked = (path, "--tus-endpoint", service.url, "--retries", "1", "-j", "2") if command == "upload" else ()
-    return uploader(command, *asked, "--json", *more, home=home, constants={**QUICK, **PARTS, **limits})
+    limits = ("--finish-timeout", "1.5") if hangs else ()
+    return uploader(command, *asked, *limits, "--json", *more, home=home, constants={**QUICK, **PARTS})
 
 
 def test_table_has_every_finish_with_every_request() -> None:
@@ -97,7 +99,7 @@ def test_finish_ends_as_the_page_says(
 ) -> None:
     """The first run, the same command again, `resume`, and `--verify`; what is completed is stored, and once."""
     (size, how), fault = REQUESTS[request_], FAULTS[finish]
-    hangs = "" if fault != "hang" else "JOIN" if request_ == "joining" else "CHUNK"
+    hangs = fault == "hang"
     first, again, resume = columns
     assert first is not None
     homes = [tmp_path / name for name in ("plain", "verify")]

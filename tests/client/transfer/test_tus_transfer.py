@@ -58,7 +58,12 @@ class Line:
         self.answers: list[Answer] = []
         token = {"Authorization": "Bearer t"}
         own = {"authorization": lambda: token, "budget": RateBudget(), "server": ""}
-        own |= {"settings": self.http.settings, "tus": None, "has_created": threading.Event()}
+        own |= {
+            "settings": self.http.settings,
+            "tus": None,
+            "has_created": threading.Event(),
+            "has_patched": threading.Event(),
+        }
         api = SimpleNamespace(request=self.request, may_write=lambda _session: {}, **own)
         self.client = TusClient(api, endpoint)  # type: ignore[arg-type]
 

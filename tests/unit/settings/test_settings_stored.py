@@ -57,6 +57,7 @@ LATER = {
     "UPLOADER_ON": "local:9",
     "UPLOADER_DEST": "later",
     "UPLOADER_IF_EXISTS": "fail",
+    "UPLOADER_FINISH_TIMEOUT": "9",
     "UPLOADER_RETRIES": "9",
     "UPLOADER_MAX_WAIT": "9",
     "UPLOADER_WAIT_FOR_SERVER": "9",

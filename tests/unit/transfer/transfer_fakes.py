@@ -131,6 +131,7 @@ class FakeApi:
     emit: Any = None
     sockets: Sockets = field(default_factory=Sockets)
     has_created: threading.Event = field(default_factory=threading.Event)
+    has_patched: threading.Event = field(default_factory=threading.Event)
     warned: set[ev.WarningCode] = field(default_factory=set)
     model: Any = None
     """What answers tus requests."""

@@ -498,6 +498,7 @@ def client_of(
         settings=SimpleNamespace(foreign=False, retry_status=()),
         tus=None,
         has_created=threading.Event(),
+        has_patched=threading.Event(),
     )
     return TusClient(api, endpoint)
 

@@ -87,7 +87,7 @@ class IetfClient(UploadCalls):
 
         if new.body is not None:
             new.body.content_type = WHOLE_TYPE
-        timeout = READ_TIMEOUT if new.body is None else CHUNK_TIMEOUT
+        timeout = self._patience(READ_TIMEOUT if new.body is None else CHUNK_TIMEOUT, completes=new.length == 0)
         answer = self._send("POST", endpoint_for(self.endpoint, new.path), headers, timeout, new.body, interim)
         has_all = new.body is not None or (new.length == 0 and "Location" not in answer.headers)
         is_stored = has_all and answer.ok and not is_page(answer) and _flag(answer) is not False

@@ -12,6 +12,7 @@ from uploader_cli.transfer.http_client import READ_TIMEOUT, Answer
 from uploader_cli.transfer.refusals import is_blocked, is_tus
 from uploader_cli.transfer.upload_calls import (
     CHUNK_TIMEOUT,
+    JOIN_TIMEOUT,
     UPLOAD_GONE,
     Creation,
     Position,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.upload_calls import Kind
 
-JOIN_TIMEOUT = 300.0  # seconds for the answer to a concatenation: servers copy the bytes
 UNSIGNED = "the server's answers have no Tus-Resumable: a proxy may remove it, and other headers of tus, too"
 
 
@@ -63,7 +63,8 @@ class TusClient(UploadCalls):
             headers["Upload-Defer-Length"] = "1"
         if new.partial or new.parts:
             headers["Upload-Concat"] = "partial" if new.partial else "final;" + " ".join(new.parts)
-        timeout = CHUNK_TIMEOUT if new.body is not None else JOIN_TIMEOUT if new.parts else READ_TIMEOUT
+        usual = CHUNK_TIMEOUT if new.body is not None else JOIN_TIMEOUT if new.parts else READ_TIMEOUT
+        timeout = self._patience(usual, completes=bool(new.parts) or new.length == 0)
         answer = self._send("POST", endpoint_for(self.endpoint, new.path), headers, timeout, new.body)
         self._check_created(answer)
         if new.length == 0 and answer.headers.get("Location") == "" and self._api.settings.foreign:
@@ -94,18 +95,27 @@ class TusClient(UploadCalls):
         `length` is that of an upload that was created without one (tus 1.0, creation-defer-length). Where a firewall
         blocks PATCH, send a POST that stands for it (tus 1.0, core), or the other way round. Raise `PatchBlocked` where
         both are blocked, a retryable `UploadGone` for 404 and 410.
+
+        No firewall blocks PATCH once one was accepted in this run, or where the POST finds another offset: the server
+        has got the PATCH then, and its refusal is raised.
         """
         own = {"Upload-Offset": str(offset)} | length_header(length) | _checked(checksum)
+        refused: Answer | None = None
         for override in (self._overrides, not self._overrides):
             headers = own | ({"X-HTTP-Method-Override": "PATCH"} if override else {})
             answer = self._send("POST" if override else "PATCH", url, headers, CHUNK_TIMEOUT, body)
-            if not is_blocked(answer):
+            if not is_blocked(answer) or (self._api.has_patched.is_set() and not override):
                 break
             body.rewind()
+            refused = refused or answer
         else:
             self._overrides = False
             raise errors.PatchBlocked(url, answer.status, answer.sentence)
+        if refused is not None and override and answer.status == 409:
+            answer, override = refused, False
         self._overrides = override and (self._overrides or answer.ok)
+        if answer.ok and not override:
+            self._api.has_patched.set()
         self._check_there(answer)
         if answer.ok and self._api.settings.foreign and "Upload-Offset" not in answer.headers:
             return self._found_after(url, answer, offset + body.sent)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli.core.confirmation import Ending
 
 if TYPE_CHECKING:
+    from uploader_cli import errors
     from uploader_cli.transfer.journal import PendingPart
     from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
 
@@ -48,6 +49,16 @@ class UploadEntry:
         whole = end - offset == size and not self._state.may_vanish  # a request with all of it needs no entry
         reach = known if whole and known is None else max(self.reach, known or 0)
         self._write(pledged_until=0 if whole else self.pledged, sent_until=reach)
+
+    def failed(self, error: errors.UploaderError, *, has_created: bool) -> errors.UploaderError:
+        """Record how a request ended that would complete the upload, and return its error.
+
+        With the URL of an upload, or once the server `has_created` another one, its token was accepted before.
+        """
+        if self.reach and (has_created or self.url is not None):
+            error = self._state.refusal(error)
+        self.ended(self._state.ended(error, self.ending))
+        return error
 
     def ended(self, ending: Ending) -> None:
         """Record how a request ended that would complete the upload, also for a file in one request."""

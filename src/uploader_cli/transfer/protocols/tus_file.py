@@ -234,7 +234,7 @@ class TusFile:
             try:
                 return client.create(Creation(None, state.metadata(), parts=self._urls))
             except errors.UploaderError as error:
-                self._join_failed(error, ended)
+                self._join_failed(state.refusal(error) if state.foreign else error, ended)
                 raise
 
         joined = pacer.call(join, on_retry=state.retry)
@@ -247,11 +247,11 @@ class TusFile:
         return self._joined(client, joined)
 
     def _join_failed(self, error: errors.UploaderError, ended: list[Ending]) -> None:
-        """Add to `ended` how a request to join the parts ended; raise what the file fails with after the second one."""
+        """Add to `ended` how a request to join the parts ended; raise what the file fails with."""
         ending = self.state.ended(error, Ending.NONE)
         refused = isinstance(error, errors.AnswerError) and error.status < 500
         if not self.state.foreign or refused or ending is Ending.NONE:  # the parts were not joined
-            return
+            raise error
         ended.append(ending)
         unsure = next((ending for ending in ended if ending in UNCERTAIN), None)
         if unsure is not None:

@@ -338,12 +338,11 @@ class Part:
         except errors.UploaderError as error:
             self._broken = self._broken or (self._carried > 0 and isinstance(error, BREAKS))
             if self._completing and self._state.foreign:
-                ending = self._state.ended(error, self.entry.ending)
+                error = self.entry.failed(error, has_created=self._client.has_created)
                 self._reason = error if isinstance(error, errors.AnswerError) else None
                 # A creation with all bytes that failed at the server: what follows is the new upload.
                 self._renewed = self._renewed or (self.entry.url is None and isinstance(error, errors.ServerFault))
-                self.entry.ended(ending)
-            raise
+            raise error from error.__cause__
         if self._completing:
             if not self.size and self.entry.ending is Ending.LOST:
                 self._state.unchecked = True  # some servers answer a repeated request without storing the file
@@ -382,6 +381,7 @@ class Part:
             on_sent=lambda _file, sent: state.report_sent(self._number, offset + sent),
             on_read=self._chunks.on_read,
         )
+        body.completes = self._completing
         return body, checksum
 
     def _confirm(self, position: Position, offset: int) -> None:

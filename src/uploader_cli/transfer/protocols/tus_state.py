@@ -223,6 +223,18 @@ class TusFileState:
         """Return whether the file of an upload that is gone may be stored."""
         return self.may_vanish and ending in UNCERTAIN
 
+    def refusal(self, error: errors.UploaderError) -> errors.UploaderError:
+        """Return the error of a request that would complete an upload, of which the server has accepted bytes.
+
+        Its 403 refuses the file then, as a hook does; the token was good for the requests before. Without
+        `Tus-Resumable` a gateway may have given it.
+        """
+        if not (isinstance(error, errors.Unauthorized) and refuses(error.status, by_server=error.by_server)):
+            return error
+        refused = errors.AnswerError(str(error), status=error.status, error=error.error)
+        refused.by_server = True
+        return refused
+
     def ended(self, error: errors.UploaderError, before: Ending) -> Ending:
         """Return how the request ended that would complete an upload of the file and has failed.
 
