@@ -196,8 +196,9 @@ class Session:
     files: dict[str, FileState] = field(default_factory=dict)  # arriving files by id
     unlisted: int = 0  # number of files that are only in the database: the recorded ones
     first_ending: str | None = None  # the extension of the first recorded file
-    counted: set[int] = field(default_factory=set)
-    """Marks of counted pack files (see `packed_mark`), so that none is counted twice."""
+    counted: set[int] | None = field(default_factory=set)
+    """Marks of counted pack files (see `packed_mark`), so that none is counted twice; None: only the database has them
+    (see `Sessions.recall`)."""
     requests: set[asyncio.Future[Any]] = field(default_factory=set)
     began: float = 0.0  # start of the first running request (monotonic seconds)
     reported: float = 0.0  # time of the last progress event (monotonic seconds)
@@ -303,6 +304,7 @@ class Session:
     def remember(self, path: str, sha256: str) -> int | None:
         """Mark a pack file as counted; return the mark, or None if it was counted before."""
         mark = packed_mark(path, sha256)
+        assert self.counted is not None  # noqa: S101 - for the type checker: `Sessions.recall` comes before
         if mark in self.counted:
             return None
         self.counted.add(mark)
@@ -334,7 +336,7 @@ class Session:
 
     def end(self, status: str) -> None:
         self.status, self.finished = status, timestamp()
-        self.counted.clear()
+        self.counted = set()
         self.parts.clear()
 
     def touch(self) -> None:

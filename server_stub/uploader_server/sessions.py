@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 MAX_KNOWN = 100_000  # maximum sessions in memory; the oldest ended ones are removed first
 SESSIONS_LISTED = 100  # maximum sessions in a list
+MOST_MARKS = 200_000  # maximum marks of counted pack files in memory; each needs about 100 bytes
 BURST = 20  # events sent before a pause
 MAX_DIGITS = 15  # of a number of bytes: JavaScript knows it exactly
 PAUSE = 0.001  # seconds in which other tasks run and watchers receive the burst, so that it doesn't fill their backlog
@@ -45,6 +46,7 @@ class Sessions:
         self.limits = self.config.limits
         self.known = {saved.row["id"]: _restored(saved, self.store.clock) for saved in self.store.sessions(MAX_KNOWN)}
         """Sessions by id, including those restored from the database."""
+        self._marked: list[Session] = []  # open sessions with marks; the last ones were recalled last
         self._progress = ProgressResponses(self.store)
         self.share: Share[Session] = Share(
             "sessions", self.config.max_share, ended=self._is_over, now=self.store.clock.now
@@ -143,6 +145,24 @@ class Sessions:
     async def keep(self, session: Session) -> None:
         await self.store.save(self.store.session_saved(session.row()))
 
+    async def recall(self, session: Session) -> None:
+        """Load the marks of a session. Raises sqlite3.Error.
+
+        Beyond MOST_MARKS those of the sessions that were recalled longest ago are forgotten: the database has them.
+        The marks of a session with a running request stay.
+        """
+        if session.counted is None:
+            marks = await self.store.marks(session.id)
+            if session.counted is None:  # no other request has loaded them meanwhile
+                session.counted = marks
+        others = [known for known in self._marked if known is not session and not known.ended]
+        over = len(session.counted) + sum(len(known.counted or ()) for known in others) - MOST_MARKS
+        for known in others if over > 0 else ():
+            if over > 0 and not known.requests:
+                over -= len(known.counted or ())
+                known.counted = None
+        self._marked = [*(known for known in others if known.counted is not None), session]
+
     async def put(
         self,
         session: Session | None,
@@ -235,15 +255,10 @@ def expected_bytes(headers: Mapping[str, str]) -> int:
 
 def _restored(saved: SavedSession, clock: Clock) -> Session:
     """Restore a session; counts come from its files, as its row may be older."""
-    session = Session(**dict(saved.row), clock=clock, failed=saved.row["given_up"], name=saved.name)
-    for row in saved.files:
-        stored = row["status"] == "completed"
-        session.count_recorded(stored, row["status"] == "failed", row["size"] if stored else 0)
-        session.name = session.name or row["relative_path"] or row["original_name"]
-        if session.first_ending is None:
-            session.first_ending = extension(row["original_name"])
-        if row["packed"] is not None:
-            session.remember(row["relative_path"], row["sha256"].hex())
+    session = Session(**dict(saved.row), clock=clock, failed=saved.row["given_up"], counted=None)
+    if saved.first is not None:
+        session.name = saved.first["relative_path"] or saved.first["original_name"]
+        session.first_ending = extension(saved.first["original_name"])
     session.count_recorded(*saved.counts)
     if session.file_count and session.status == "pending":
         session.status = "uploading"

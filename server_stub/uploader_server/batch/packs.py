@@ -79,6 +79,7 @@ class Packs:
         known = await self._saved_answer(key, manifest)
         if known is not None:
             return known
+        await self._sessions.recall(self._sessions.find_open(manifest.session, headers))
         session = self._sessions.find_open(manifest.session, headers)
         self._check_count(session, manifest)
         await body.begin_data(manifest.total)
@@ -96,7 +97,7 @@ class Packs:
     def _check_count(self, session: Session, manifest: Manifest) -> None:
         most = self._sessions.limits.max_files
         if session.file_count + len(manifest.entries) > most:
-            new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - session.counted
+            new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - (session.counted or set())
             if session.file_count + len(new) > most:
                 raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
 
@@ -110,6 +111,7 @@ class Packs:
             known = await self._saved_answer(key, manifest)  # a concurrent request may have stored it
             if known is not None:
                 return known
+            await self._sessions.recall(session)  # attached before: it keeps them until the end
             session = self._sessions.find_open(session.id, request.headers)
             return await self._store(key, manifest, session, data, holder_of(request.scope))
         finally:
@@ -140,7 +142,8 @@ class Packs:
         try:
             await put(sessions.store, session.category, files, changes, client=client, prepare=unpacking.write)
         except BaseException:
-            session.counted.difference_update(counted.values())
+            if session.counted is not None:
+                session.counted.difference_update(counted.values())
             raise
         finally:
             await asyncio.to_thread(unpacking.discard)

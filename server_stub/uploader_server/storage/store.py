@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from uploader_server.options import StartupError
-from uploader_server.session import ENDED, FILE_ROW, SESSION_COLUMNS, FileRow
+from uploader_server.session import ENDED, FILE_ROW, SESSION_COLUMNS, FileRow, packed_mark
 from uploader_server.storage.categories import Categories, Descent, OpenFile
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.database import Database, VersionError
@@ -44,9 +44,8 @@ Change = Callable[[sqlite3.Connection], object]  # statements for a transaction 
 
 class SavedSession(NamedTuple):
     row: sqlite3.Row
-    files: list[sqlite3.Row]  # files in order of arrival; empty if the session has ended
-    counts: Sequence[int] = (0, 0, 0)  # stored files, failed ones, and bytes of the stored, if the session has ended
-    name: str = ""  # path of the first file, if the session has ended
+    counts: Sequence[int]  # stored files, failed ones, and bytes of the stored
+    first: sqlite3.Row | None  # the file that arrived first
 
 
 _SAVE_FILE = f"INSERT OR REPLACE INTO files ({', '.join(FILE_ROW)}) VALUES ({', '.join('?' * len(FILE_ROW))})"  # noqa: S608 - our own
@@ -60,6 +59,7 @@ _DELETE_SESSIONS = (
     " ORDER BY status IN (SELECT value FROM json_each(?)), touched DESC LIMIT -1 OFFSET ?)"
 )
 _FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
+_PACKED = "SELECT relative_path, sha256 FROM files WHERE session = ? AND packed IS NOT NULL"
 _COUNTS = (
     "SELECT count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'),"
     " coalesce(sum(size) FILTER (WHERE status = 'completed'), 0) FROM files WHERE session = ?"
@@ -257,7 +257,7 @@ class Store:
     # Queries
 
     def sessions(self, most: int) -> list[SavedSession]:
-        """Return sessions with their files (blocks; used at the start).
+        """Return sessions with what their files count (blocks; used at the start).
 
         The `most` newest ones, open ones before ended ones; the others are deleted.
         """
@@ -267,6 +267,12 @@ class Store:
             return [_saved(db, row) for row in db.execute("SELECT * FROM sessions").fetchall()]
 
         return self.database.wait(load)
+
+    async def marks(self, session: str) -> set[int]:
+        """Return the marks of the files of packs that a session counts."""
+        return await self.database.read(
+            lambda db: {packed_mark(path, sha256.hex()) for path, sha256 in db.execute(_PACKED, (session,))}
+        )
 
     async def files(self, session: str) -> list[sqlite3.Row]:
         return await self.database.read(lambda db: db.execute(_FILES, (session,)).fetchall())
@@ -310,8 +316,5 @@ def _newest_time(db: sqlite3.Connection) -> float | None:
 
 def _saved(db: sqlite3.Connection, row: sqlite3.Row) -> SavedSession:
     session = (row["id"],)
-    if row["status"] not in ENDED:
-        return SavedSession(row, db.execute(_FILES, session).fetchall())
     first = db.execute(f"{_FILES} LIMIT 1", session).fetchone()
-    name = "" if first is None else first["relative_path"] or first["original_name"]
-    return SavedSession(row, [], db.execute(_COUNTS, session).fetchone(), name)
+    return SavedSession(row, db.execute(_COUNTS, session).fetchone(), first)

@@ -317,3 +317,20 @@ def test_answer_that_several_requests_share_counts_once() -> None:
                 assert (memory.used, memory.clients) == (100, {"": 100})
         assert memory.used == 100
     assert (memory.used, memory.clients, memory.answers) == (0, {}, {})
+
+
+def test_marks_of_sessions_are_read_when_they_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart and beyond the limit; a file that is sent again counts once all the same."""
+    monkeypatch.setattr("uploader_server.sessions.MOST_MARKS", 1)
+    with running_server(root=tmp_path, packs=True) as server:
+        sessions = [new_session(server.url, 9) for _ in range(2)]
+        for session in sessions:
+            assert post_pack(server.url, session, {"a": session.encode(), "b": b"2"}).status_code == 200
+        known = server.app.state.backend.sessions.known
+        assert [known[session].counted is None for session in sessions] == [True, False]
+    with running_server(root=tmp_path, packs=True) as server:
+        known = server.app.state.backend.sessions.known
+        assert [known[session].counted for session in sessions] == [None, None]
+        for session in sessions:
+            assert post_pack(server.url, session, {"a": session.encode(), "c": b"3"}).status_code == 200
+            assert progress(server.url, session).json()["completedFiles"] == 3
