@@ -1,4 +1,9 @@
-"""Speed from totals, now and over the time of a run; the time is always an argument."""
+"""The estimator of speed, and the speed over the time of a run; the time is always an argument.
+
+Every rate and every remaining time that is shown comes from a `Meter`: of the run, of a file, of files per second, of a
+worker. All have the same window and restart together, so that a total is the sum of its rows. After a wait (a pause, an
+outage, a rate limit, a retry of all that is running) they measure from its end on: a wait is no part of a rate.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from collections import deque
 
 from msgspec import Struct, field
 
+WINDOW = 8.0  # seconds over which a speed is measured
 TIMELINE_STEPS = 300
 """Maximum steps of a timeline: when a run outlasts them, each two become one that is twice as long."""
 
@@ -13,7 +19,7 @@ TIMELINE_STEPS = 300
 class Meter:
     """A moving average over the last `window` seconds. The first total is the start and no speed."""
 
-    def __init__(self, window: float = 8.0, spacing: float = 0.2, burst: float = 0.0) -> None:
+    def __init__(self, window: float = WINDOW, spacing: float = 0.2, burst: float = 0.0) -> None:
         """Keep one sample per `spacing` seconds, so at most `window / spacing`.
 
         The first `burst` seconds are not measured: what is sent in them only fills the buffers of the system.

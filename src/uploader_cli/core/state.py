@@ -53,7 +53,7 @@ class FileState(Struct):
     retry_at: float | None = None  # start of the next attempt (run clock, seconds), while the file waits for it
     retry_reason: str = ""  # why the last attempt failed
     packed: bool = False  # the file is part of a pack: nothing is reported between its start and its end
-    meter: Meter = field(default_factory=lambda: Meter(window=4.0, burst=FILLING))
+    meter: Meter = field(default_factory=lambda: Meter(burst=FILLING))
 
 
 class SessionState(Struct):
@@ -104,6 +104,7 @@ class ProgressState(Struct):
     dest: str | None = None
     resumable: bool = False  # whether the journal keeps the run: one that is resumed, or that a server has answered
     started: float = 0.0  # time of the command's start (run clock, seconds); 0 before it is known
+    sending: float | None = None  # time of the first attempt of a file (run clock, seconds): speeds count from it
     walking: bool = True
     workers: dict[str, WorkerState] = field(default_factory=dict)  # by their names, in an import
     dashboard: str = ""  # the URL of Dask's
@@ -159,7 +160,7 @@ class ProgressState(Struct):
     analysis_file: str = ""  # the file with the results
     sent_total: int = 0  # bytes sent in all attempts, from which the speed is computed
     meter: Meter = field(default_factory=lambda: Meter(burst=FILLING))
-    pace: Meter = field(default_factory=Meter)  # files per second
+    pace: Meter = field(default_factory=Meter)  # files per second; updated when a file is completed
     tree: Tree = field(default_factory=Tree)
     measures: Measures = field(default_factory=Measures)
     timeline: Timeline = field(default_factory=Timeline)
@@ -266,11 +267,23 @@ class ProgressState(Struct):
             return False
         return self.paused_until > now or self.pause_reason is not PauseReason.RATE_LIMIT
 
+    def still(self, now: float) -> bool:
+        """Return whether nothing is sent in a pause: the requests of an outage are lost, others are completed first."""
+        if not self.paused(now):
+            return False
+        lost = self.held is None and self.pause_reason is not PauseReason.RATE_LIMIT
+        return lost or self.meter.idle(now) >= BRIEF
+
     def rate(self, now: float) -> float:
-        """Return the bytes per second of the last seconds; after the transfer, of the whole run."""
+        """Return the bytes per second of the last seconds; after the transfer, from its first file to its end."""
         if self.stopped is not None:
-            return self.sent_total / max(1e-3, self.stopped - self.started)
-        return 0.0 if self.held is not None and self.meter.idle(now) >= BRIEF else self.meter.rate(now)
+            return self.average(now)
+        return 0.0 if self.still(now) else self.meter.rate(now)
+
+    def average(self, now: float) -> float:
+        """Return the bytes per second from the first file on, with all pauses: start-up is no time of the transfer."""
+        began = self.started if self.sending is None else self.sending
+        return self.sent_total / max(1e-3, (now if self.stopped is None else self.stopped) - began)
 
     def eta(self, now: float) -> float | None:
         """Return the remaining seconds of the transfer; None if unknown."""

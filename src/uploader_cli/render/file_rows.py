@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from uploader_cli.core.events import FileEnded, FileFailed, FileSelected, Phase
-from uploader_cli.core.state import BRIEF, FileState, ProgressState, file_fraction
+from uploader_cli.core.state import FileState, ProgressState, file_fraction
 from uploader_cli.core.tree import Directory
 from uploader_cli.render import overview
 from uploader_cli.render.words import (
@@ -32,6 +32,7 @@ MARKS = {
     Phase.SKIPPED: ("-", "dim"),
 }
 _GLYPHS = {Phase.QUEUED: ("↻ ", "yellow"), Phase.SENDING: ("↑ ", SENDING), Phase.PROCESSING: ("⋯ ", PROCESSING)}
+PAUSED = ("paused", "yellow")  # the status of a file in a pause; its percentage stays
 UNCONFIRMED = 1.0
 """Seconds without confirmation after the last byte before that is shown, so that small files don't flicker."""
 ONE_ROW = 60  # minimum width for one row per file
@@ -60,19 +61,22 @@ def running(file: FileState, state: ProgressState, now: float, width: int) -> li
             else []
         )
     if width < ONE_ROW:
-        first = [mark, *_name(file, state, width - 8), (" " + (" " * 5 if words else percent), "")]
+        shown = " " * 5 if words and words != PAUSED else percent
+        first = [mark, *_name(file, state, width - 8), (f" {shown}", "")]
         return [first, [("  ", ""), *_second(file, words, now, width - 2)]]
     length = min(40, max(6, (width - _BLOCK - 4) // 4))
     row = [mark, *_name(file, state, width - _BLOCK - 4 - length), (" ", "")]
-    if words and file.phase is Phase.QUEUED:
+    if words and words != PAUSED and file.phase is Phase.QUEUED:
         return [[mark, (elide(overview.short(file.path, state), width // 2), ""), ("  ", ""), words]]
     full, speed, left = _numbers(file, now)
     numbers = (f"{percent}  {full:>{SIZE_WIDTH}}  {speed:>{RATE_WIDTH}}  {left:>{_LEFT_WIDTH}}", "")
+    if words == PAUSED:
+        return [[*row, *_file_bar(file, length), (f" {percent}  ", ""), PAUSED]]
     return [[*row, *_file_bar(file, length), (" ", ""), words or numbers]]
 
 
 def _second(file: FileState, words: Span | None, now: float, width: int) -> Row:
-    if words and (file.phase is Phase.QUEUED or width < 38):
+    if words and ((file.phase is Phase.QUEUED and words != PAUSED) or width < 38):
         return [words]
     full, _, left = _numbers(file, now)
     tail = f"{full:>{SIZE_WIDTH}}" if width < 38 else f"{full:>10}  {left:>{_LEFT_WIDTH}}"
@@ -84,6 +88,8 @@ def _second(file: FileState, words: Span | None, now: float, width: int) -> Row:
 def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
     """Return the status of a file that isn't sending, None for one that is."""
     match file.phase:
+        case Phase.QUEUED | Phase.SENDING if state.still(now) and not _is_sent(file):
+            return PAUSED
         case Phase.QUEUED:
             due, reason = file.retry_at or now, file.retry_reason
             wait = f" in {clock(due - now + 0.5)}" if due > now else ""
@@ -95,11 +101,13 @@ def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
             return f"processing{_server_percent(file)}", PROCESSING
         case _ if file.size is None and not file.sent:
             return f"{safe(file.server_status[:20]) or 'uploading'}{_server_percent(file)}", ""
-        case _ if file.size is not None and file.sent >= file.size and file.meter.idle(now) >= UNCONFIRMED:
+        case _ if _is_sent(file) and file.meter.idle(now) >= UNCONFIRMED:
             return "sent, not confirmed", "dim"
-        case _ if state.held is not None and now - state.advanced >= BRIEF:
-            return "paused", "yellow"
     return None
+
+
+def _is_sent(file: FileState) -> bool:
+    return file.size is not None and file.sent >= file.size
 
 
 def _name(file: FileState, state: ProgressState, width: int) -> Row:

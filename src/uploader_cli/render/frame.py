@@ -26,6 +26,7 @@ WIDE_VIEW = 110  # minimum width for a second column
 FEW_ROWS = 8  # rows below the totals; where there are fewer, running files leave none to others
 SMALL_FILE = 1 << 20  # bytes; a smaller file has no row before it was running for a while
 STUCK = 5.0  # seconds after which a small file that doesn't move gets a row
+WAITS = (WarningCode.UNREACHABLE, WarningCode.DISK_FULL)  # warnings that the alert counts down
 _DOT = (" · ", "dim")
 
 
@@ -52,7 +53,7 @@ class Frame:
             return [fit(row, width) for row in [*top, *_failures(state, width, space)]]
         shown = MESSAGE_ROWS if self._messages else 0
         most = max(FAILURES, (space - shown) // 2)
-        beside = _troubles(state, width * 2 // 5 - 2, space, most, shown) if width >= WIDE_VIEW else []
+        beside = _troubles(state, now, width * 2 // 5 - 2, space, most, shown) if width >= WIDE_VIEW else []
         column = width - width * 2 // 5 if beside else width
         body = worker_rows(state, now, column, space // 2)
         left = space - len(body)
@@ -62,7 +63,7 @@ class Frame:
         below: list[Row] = []
         if not beside:
             free = space - len(body)
-            below = _troubles(state, width, free, min(FAILURES, max(1, free // 4)), min(1, shown))
+            below = _troubles(state, now, width, free, min(FAILURES, max(1, free // 4)), min(1, shown))
         free = max(0, min(FINISHED_ROWS, space - len(body) - len(below)))
         below += [finished(done, state, column) for done in list(state.tree.latest)[::-1][:free][::-1]]
         body += _next(state, now, column, space - len(body) - len(below))
@@ -239,7 +240,7 @@ def _failures(state: ProgressState, width: int, space: int) -> list[Row]:
     return [*([[(f"  … {more:,} earlier", "dim")]] if more else []), *rows][:space]
 
 
-def _troubles(state: ProgressState, width: int, space: int, failures: int, messages: int) -> list[Row]:
+def _troubles(state: ProgressState, now: float, width: int, space: int, failures: int, messages: int) -> list[Row]:
     """Draw the newest failures, the newest warning or recovery, and the last server messages.
 
     Failures have rows of their own, so that finished files don't scroll them away.
@@ -249,7 +250,7 @@ def _troubles(state: ProgressState, width: int, space: int, failures: int, messa
     last = list(state.last_failures)[-max(1, failures) :]
     most = max(1, min(REASON_ROWS, (space - 2) // len(last))) if last else 1
     rows = [row for one in last for row in failure(one, state, width, most)][:space]
-    if state.news is not None and space - len(rows) >= 1:
+    if state.news is not None and not (state.still(now) and state.news.code in WAITS) and space - len(rows) >= 1:
         mark = ("✓ ", "green") if state.news.code is WarningCode.RECOVERED else ("! ", "bold yellow")
         rows.append([mark, (overview.reason(state.news.text, state), "")])
     free = min(messages, space - len(rows) - 2)

@@ -14,6 +14,7 @@ from uploader_cli.core.tree import parent_of
 from uploader_cli.render.words import clock, plural, rate, safe, size, size_of
 
 CAUSES = 3  # maximum causes of failures in a line
+PACED = 2.0  # seconds without a completed file after which there is no number of files per second
 UNMEASURED = 5.0  # seconds without progress after which a speed that was never measured is shown as 0
 RECONNECTS = 3  # attempts before the channel falls back to polling (docs/protocol.md section 2)
 
@@ -83,14 +84,16 @@ def amount(state: ProgressState) -> str:
 
 
 def speed(state: ProgressState, now: float) -> str:
-    """Format `4.0 MiB/s`; empty before it can be measured."""
+    """Format `4.0 MiB/s`; empty before it can be measured, and in a pause."""
+    if state.still(now):
+        return ""
     current = state.rate(now)
     return rate(current) if current or (state.begun and state.meter.idle(now) >= UNMEASURED) else ""
 
 
 def pace(state: ProgressState, now: float) -> str:
-    """Format `210 files/s`; empty below two files a second."""
-    files = state.pace.rate(now) if state.held is None else 0.0
+    """Format `210 files/s`; empty below two files a second, in a pause, and soon after the last of them."""
+    files = 0.0 if state.still(now) or state.pace.idle(now) >= PACED else state.pace.rate(now)
     return f"{files:,.0f} files/s" if files >= 1.5 else ""
 
 
@@ -116,7 +119,8 @@ def left(state: ProgressState, now: float) -> str:
     """Format `0:15 left`; empty where nothing moves or everything is sent, `searching …` while files are searched."""
     if state.growing:
         return "searching …"
-    seconds = state.eta(now) if state.measurable and not state.paused(now) else None
+    waits = state.paused(now) or state.meter.idle(now) >= UNMEASURED  # an end that only moves away says nothing
+    seconds = state.eta(now) if state.measurable and not waits else None
     return f"{clock(seconds + 0.5)} left" if seconds else ""
 
 
@@ -170,5 +174,6 @@ def _pause(state: ProgressState, now: float) -> str:
     if state.pause_reason is PauseReason.RATE_LIMIT:
         return f"rate limited: waiting {clock(left + 0.5)}"
     why = "server unreachable" if state.pause_reason is PauseReason.UNREACHABLE else "the server's disk is full"
-    following = f"next try in {left + 0.5:.0f} s" if left > 0 else "trying now"
+    tries = left <= 0 or state.channel.state is ChannelState.LIVE  # its return ends the wait
+    following = "trying now" if tries else f"next try in {left + 0.5:.0f} s"
     return f"paused, {why} {clock(now - state.paused_since)}, {following}"

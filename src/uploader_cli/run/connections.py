@@ -11,7 +11,18 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from uploader_cli import errors, signals
-from uploader_cli.core.events import AnalysisMessage, Event, RunWarning, SessionLeft, SessionProgress, WarningCode
+from uploader_cli.core.events import (
+    AnalysisMessage,
+    ChannelChanged,
+    ChannelReason,
+    Event,
+    PollFailed,
+    RunWarning,
+    SessionLeft,
+    SessionMissing,
+    SessionProgress,
+    WarningCode,
+)
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.realtime.channel import Channel
 from uploader_cli.run.loop import Loop
@@ -37,6 +48,7 @@ class Connections:
         """Called with messages of an analysis, in a thread of the channel."""
         self._loop, self._has_channel = loop, not settings.foreign
         self._dial_at = math.inf
+        self._unanswered = False  # whether the last poll failed
         self._leaving = deque[tuple[float, str]]()
         self.api = api = Api(settings, loop.emit, self.stop, run=run)
         self._polls = api.another()
@@ -47,7 +59,7 @@ class Connections:
 
         self.channel = Channel(
             settings.server,
-            emit=self._heard,
+            emit=self.heard,
             fetch=self._polls.progress,
             interval=api.budget.poll_interval,
             session_factory=session,
@@ -58,6 +70,7 @@ class Connections:
     def start(self) -> None:
         """Connect in the background, except for a tus endpoint, which has no Socket.IO."""
         if self._has_channel:
+            self.api.pacer.delays.follow_channel()
             self.channel.start()
 
     def start_soon(self) -> None:
@@ -79,13 +92,25 @@ class Connections:
             self.last_heard.forget(session)
             self._loop.emit(SessionLeft(session))  # behind its end, which a slow machine has not applied yet
 
-    def _heard(self, event: Event) -> None:
+    def heard(self, event: Event) -> None:
+        """Take an event of the channel, from any of its threads."""
         if isinstance(event, AnalysisMessage):
             self.on_analysis(event)
             return
         if isinstance(event, SessionProgress):
             self.last_heard.note(event)
+        self._tell_pacer(event)
         self._loop.emit(event)
+
+    def _tell_pacer(self, event: Event) -> None:
+        """Let the channel's return end the back-offs: a connection again, or an answered poll after one that failed."""
+        returned = isinstance(event, ChannelChanged) and event.reason is ChannelReason.RECOVERED
+        if isinstance(event, PollFailed):
+            self._unanswered = True
+        elif self._unanswered and isinstance(event, SessionProgress | SessionMissing):
+            self._unanswered, returned = False, True
+        if returned:
+            self.api.pacer.delays.channel_returned()
 
     def drain_seconds(self) -> float:
         """Return how long to listen after the end: 0 if the channel was never live."""

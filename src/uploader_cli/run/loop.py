@@ -144,8 +144,8 @@ class Loop:
         `written` writes the reports, which include the outcome; if it returns False, exit code 0 becomes 2.
         """
         state = self.state
-        seconds = max(1e-3, self._clock() - state.started)
-        sending = max(1e-3, state.stopped - state.started) if state.stopped and state.analyses else seconds
+        now = self._clock()
+        seconds = max(1e-3, now - state.started)
         outcome = ev.RunFinished(
             ok=code == Exit.OK,
             completed=state.completed,
@@ -154,7 +154,7 @@ class Loop:
             cancelled=state.cancelled,
             bytes=state.completed_bytes,
             seconds=round(seconds, 3),
-            rate=round(min(state.completed_bytes, state.sent_total) / sending, 1),
+            rate=round(state.average(now), 1),
             exit_code=int(code),
             channel=channel,
             peak_rss=peak_rss(),

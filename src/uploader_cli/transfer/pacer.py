@@ -21,6 +21,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import PauseReason
 from uploader_cli.settings import patience
 from uploader_cli.transfer.budget import LEAST_WAIT, pause_after
+from uploader_cli.transfer.delays import HELD, Delays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +40,6 @@ FIRST_DELAY, LAST_DELAY, JITTER = 0.5, 30.0, 0.5  # seconds: 0.5, 1, 2, … up t
 FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
 LAST_PROBE = 10.0  # most seconds between two probes
 DEATHS = 3  # outages of one call after which it is given up; from the last but one on it is sent alone
-HELD = 0.1  # seconds between two checks for the end of the user's pause, or of a wait for a lock
 OVERLOADED = (408, 429, 503)  # 408: each connection is too slow for the server
 NEVER_REPEATED = (
     errors.SessionLost,
@@ -124,6 +124,7 @@ class Pacer:
         self.probe: Callable[[], object] | None = None
         self.overloaded: Callable[[], None] = lambda: None  # called after OVERLOADED or a timeout
         self.held = False  # True while the user pauses the run: no request with content begins
+        self.delays = Delays(stop.sleep, clock)
         self._emit, self.clock = emit, clock
         self._lock = threading.Lock()
         self._outage: Future[bool] | None = None
@@ -268,7 +269,7 @@ class Pacer:
                 self._emit(ev.RunWarning(ev.WarningCode.UNREACHABLE, text))
             delay = min(max(FIRST_PROBE, 2 * delay), LAST_PROBE, self.wait_for_server - waited)
             self._emit(ev.Paused(delay, PauseReason.UNREACHABLE, waited))
-            self.stop.sleep(delay)
+            self.delays.wait(delay)
             before = self.clock()
             while self.held:
                 self.stop.sleep(HELD)
@@ -324,11 +325,15 @@ class _Failures:
                 words = f"{error}; the server went down each of {DEATHS} times that this was sent"
                 raise errors.ServerDied(words, body_sent=getattr(error, "body_sent", True)) from error
             return True
-        delay = self._next_delay(self._retries, getattr(error, "retry_after", None), counts=not self._is_excused(error))
+        asked: float | None = getattr(error, "retry_after", None)
+        delay = self._next_delay(self._retries, asked, counts=not self._is_excused(error))
         if delay is None:
             return False
         self._on_retry(error, delay)
-        self._sleep(delay)
+        if asked is None and (isinstance(error, errors.NetworkError) or is_outage(error)):
+            self._pacer.delays.wait(delay, self._sleep)
+        else:
+            self._sleep(delay)
         return True
 
     def _excuse(self, error: errors.UploaderError) -> float | None:

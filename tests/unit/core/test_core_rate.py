@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded_runs import START, RecordedRun
 
+from uploader_cli.core import events as ev
 from uploader_cli.core.rate import Meter
+from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
+from uploader_cli.render import overview
 
 
 def steady(seconds: int, per_second: int) -> list[tuple[float, int]]:
@@ -84,3 +88,67 @@ def test_rate_of_a_paused_run_lasts_as_long_as_bytes_are_sent() -> None:
         state.meter.update(float(second), 1000 * second)
     assert state.rate(1.5) > 0
     assert state.rate(2.5) == 0
+
+
+STEADY_FROM = {"steady": 0.0, "outage": 24.6, "pause": 14.1}
+"""Seconds after the start from which a recorded run is steady: 3 s after the end of its wait."""
+
+
+@pytest.mark.parametrize(("name", "since"), STEADY_FROM.items())
+def test_time_left_of_a_recorded_run_is_right_from_10_percent_on(name: str, since: float) -> None:
+    """Within 15 %, or a half second at the end; also 3 s after a pause or an outage."""
+    run, compared = RecordedRun(name), 0
+    for now in run.play():
+        if run.state.fraction < 0.1 or now - START < since or (left := run.ended - now) <= 0:
+            continue
+        estimate = run.state.eta(now)
+        assert estimate == pytest.approx(left, rel=0.15, abs=0.5), f"{now - START:.1f} s"
+        compared += 1
+    assert compared > 40
+
+
+@pytest.mark.parametrize("name", STEADY_FROM)
+def test_speed_of_a_recorded_run_is_that_of_its_files_together(name: str) -> None:
+    """Also after a wait: all begin to measure at the same time."""
+    run, compared = RecordedRun(name), 0
+    for now in run.play():
+        files = run.state.running.values()
+        if len(files) < 4 or not (total := run.state.rate(now)):
+            continue
+        assert sum(file.meter.rate(now) for file in files) == pytest.approx(total, rel=0.25)
+        compared += 1
+    assert compared > 40
+
+
+def test_start_of_a_run_is_no_time_of_its_speed() -> None:
+    """A file that took 48 ms is not slow because the command needed 200 ms to begin."""
+    state = ProgressState(started=1.0)
+    reduce(state, ev.FileSelected(0, "a", 48_000), 1.1)
+    reduce(state, ev.FileStarted(0, "a", 48_000, "s", 0, 1), 1.2)
+    reduce(state, ev.BytesSent(0, 1, 48_000), 1.24)
+    reduce(state, ev.FileCompleted(0, "a", 48_000, None, None, verified=False, attempts=1, seconds=0.048), 1.248)
+    reduce(state, ev.EngineStopped(), 1.248)
+    assert state.rate(2.0) == pytest.approx(1e6)
+
+
+def test_speed_after_a_wait_of_all_files_leaves_out_the_wait() -> None:
+    state = ProgressState()
+    reduce(state, ev.FileSelected(0, "a", 10_000), 0.0)
+    reduce(state, ev.FileStarted(0, "a", 10_000, "s", 0, 1), 0.0)
+    for tenth in range(1, 31):
+        reduce(state, ev.BytesSent(0, 1, 100 * tenth), tenth / 10)
+    reduce(state, ev.FileRetry(0, 2, 4.0, ev.FailureCode.SERVER_ERROR, "500"), 3.0)
+    reduce(state, ev.FileStarted(0, "a", 10_000, "s", 0, 2), 7.0)
+    for tenth in range(1, 21):
+        reduce(state, ev.BytesSent(0, 2, 100 * tenth), 7 + tenth / 10)
+    assert state.rate(9.0) == pytest.approx(1000, rel=0.05)
+
+
+def test_files_per_second_end_soon_after_the_last_file() -> None:
+    state = ProgressState()
+    for number in range(100):
+        reduce(state, ev.FileSelected(number, str(number), 1), 0.0)
+        stored = ev.FileCompleted(number, str(number), 1, None, None, verified=False, attempts=1, seconds=0.1)
+        reduce(state, stored, number / 50)
+    assert overview.pace(state, 2.0).endswith(" files/s")
+    assert overview.pace(state, 4.0) == ""

@@ -206,3 +206,37 @@ def test_colour_marks_the_glyphs_and_changes_no_word(run: Script) -> None:
     assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in colored] == plain
     assert colored[0].startswith("\x1b[1;31m✗\x1b[0m ")
     assert not any("\x1b" in line for line in plain)
+
+
+@pytest.mark.parametrize(
+    ("end", "line"),
+    [
+        (ev.Paused(0.0, ev.PauseReason.UNREACHABLE), "! server unreachable: recovered after 8.0 s"),
+        (ev.EngineStopped(), "! server unreachable: for 8.0 s, until the end of the run"),
+    ],
+)
+def test_summary_says_how_an_outage_ended(run: Script, end: ev.Event, line: str) -> None:
+    """It does not say for what the run would wait: that is over."""
+    run.begin(1)
+    run.put(ev.Paused(4.0, ev.PauseReason.UNREACHABLE))
+    run.put(ev.RunWarning(ev.WarningCode.UNREACHABLE, "server unreachable: waiting up to 600 s for it"))
+    run.now += 8
+    run.put(end)
+    run.complete(0)
+    assert summary(run.state, run.end())[0] == line
+
+
+def test_full_disk_ends_with_the_first_progress_after_a_try(run: Script) -> None:
+    run.begin(1)
+    run.start(0)
+    run.put(ev.Paused(4.0, ev.PauseReason.DISK_FULL))
+    run.put(ev.RunWarning(ev.WarningCode.DISK_FULL, "the server's disk is full: waiting up to 600 s"))
+    for _ in range(3):
+        run.now += 3
+        run.put(ev.Ticked())
+        assert run.state.paused(run.now)
+    run.sent(0, MIB)
+    run.put(ev.Ticked())
+    assert not run.state.paused(run.now)
+    run.complete(0)
+    assert summary(run.state, run.end())[0] == "! the server's disk is full: recovered after 9.0 s"

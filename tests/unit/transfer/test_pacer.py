@@ -16,7 +16,8 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.pacer import FIRST_PROBE, HELD, LAST_PROBE, Pacer
+from uploader_cli.transfer.delays import HELD, RETURN_JITTER, Delays
+from uploader_cli.transfer.pacer import FIRST_PROBE, LAST_PROBE, Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -602,3 +603,47 @@ def test_delay_between_probes_doubles_up_to_10_seconds() -> None:
     with pytest.raises(errors.Unreachable):
         policy.pacer.call(call)
     assert policy.stop.slept == [0.5, 1.0, 2.0, 4.0, 8.0, LAST_PROBE, LAST_PROBE, 4.5]
+
+
+# --- the return of the channel ----------------------------------------------------------------------------------------
+
+
+def returning(policy: Policy, at: float) -> None:
+    """Let the realtime channel come back at this time of the clock."""
+    policy.pacer.delays.follow_channel()
+    sleep, begun = policy.stop.sleep, policy.clock()
+
+    def slept(seconds: float) -> None:
+        before = policy.clock()
+        sleep(seconds)
+        if before < begun + at <= policy.clock():
+            policy.pacer.delays.channel_returned()
+
+    policy.stop.sleep = slept  # type: ignore[method-assign]
+    policy.pacer.delays = Delays(slept, policy.clock)
+    policy.pacer.delays.follow_channel()
+
+
+def test_return_of_the_channel_ends_the_wait_for_the_next_probe() -> None:
+    """Without it the server would be probed at 7.5 and 15.5 s."""
+    policy = Policy()
+    returning(policy, 8.0)
+    began = policy.clock()
+
+    def probe() -> None:
+        if policy.clock() - began < 8.0:
+            raise errors.ConnectFailed("refused")
+
+    policy.pacer.probe = probe
+    call, _ = failing(errors.ConnectFailed("refused"), None)
+    assert policy.pacer.call(call) == "done"
+    assert 8.0 <= policy.clock() - began <= 8.0 + RETURN_JITTER + 2 * HELD
+
+
+def test_return_of_the_channel_ends_no_wait_that_the_server_asked_for() -> None:
+    policy = Policy()
+    returning(policy, 8.0)
+    began = policy.clock()
+    call, _ = failing(errors.ServerFault("busy", status=503, retry_after=20.0), None)
+    assert policy.pacer.call(call) == "done"
+    assert policy.clock() - began >= 20.0

@@ -41,8 +41,10 @@ def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> li
     file.meter.update(now, event.offset)
     if before is not None:
         file.reached = max(before.reached, before.sent)
-    if not state.begun:
-        state.meter.restart(now)  # the search for files is no time of the transfer
+    if state.sending is None:
+        state.sending = now
+    if not state.begun or (before is not None and all(one.phase is Phase.QUEUED for one in state.running.values())):
+        state.meter.restart(now)  # neither the search for files nor a wait of all of them is time of the transfer
     state.running[event.file] = file
     state.unstarted.pop(event.file, None)
     if session is not None:
@@ -141,6 +143,7 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
                 state.renames.append(event)
     state.completed += 1
     state.completed_bytes += size
+    state.pace.update(now, state.completed)
     state.measures.file_over(well=True)
     state.advanced = now
     ended = _settle(state, Phase.COMPLETED, event.local, now, bytes=size, **_shared(event))

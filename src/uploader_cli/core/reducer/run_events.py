@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState, PauseReason, WarningCode, WorkerPhase
-from uploader_cli.core.incidents import IncidentEnding, IncidentKind
+from uploader_cli.core.incidents import IncidentEnding, IncidentKind, duration
 from uploader_cli.core.rate import Meter
 from uploader_cli.core.state import MOST_KEPT, ProgressState, WorkerState
 
@@ -78,6 +78,9 @@ def _content_checked(state: ProgressState, event: ev.ContentChecked, _now: float
 
 def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> None:
     state.stopped, state.bottleneck, state.held = now, event.bottleneck, None
+    if state.paused_until is not None and state.pause_reason in _WAITS:
+        took = duration(now - state.paused_since)
+        _rewrite(state, _WAITS[state.pause_reason], f"for {took}, until the end of the run")
     state.measures.sample(now, state.sent_total, last=True)
     state.timeline.update(now - state.started, state.sent_total, state.completed)
     state.trouble = str(event.error or "")
@@ -110,11 +113,44 @@ def _alarm_over(state: ProgressState, event: ev.AlarmOver, now: float) -> list[e
     return recovered(state, state.incidents.end(_ALARMS[event.code], now))
 
 
-def _paused(state: ProgressState, event: ev.Paused, now: float) -> None:
-    state.paused_until = now + event.seconds if event.seconds else None
+def _paused(state: ProgressState, event: ev.Paused, now: float) -> list[ev.Event]:
+    if not event.seconds:
+        return _pause_over(state, now)
+    state.paused_until = now + event.seconds
     state.pause_reason, state.paused_since = event.reason, now - event.waited
     if event.reason is PauseReason.RATE_LIMIT:
         state.incidents.begin(IncidentKind.RATE_LIMIT, now, "the server's rate limit")
+    return []
+
+
+def _pause_over(state: ProgressState, now: float) -> list[ev.Event]:
+    """End a pause: measure from now on, and say how long an outage or a full disk lasted instead of what was awaited.
+
+    A full disk ends with the first progress after a try, the others by their event or their time.
+    """
+    if state.paused_until is None:
+        return []
+    reason, took = state.pause_reason, duration(now - state.paused_since)
+    state.paused_until = None
+    _measure_from(state, now)
+    if reason is PauseReason.RATE_LIMIT:
+        return recovered(state, state.incidents.end(IncidentKind.RATE_LIMIT, now))
+    _rewrite(state, _WAITS[reason], f"recovered after {took}")
+    return recovered(state, f"{_WAITS[reason][1]}: recovered after {took}")
+
+
+_WAITS = {
+    PauseReason.UNREACHABLE: (WarningCode.UNREACHABLE, "server unreachable"),
+    PauseReason.DISK_FULL: (WarningCode.DISK_FULL, "the server's disk is full"),
+}
+
+
+def _rewrite(state: ProgressState, wait: tuple[WarningCode, str], end: str) -> None:
+    """Put how a wait ended into its warning, for the summary: what it would wait for is no longer true."""
+    code, what = wait
+    places = [place for place, warning in enumerate(state.warnings) if warning.code is code]
+    if places:
+        state.warnings[places[-1]] = ev.RunWarning(code, f"{what}: {end}")
 
 
 def _run_paused(state: ProgressState, event: ev.RunPaused, now: float) -> list[ev.Event]:
@@ -131,11 +167,13 @@ def _run_resumed(state: ProgressState, event: ev.RunResumed, now: float) -> list
 def _ticked(state: ProgressState, _event: ev.Ticked, now: float) -> list[ev.Event]:
     if state.stopped is None:
         state.measures.sample(now, state.sent_total)
-        state.pace.update(now, state.completed)
         state.timeline.update(now - state.started, state.sent_total, state.completed)
-    if state.paused_until is None or state.paused(now):
+    if (until := state.paused_until) is None:
         return []
-    return recovered(state, state.incidents.end(IncidentKind.RATE_LIMIT, now))
+    over = not state.paused(now) if state.held is None else until <= now
+    if state.pause_reason is PauseReason.DISK_FULL:
+        over = state.advanced > until
+    return _pause_over(state, now) if over and state.pause_reason is not PauseReason.UNREACHABLE else []
 
 
 def _call_made(state: ProgressState, event: ev.CallMade, _now: float) -> list[ev.Event]:

@@ -1,0 +1,45 @@
+"""Waits after errors of the network, and what ends them early."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RETURN_JITTER = 1.0  # most seconds from the channel's return to the next try: not all clients at the same moment
+HELD = 0.1  # seconds between two checks for the end of a pause, or of a wait for a lock or for the channel
+
+
+class Delays:
+    """The waits of a run after errors of the network, which the return of the realtime channel ends.
+
+    A channel that connects again, or a poll that is answered again, shows that the server is back. What a server asks
+    for by `Retry-After` is no such wait: it is waited out.
+    """
+
+    def __init__(self, sleep: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._sleep, self._clock = sleep, clock
+        self._returns: int | None = None  # how often the channel has come back; None before there is one
+
+    def follow_channel(self) -> None:
+        """Let the channel end waits from now on."""
+        self._returns = 0
+
+    def channel_returned(self) -> None:
+        """End the waits within `RETURN_JITTER`. Called from any thread."""
+        if self._returns is not None:
+            self._returns += 1
+
+    def wait(self, seconds: float, sleep: Callable[[float], None] | None = None) -> None:
+        """Wait `seconds`, or until shortly after the channel's return. Raise what `sleep` raises."""
+        sleep, seen, until = sleep or self._sleep, self._returns, self._clock() + seconds
+        if seen is None:
+            sleep(seconds)
+            return
+        while (left := until - self._clock()) > 0:
+            sleep(min(left, HELD))
+            if self._returns != seen:
+                seen, until = self._returns, min(until, self._clock() + random.uniform(0.0, RETURN_JITTER))

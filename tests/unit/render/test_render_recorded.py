@@ -1,0 +1,58 @@
+"""What a person reads while recorded runs are played, at three sizes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from recorded_runs import START, RecordedRun
+
+from uploader_cli.core.state import ProgressState
+from uploader_cli.render.frame import Frame
+
+SIZES = [(80, 24), (120, 40), (40, 20)]
+_SPEED = re.compile(r"\d (?:[KMG]i)?B/s|files/s")
+_LEFT = re.compile(r"\d left")
+
+
+def frames(name: str, width: int, height: int) -> Iterator[tuple[float, ProgressState, list[str]]]:
+    """Yield the seconds, the state and the rows of each frame of the live view."""
+    run, frame = RecordedRun(name), Frame()
+    for now in run.play():
+        rows = frame.rows(run.state, now, width, height)
+        yield now - START, run.state, ["".join(text for text, _ in row) for row in rows]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("name", ["outage", "pause"])
+def test_nothing_has_a_rate_or_an_end_while_a_recorded_run_is_paused(name: str, width: int, height: int) -> None:
+    paused = 0
+    for seconds, state, rows in frames(name, width, height):
+        now = START + seconds
+        if not state.still(now):
+            continue
+        paused += 1
+        text = "\n".join(rows)
+        assert not _SPEED.search(text), text
+        assert not _LEFT.search(text), text
+        assert text.count("paused") == 1 + len(state.running), text
+    assert paused > 15
+
+
+def test_recorded_outage_counts_down_in_one_line_and_says_how_it_ended() -> None:
+    texts = ["\n".join(rows) for _, _, rows in frames("outage", 80, 24)]
+    waiting = [text for text in texts if "server unreachable" in text and "recovered" not in text]
+    assert all(text.count("unreachable") == 1 for text in waiting)
+    assert any("next try in 1 s" in text for text in waiting)
+    assert not any("waiting up to" in text for text in texts)
+    assert any("✓ server unreachable: recovered after" in text for text in texts)
+
+
+@pytest.mark.parametrize("name", ["steady", "outage", "pause"])
+def test_total_of_a_recorded_run_falls_only_by_a_retry(name: str) -> None:
+    before, retries = 0, 0
+    for _, state, _ in frames(name, 80, 24):
+        assert state.bytes_through >= before or state.retries > retries
+        before, retries = state.bytes_through, state.retries
+    assert before == state.total_bytes
