@@ -74,7 +74,12 @@ class Bundled:
         await self.sessions.notify(session, "The upload was cancelled")
         await self.tus.discard(session.id)
 
-    async def delete(self, file_id: str) -> bool:
+    async def delete(self, file_id: str, headers: Mapping[str, str]) -> bool:
+        """Delete a stored file; return False if there is none. Raises ApiError 403 for that of another client."""
+        owner = await self.store.owner(file_id)
+        if owner is None:
+            return False
+        self.sessions.check_deleter(owner, headers)
         return await self.tus.delete(file_id) or await self.store.delete(file_id)
 
     async def finish(self, session_id: str, given_up: int, headers: Mapping[str, str]) -> dict[str, Any]:

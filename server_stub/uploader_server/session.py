@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from uploader_server.storage.clock import Clock
+from uploader_server.storage.database import EXISTING
 from uploader_server.storage.disk import NO_SPACE
 from uploader_server.storage.paths import shortened
 from uploader_server.storage.reading import StoredFile
@@ -42,6 +43,7 @@ class FileState:
     started: str = field(default_factory=timestamp)
     ended: str | None = None
     path: str | None = None  # path below the root, after it was stored
+    owner: str = ""  # subject of the JWT of who sent it: another one can't delete it
     error: str | None = None
     error_code: str | None = None
     data: str | Path = ""
@@ -134,10 +136,11 @@ class FileState:
         return cls(**known, started="", existing=packed == EXISTING, retryable=packed == RETRYABLE)
 
     def row(self, session: str, position: int) -> FileRow:
+        owns = self.path is not None and not self.existing
         if not self.packed:
-            return (session, position, None, None, *_columns_of(self))
+            return (session, position, None, None, self.owner, owns, *_columns_of(self))
         packed = RETRYABLE if self.retryable else EXISTING if self.existing else PLAIN
-        return (session, position, self.sha256, packed, *_columns_of(self))
+        return (session, position, self.sha256, packed, self.owner, owns, *_columns_of(self))
 
 
 FileRow = tuple[Any, ...]
@@ -146,10 +149,10 @@ FILE_COLUMNS = (
     *("id", "original_name", "relative_path", "size", "status", "progress", "speed", "path", "error", "error_code"),
 )
 """Fields of FileState that are restored from the database."""
-FILE_ROW = ("session", "position", "sha256", "packed", *FILE_COLUMNS)
-"""Columns of a row. `sha256` and `packed` are NULL unless the file came in a pack; `session` is empty for a file that
-no session counts."""
-PLAIN, EXISTING, RETRYABLE = 0, 1, 2  # the values of `packed`
+FILE_ROW = (*("session", "position", "sha256", "packed", "owner", "owns"), *FILE_COLUMNS)
+"""Columns of a row. `owns`: whether this upload gave the file its name, so that its deletion removes it. `sha256` and
+`packed` are NULL unless the file came in a pack; `session` is empty for a file that no session counts."""
+PLAIN, RETRYABLE = 0, 2  # the other values of `packed`
 _columns_of = operator.attrgetter(*FILE_COLUMNS)
 
 

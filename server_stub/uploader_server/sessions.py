@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uploader_server.config import ServerConfig
-from uploader_server.http.auth import hashed_secret, owner_of, same_secret
+from uploader_server.http.auth import bearer, hashed_secret, owner_of, same_secret, same_token
 from uploader_server.http.errors import ApiError
 from uploader_server.http.shares import Share
 from uploader_server.progress import ProgressResponses
@@ -109,6 +109,17 @@ class Sessions:
     def owner(self, headers: Mapping[str, str]) -> str:
         """Return the owner of what a request creates: the subject of its JWT, also of an expired one; empty without."""
         return owner_of(headers.get("authorization"), self.config.jwt_secret)
+
+    def check_deleter(self, owner: str, headers: Mapping[str, str]) -> None:
+        """Raise ApiError 403 if a request, whose token is valid, may not delete a file of `owner`.
+
+        That may its subject and the shared token; a file without a subject, anyone with a token.
+        """
+        shared = self.config.auth_token
+        if not owner or self.owner(headers) == owner:
+            return
+        if shared is None or not same_token(bearer(headers.get("authorization")), shared):
+            raise ApiError(403, "NOT_YOURS", "Another client stored this file")
 
     def find_writable(self, session_id: str, headers: Mapping[str, str]) -> Session:
         """Return the session with this id. Raises ApiError: 404, or 403 as `check_writer`."""

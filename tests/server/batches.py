@@ -54,11 +54,11 @@ def new_session(url: str, expected: int = 1, category: str = "personal") -> str:
     return session
 
 
-def post_parts(url: str, parts: list[Part]) -> requests.Response:
+def post_parts(url: str, parts: list[Part], **headers: str) -> requests.Response:
     return requests.post(
         f"{url}/api/upload/batch",
         data=body_of(parts),
-        headers={"content-type": "multipart/form-data; boundary=BOUNDARY"},
+        headers={"content-type": "multipart/form-data; boundary=BOUNDARY", **headers},
         timeout=DEADLINE,
     )
 

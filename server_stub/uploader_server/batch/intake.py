@@ -91,8 +91,9 @@ class Intake(BatchReader):
             raise ApiError(400, "VALIDATION_ERROR", "ifExists must be rename or fail", details=if_exists)
         for file, path in itertools.zip_longest(self.files, self.paths):
             file.relative_path = path if is_short(file.original_name) else file.original_name  # refused when stored
+        owner = self.sessions.owner(self.headers)
         for file in self.files:
-            file.may_rename = if_exists == "rename"
+            file.may_rename, file.owner = if_exists == "rename", owner
         return self.session, self.files
 
     async def text(self, name: str, value: str) -> None:

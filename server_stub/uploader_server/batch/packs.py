@@ -120,7 +120,7 @@ class Packs:
     async def _store(self, key: Key, manifest: Manifest, session: Session, data: bytearray, client: str) -> bytes:
         """Store and record the files of a client, and emit events. Raises OSError, sqlite3.Error."""
         sessions = self._sessions
-        unpacking = Unpacking(sessions.store, manifest, data)
+        unpacking = Unpacking(sessions.store, manifest, data, key[0])
         sessions.fail_chosen(unpacking.files)
         unpacking.refuse(sessions.limits, session.ending)
         for index, reason in manifest.refused.items():

@@ -29,7 +29,7 @@ Key = tuple[str, str]  # owner and Idempotency-Key
 class Unpacking:
     """Writes the files of one pack to temporary files."""
 
-    def __init__(self, store: Store, manifest: Manifest, data: bytearray) -> None:
+    def __init__(self, store: Store, manifest: Manifest, data: bytearray, owner: str) -> None:
         prefix, incoming = str(uuid.uuid4())[:24], store.incoming()
         self.files = [
             FileState(
@@ -42,6 +42,7 @@ class Unpacking:
                 may_rename=manifest.may_rename,
                 sha256=bytes.fromhex(entry.sha256),
                 packed=True,
+                owner=owner,
             )
             for number, entry in enumerate(manifest.entries)
         ]

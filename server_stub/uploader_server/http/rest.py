@@ -114,7 +114,7 @@ class Rest:
 
     async def delete(self, request: Request) -> Response:
         check_token(request.headers.get("authorization"), self.config.jwt_secret, self.config.auth_token)
-        if not await self.backend.delete(request.path_params["id"]):
+        if not await self.backend.delete(request.path_params["id"], request.headers):
             raise ApiError(404, "FILE_NOT_FOUND", "There is no such file")
         return Json({"success": True, "message": self.backend.words.deleted, "timestamp": timestamp()})
 

@@ -136,7 +136,7 @@ class Reference:
         event = {"completedFiles": 0, "failedFiles": 0, "totalFiles": len(tracker.files)}
         await self._emit(session_id, "cancelled", **event, message="上传已取消")
 
-    async def delete(self, file_id: str) -> bool:
+    async def delete(self, file_id: str, headers: Mapping[str, str]) -> bool:  # noqa: ARG002 - as the bundled one
         return await self.store.delete(file_id)
 
     async def finish(self, session_id: str, given_up: int, headers: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG002

@@ -18,10 +18,10 @@ from uploader_server.storage.disk import Reserve, no_space
 
 T = TypeVar("T")
 
-VERSION = 7
-"""`PRAGMA user_version` of this schema. Version 7 added the identities of digests, 6 sizes and ends of sessions, 5
-uploads of the IETF protocol, 4 who may write, who holds a share, a clock, 3 parts in place, 2 packs, 1 relative
-paths."""
+VERSION = 8
+"""`PRAGMA user_version` of this schema. Version 8 added who may delete, 7 the identities of digests, 6 sizes and ends
+of sessions, 5 uploads of the IETF protocol, 4 who may write, who holds a share, a clock, 3 parts in place, 2 packs, 1
+relative paths."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -33,7 +33,8 @@ CREATE TABLE IF NOT EXISTS sessions (
 CREATE TABLE IF NOT EXISTS files (
   id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
   relative_path TEXT, size INTEGER NOT NULL, status TEXT NOT NULL, progress INTEGER NOT NULL, speed REAL NOT NULL,
-  path TEXT, error TEXT, error_code TEXT, sha256 BLOB, packed INTEGER
+  path TEXT, error TEXT, error_code TEXT, sha256 BLOB, packed INTEGER,
+  owner TEXT NOT NULL DEFAULT '', owns INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX IF NOT EXISTS files_of_session ON files (session, position);
 CREATE INDEX IF NOT EXISTS files_of_path ON files (path) WHERE path IS NOT NULL;
@@ -242,8 +243,17 @@ _ADDED = (
     ("sessions", "finished", "TEXT NOT NULL DEFAULT ''"),
     ("digests", "changed", "INTEGER"),
     ("digests", "inode", "INTEGER"),
+    ("files", "owner", "TEXT NOT NULL DEFAULT ''"),
+    ("files", "owns", "INTEGER NOT NULL DEFAULT 1"),
 )
 """Table, name and type of the columns added after version 1, in the order of `_SCHEMA`."""
+
+
+_OWNERS = (
+    "UPDATE files SET owner = coalesce((SELECT owner FROM tus_uploads WHERE file_id = files.id),"
+    " (SELECT owner FROM sessions WHERE id = files.session), '')"
+)
+EXISTING = 1  # the value of `files.packed` for an equal file that was stored before
 
 
 def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
@@ -261,6 +271,9 @@ def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
         _separate_file_ids(connection)
     connection.execute("UPDATE tus_uploads SET file_id = id WHERE file_id IS NULL")
     connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS tus_uploads_of_file ON tus_uploads (file_id)")
+    if version < 8:
+        connection.execute(_OWNERS)
+        connection.execute("UPDATE files SET owns = 0 WHERE packed = ?", (EXISTING,))
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 

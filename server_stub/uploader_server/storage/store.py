@@ -48,8 +48,17 @@ class SavedSession(NamedTuple):
     first: sqlite3.Row | None  # the file that arrived first
 
 
-_SAVE_FILE = f"INSERT OR REPLACE INTO files ({', '.join(FILE_ROW)}) VALUES ({', '.join('?' * len(FILE_ROW))})"  # noqa: S608 - our own
+_SAVE_FILE = (
+    f"INSERT INTO files ({', '.join(FILE_ROW)}) VALUES ({', '.join('?' * len(FILE_ROW))})"  # noqa: S608 - our own
+    " ON CONFLICT (id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in FILE_ROW if name not in {"id", "owner", "owns"})
+)
 _SAVE_SESSION = f"INSERT OR REPLACE INTO sessions VALUES ({', '.join(f':{name}' for name in SESSION_COLUMNS)})"  # noqa: S608 - our own
+_ID = FILE_ROW.index("id")
+_OWN = (
+    "UPDATE files SET owns = 1 WHERE id IN (SELECT value FROM json_each(?))"
+    " AND path IN (SELECT value FROM json_each(?))"
+)
 _NEWEST_TIME = (
     "SELECT max(touched) FROM (SELECT now AS touched FROM clock UNION ALL SELECT touched FROM sessions"
     " UNION ALL SELECT touched FROM tus_uploads UNION ALL SELECT touched FROM packs)"
@@ -79,6 +88,8 @@ class Store:
         self.names_in_use: Counter[str] = Counter()
         """Paths below the root of uploads that are not recorded yet; guarded by `_names`."""
         self._names = threading.Lock()
+        self._left: set[str] = set()
+        """Paths below the root of files whose uploads were deleted while others were about to refer to them."""
         self.linking = Turns(LINKING)
         self.comparing = Turns(COMPARING)
         self._links = threading.Lock()
@@ -235,7 +246,13 @@ class Store:
         await self.database.transaction(change, frees=frees)
 
     def files_saved(self, rows: Sequence[FileRow]) -> Change:
-        return lambda db: db.executemany(_SAVE_FILE, rows)
+        def change(db: sqlite3.Connection) -> None:
+            db.executemany(_SAVE_FILE, rows)
+            if self._left:
+                known = json.dumps([row[_ID] for row in rows]), json.dumps([*self._left])
+                db.execute(_OWN, known)
+
+        return change
 
     def session_saved(self, row: dict[str, Any]) -> Change:
         return lambda db: db.execute(_SAVE_SESSION, row)
@@ -277,13 +294,21 @@ class Store:
     async def files(self, session: str) -> list[sqlite3.Row]:
         return await self.database.read(lambda db: db.execute(_FILES, (session,)).fetchall())
 
-    async def delete(self, file_id: str) -> bool:
-        """Delete the stored file with this id; return False if there is none.
+    async def owner(self, file_id: str) -> str | None:
+        """Return whose file this is: a subject, or empty; None if there is no such file."""
+        query = "SELECT owner FROM files WHERE id = ? AND path IS NOT NULL"
+        row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
+        return None if row is None else str(row["owner"])
 
-        The file is kept on disk if another upload refers to it or is about to. It is also removed if that can't be
-        recorded (OSError, sqlite3.Error); a repeated call records it.
+    async def delete(self, file_id: str) -> bool:
+        """Delete the stored file with this id; return False if there is none. The caller has checked the right to it.
+
+        An upload removes only a file that it linked itself: one that found its bytes there is forgotten, and the file
+        stays. If other uploads refer to the file, it stays as well, and is that of the first of them from now on; or if
+        one is about to. It is also removed if that can't be recorded (OSError, sqlite3.Error); a repeated call records
+        it.
         """
-        query = "SELECT path FROM files WHERE id = ?"
+        query = "SELECT path, owns FROM files WHERE id = ?"
         row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
         name = row["path"] if row is not None else None
         if not name or name not in self.categories:
@@ -292,13 +317,19 @@ class Store:
 
         def forget(db: sqlite3.Connection) -> None:
             db.execute("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
-            if db.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone() is not None:
+            if not row["owns"]:
+                return
+            other = db.execute("SELECT id FROM files WHERE path = ? ORDER BY rowid LIMIT 1", (name,)).fetchone()
+            if other is not None:
+                db.execute("UPDATE files SET owns = 1 WHERE id = ?", (other["id"],))
                 return
             # Uploads that reserved this name before are recorded later; later ones find it free.
             with self._names:
-                if not any(may_become(wanted, name) for wanted in self.names_in_use):
-                    self.categories.move_out(name, removed)
-                    db.execute("DELETE FROM digests WHERE path = ?", (name,))
+                if any(may_become(wanted, name) for wanted in self.names_in_use):
+                    self._left.add(name)
+                    return
+                self.categories.move_out(name, removed)
+                db.execute("DELETE FROM digests WHERE path = ?", (name,))
 
         try:
             await self.database.transaction(forget, frees=True)

@@ -103,7 +103,7 @@ class Tus:
             case "PATCH":
                 return await self._append(upload, request, body)
             case "DELETE":
-                await self.uploads.terminate(upload, request.headers.get("authorization"))
+                await self.uploads.terminate(upload, request.headers)
                 return Response(status_code=204)
             case _:
                 return self._bytes(upload)

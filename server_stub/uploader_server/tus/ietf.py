@@ -95,7 +95,7 @@ class IetfCall:
             case "PATCH":
                 return await self._append(upload)
             case "DELETE":
-                await self.uploads.terminate(upload, self.headers.get("authorization"))
+                await self.uploads.terminate(upload, self.headers)
                 return Response(status_code=204)
             case _:
                 allow = {"allow": "HEAD, GET, PATCH, DELETE"}

@@ -57,6 +57,7 @@ class Upload:
         self.is_part = self.concat.kind == "partial"
         name = fields.get("filename") or fields.get("name") or self.file_id
         self.file = FileState(name, fields.get("relativePath") or None, self.length, self.file_id)
+        self.file.owner = self.owner
         self.file.may_rename = fields.get("ifExists") != "fail"
 
     @property

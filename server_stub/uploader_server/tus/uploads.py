@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError
@@ -193,15 +193,18 @@ class Uploads:
             if self.shared.leave(upload):
                 await asyncio.to_thread(self.store.remove, upload)
 
-    async def terminate(self, upload: Upload, authorization: str | None) -> None:
-        """Remove an upload (tus 1.0, termination) and its stored file.
+    async def terminate(self, upload: Upload, headers: Mapping[str, str]) -> None:
+        """Remove an upload (tus 1.0, termination), and its stored file if it linked that.
 
-        Deleting the file of a session needs a token, as for `DELETE /api/upload/file/{id}`. Raises ApiError 401.
+        Deleting the file of a session, or of a subject, needs a token and the right as for
+        `DELETE /api/upload/file/{id}`. Raises ApiError: 401, 403.
         """
         async with self.turn(upload):
             if upload.path is not None:
-                if upload.session:
-                    check_token(authorization, self.sessions.config.jwt_secret, self.sessions.config.auth_token)
+                if upload.session or upload.owner:
+                    config = self.sessions.config
+                    check_token(headers.get("authorization"), config.jwt_secret, config.auth_token)
+                    self.sessions.check_deleter(upload.owner, headers)
                 await self.sessions.store.delete(upload.file_id)
             session = self.session_of(upload) if upload.status == OPEN else None
             await self.retire(upload, "terminated")

@@ -15,10 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urljoin
 
+import jwt
 import pytest
 import requests
-from server.batches import DEADLINE, Listener, connected, eventually, file, new_session, progress, upload
-from server.packs.packing import send_pack
+from server.batches import (
+    DEADLINE,
+    Listener,
+    connected,
+    eventually,
+    file,
+    new_session,
+    post_parts,
+    progress,
+    text,
+    upload,
+)
+from server.packs.packing import post_pack, send_pack
 from server.tus.tus_client import TUS, create, created, file_id, head
 from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
@@ -214,6 +226,62 @@ def test_delete_keeps_a_file_that_a_running_upload_found_equal(
         listed = progress(server.url, session).json()["files"]
         assert [delete(server, known["id"]) for known in listed] == [200]
         assert not (server.root / "personal" / name).exists()
+
+
+@pytest.mark.parametrize("way", ["batch", "tus", "pack"])
+def test_upload_that_found_its_bytes_removes_nothing(way: str, tmp_path: Path) -> None:
+    """As with an older database that was restored: it does not know the upload that stored the file."""
+    with running_server(root=tmp_path, packs=True, jwt_secret=SECRET) as server:
+        there = server.root / "personal/a.mp4"
+        there.write_bytes(b"data")
+        session = new_session(server.url)
+        assert store(server, way, session, "a.mp4") == "stored"
+        (listed,) = progress(server.url, session).json()["files"]
+        assert delete(server, listed["id"]) == 200
+        assert delete(server, listed["id"]) == 404
+        assert there.read_bytes() == b"data"
+
+
+def test_terminated_upload_that_found_its_bytes_removes_nothing(server: EmbeddedServer) -> None:
+    (server.root / "tus").mkdir(exist_ok=True)
+    there = server.root / "tus/found.bin"
+    there.write_bytes(b"data")
+    url = created(server.url, 4, b"data", filename="found.bin")
+    assert requests.delete(url, headers=TUS, timeout=DEADLINE).status_code == 204
+    assert there.read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("who", ["one", "shared"])
+@pytest.mark.parametrize("way", ["batch", "tus", "pack", "terminate"])
+def test_file_is_deleted_by_its_subject_or_the_shared_token(way: str, who: str, tmp_path: Path) -> None:
+    tokens = {name: jwt.encode({"sub": name}, SECRET, algorithm="HS256") for name in ("one", "other")} | {"shared": "s"}
+    headers = {name: {"Authorization": f"Bearer {token}"} for name, token in tokens.items()}
+    there = tmp_path / "personal/a.mp4"
+    with running_server(root=tmp_path, packs=True, jwt_secret=SECRET) as server:
+        public, url = stored_by(server, way, headers["one"])
+        path = (url if way == "terminate" else f"{server.url}/api/upload/file/{public}").removeprefix(server.url)
+        refused = requests.delete(server.url + path, headers={**TUS, **headers["other"]}, timeout=DEADLINE)
+        assert (refused.status_code, refused.json()["error"]) == (403, "NOT_YOURS")
+        assert there.read_bytes() == b"data"
+    with running_server(root=tmp_path, jwt_secret=SECRET, auth_token="s" if who == "shared" else None) as server:
+        assert requests.delete(server.url + path, headers={**TUS, **headers[who]}, timeout=DEADLINE).ok
+        assert not there.exists()
+
+
+def stored_by(server: EmbeddedServer, way: str, headers: dict[str, str]) -> tuple[str, str]:
+    """Store a file with a token; its public id, and the URL of its upload by tus."""
+    asked = {"category": "personal", "expectedFiles": 1}
+    made = requests.post(f"{server.url}/api/upload/session", json=asked, headers=headers, timeout=DEADLINE)
+    session, url = made.json()["sessionId"], ""
+    if way == "batch":
+        parts = [text("sessionId", session), text("category", "personal"), file("a.mp4", b"data")]
+        assert post_parts(server.url, parts, **headers).ok
+    elif way == "pack":
+        assert post_pack(server.url, session, {"a.mp4": b"data"}, **headers).ok
+    else:
+        url = created(server.url, 4, b"data", headers=headers, filename="a.mp4", sessionId=session)
+    shown = requests.get(f"{server.url}/api/upload/progress/{session}", headers=headers, timeout=DEADLINE)
+    return shown.json()["files"][0]["id"], url
 
 
 def test_a_restored_copy_of_a_root_deletes_its_own_files_only(tmp_path: Path) -> None:
