@@ -65,6 +65,7 @@ class IetfService:
         self.broken_creations = 0  # so many connections end after the interim answer to a creation
         self.interim_version = 8
         self.refusals: list[int] = []  # statuses of the next creations, after the interim answer
+        self.readable = False  # whether GET gives out a complete upload
         self.moves = False  # whether the answer to a creation has another URL than the interim one
 
     def __enter__(self) -> Self:
@@ -100,6 +101,8 @@ class IetfService:
         upload = self.uploads[known]
         if upload.gone:
             return Answer(410)
+        if request.method == "GET":
+            return Answer(200, bytes(upload.content)) if self.readable and upload.complete else Answer(405)
         if request.method == "HEAD":
             return Answer(204, headers={"Upload-Offset": len(upload.content)} if self.terse else self._state(upload))
         upload.gone = request.method == "DELETE"
@@ -166,7 +169,7 @@ class IetfService:
         upload.gone = self.forgets > 0
         self.forgets -= 1
         upload.complete = upload.complete and not self.never_complete
-        if upload.complete and self.lost:
+        if upload.complete and self.lost > 0:
             self.lost -= 1
             return None
         interim = f"Upload-Offset: {len(upload.content)}"

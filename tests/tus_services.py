@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from scripted_server import Answer, Request, Rule, ScriptedServer
@@ -327,8 +327,9 @@ class Finishing(Service):
 
     Its HEAD reports the full offset also where that failed, and an empty PATCH then answers 204. `fault` says how it
     ends: `fail` (500), `refuse` (400), `gateway` (502 of a gateway, after the file was stored), `lose` and `hang`
-    (stored, no answer). With `of_parts` that is the end of the first part of a file, else of whole files. `stored` are
-    the files, in order.
+    (stored, no answer), `die` (killed before it stored the file, and started again). `unreadable` is the answer to GET
+    of a file that is not stored, or where nothing is `readable`. With `of_parts` the end is that of the first part of a
+    file, else of whole files. `stored` are the files, in order.
     """
 
     extensions = "creation,concatenation,termination"
@@ -340,6 +341,9 @@ class Finishing(Service):
         self.fault, self.of_parts = fault, of_parts
         self.stored: list[bytes] = []
         self._finished: list[Upload] = []
+        self.arrived = threading.Event()  # once an upload is complete
+        self._readable: list[Upload] = []
+        self.unreadable = Answer(404)
         if with_upload:
             self.extensions += ",creation-with-upload"  # type: ignore[misc]
 
@@ -347,16 +351,17 @@ class Finishing(Service):
         if any(upload is other for other in self._finished):
             return
         self._finished.append(upload)
+        self.arrived.set()
         fault = self.fault_of(upload)
         if fault == "fail":
             raise Refused(500, "the object store is down")
         if fault == "refuse":
             raise Refused(400, "virus found")
-        if not upload.partial:
+        if not upload.partial and fault != "die":
             self.store(upload)
         if fault == "gateway":
             raise Refused(502, "Bad Gateway", by_service=False)
-        if fault in ("lose", "hang"):
+        if fault in ("lose", "hang", "die"):
             raise Unanswered(self.hangs if fault == "hang" else 0.0)
 
     def fault_of(self, upload: Upload) -> str:
@@ -367,6 +372,18 @@ class Finishing(Service):
     def store(self, upload: Upload) -> None:
         """Store a file."""
         self.stored.append(bytes(upload.content))
+        self._readable.append(upload)
+
+    def _get(self, request: Request) -> Answer:
+        found = self._find(request)
+        if not isinstance(found, Upload) or not self.readable or all(found is not one for one in self._readable):
+            return replace(self.unreadable)
+        start = int(request.headers.get("range", "bytes=0-")[6:-1])
+        if not start or self.codes:
+            return super()._get(request)
+        size = len(found.content)
+        headers = {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
+        return Answer(206, bytes(found.content[start:]), headers)
 
 
 class Dying(Service):

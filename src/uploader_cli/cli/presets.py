@@ -87,7 +87,7 @@ def _in_full(name: str, preset: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_setting(key: str, preset: Mapping[str, Any]) -> bool:
-    is_known = key in preset and key not in ("service", "page", "endpoint", "needs", "unknown")
+    is_known = key in preset and key not in ("service", "page", "endpoint", "needs", "unknown", "tells_missing")
     return is_known and (preset[key] not in (None, (), []) or key == "empty_files")
 
 

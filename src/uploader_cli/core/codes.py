@@ -132,6 +132,7 @@ class WarningCode(StrEnum):
     FINISH_FAILED = "finish_failed"
     CANCEL_FAILED = "cancel_failed"
     MAY_BE_STORED = "may_be_stored"
+    UNCONFIRMED = "unconfirmed"
     FILE_CHANGED = "file_changed"
     FILE_LOST = "file_lost"
     FOREIGN_BYTES = "foreign_bytes"

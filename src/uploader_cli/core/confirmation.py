@@ -1,12 +1,14 @@
 """When an upload is confirmed (docs/tus-servers.md, "When a file counts as stored").
 
 On the bundled server an offset that equals the length means stored. Other servers finish an upload after its last byte
-(hooks, object stores), and report the full offset even where that failed. There the answer to the request that
-completes an upload decides: its last byte, its declared length, or the joining of its parts.
+(hooks, object stores), and report the full offset even where that failed. There a file is confirmed only by a success
+of the request that completes it (its last byte, its declared length, the joining of its parts), or by a reading of its
+last byte. A client that was killed before the answer, a timeout, a gateway's error and a lost connection are one case.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, StrEnum, auto
 
 from uploader_cli.core.codes import VerifiedBy
@@ -19,6 +21,8 @@ NO_REFUSAL = (*NOTHING_DONE, 404, 409, 410)
 """4xx that concern a token, an upload that is gone, a lock or a limit: the same file may be accepted later."""
 TAKES_NO_PATCH = (404, 405, 409, 410)
 """Statuses of a server that has stored an empty file at its creation, for the PATCH that follows. Others refuse it."""
+INCOMPLETE_UPLOAD = "ERR_INCOMPLETE_UPLOAD"
+"""The code of tusd for a file that its store has not got completely."""
 COMPLETE_ALREADY = "already complete"
 """The reason that a server may give with another status (resumable-upload: 403)."""
 
@@ -26,7 +30,7 @@ COMPLETE_ALREADY = "already complete"
 class Ending(StrEnum):
     """How the last request that would complete an upload ended, apart from a success. The journal contains it."""
 
-    NONE = ""  # none was sent, or the process was killed before its answer
+    NONE = ""  # none was sent, or the process was killed before its answer: a full offset says nothing then
     LOST = "lost"  # it was sent completely, and its answer was lost
     GATEWAY = "gateway"  # a gateway answered in place of the server, or its answer says nothing of an earlier request
     ERROR = "error"  # the server answered with an error
@@ -34,6 +38,15 @@ class Ending(StrEnum):
 
 UNCERTAIN = (Ending.LOST, Ending.GATEWAY)
 """Endings of a request that the server may have carried out."""
+
+
+class Reading(Enum):
+    """What `GET` of the last byte of a file says where no answer confirmed its end."""
+
+    STORED = auto()  # the server gives it out, of a file of the right size
+    INCOMPLETE = auto()  # the server says that the file is not stored
+    MISSING = auto()  # an answer that some servers also give for stored files
+    SILENT = auto()  # nothing
 
 
 class UploadState(Enum):
@@ -47,22 +60,58 @@ class UploadState(Enum):
 
 
 def upload_state(
-    offset: int, length: int | None, sent: int, ending: Ending, *, foreign: bool, declared: bool = False
+    offset: int,
+    length: int | None,
+    sent: int,
+    ending: Ending,
+    *,
+    foreign: bool,
+    declared: bool = False,
+    accepted: bool = False,
+    part: bool = False,
 ) -> UploadState:
     """Return what `offset` (bytes) means for an upload of `length` (None: not declared) of which `sent` were sent.
 
     `foreign` is False for the bundled server. An offset of 0 says nothing about an empty file at other servers, unless
-    the server has `declared` that the upload is complete, as the IETF's protocol lets it.
+    the server has `declared` that the upload is complete, as the IETF's protocol lets it. `accepted`: the offset is in
+    the success of the request that completes the upload. For a `part` the request that joins it decides.
     """
     if offset > sent or (length is not None and offset > length):
         return UploadState.INTRUDED
     if length is None or offset < length:
         return UploadState.FAILED if declared else UploadState.OPEN
-    if not foreign:
+    if not foreign or accepted:
         return UploadState.CONFIRMED
     if ending in (Ending.ERROR, Ending.GATEWAY):
         return UploadState.FAILED if ending is Ending.ERROR else UploadState.UNKNOWN
-    return UploadState.CONFIRMED if length or declared else UploadState.OPEN
+    if part:
+        return UploadState.CONFIRMED
+    return UploadState.UNKNOWN if length or declared else UploadState.OPEN
+
+
+def reading_of(status: int, size: int, *, length: int | None, total: int | None, reason: str) -> Reading:
+    """Return what the answer to `GET` with `Range: bytes=N-1-` says of a file of `size` bytes (N).
+
+    `length` is its Content-Length and `total` the size in its Content-Range; `reason` are the first words of its body.
+    """
+    if (status == 200 and length == size) or (status == 206 and total == size):
+        return Reading.STORED
+    if status == 400 and INCOMPLETE_UPLOAD in reason:
+        return Reading.INCOMPLETE
+    return Reading.MISSING if status in (404, 410) or status >= 500 else Reading.SILENT
+
+
+def read_state(readings: Sequence[Reading], *, tells: bool) -> UploadState | None:
+    """Return what the readings so far say of an upload with the full offset; None: ask once more.
+
+    `tells`: the server is known to answer so only for files that it has not stored.
+    """
+    last = readings[-1]
+    if last is Reading.MISSING and tells:
+        return UploadState.FAILED if len(readings) > 1 else None
+    if last is Reading.INCOMPLETE:
+        return UploadState.FAILED
+    return UploadState.CONFIRMED if last is Reading.STORED else UploadState.UNKNOWN
 
 
 def stored_without_patch(status: int, reason: str) -> bool:

@@ -22,7 +22,8 @@ class Preset(NamedTuple):
 
     `endpoint` is the form of the URL of `--tus-endpoint`, where words in capitals have to be replaced. `needs` says by
     what, and which values of metadata have to be given. `unknown` names what the sources do not say, as does None for
-    `empty_files`; they are sent then.
+    `empty_files`; they are sent then. `tells_missing`: GET of an upload answers 404, 410 or 5xx only where its file is
+    not stored.
     """
 
     service: str
@@ -30,6 +31,7 @@ class Preset(NamedTuple):
     endpoint: str
     needs: Mapping[str, str] = {}
     unknown: tuple[str, ...] = ()
+    tells_missing: bool = False
     metadata: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
     chunk_rule: str | None = None
@@ -80,6 +82,7 @@ BUILT_IN: Mapping[str, Preset] = {
         "tus-node-server",
         "https://HOST/files",
         unknown=("limits and names of its hooks (onUploadCreate, namingFunction)",),
+        tells_missing=True,
         metadata=("filename={name}", "filetype={type}"),
         empty_at_creation=True,
     ),
@@ -165,6 +168,11 @@ def endpoint_option(name: str) -> str:
     """Return the option that names the server of a preset, with the form of its value."""
     form = BUILT_IN[name].endpoint
     return f"--upload-url {form}" if form == CREATED_BY_SERVICE else f"--tus-endpoint {form}"
+
+
+def tells_missing(name: str) -> bool:
+    """Return whether a preset says that GET answers 404, 410 or 5xx only where a file is not stored."""
+    return name in BUILT_IN and BUILT_IN[name].tells_missing
 
 
 def check_endpoint(settings: Settings, name: str) -> None:

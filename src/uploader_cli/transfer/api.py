@@ -19,7 +19,7 @@ from uploader_cli.core.events import Event, RunWarning, ServerClock, SessionProg
 from uploader_cli.core.origins import below, trusts
 from uploader_cli.transfer.budget import RateBudget, pause_after
 from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
-from uploader_cli.transfer.http_client import Answer, HttpClient
+from uploader_cli.transfer.http_client import AS_STORED, Answer, HttpClient
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.refusals import (
     NO_ANSWER,
@@ -49,7 +49,6 @@ PROCESSING_PER_FILE = 30.0  # seconds more for each file
 PACK_TIMEOUT = 30.0  # seconds from a pack's last byte to the answer; later the answer is requested by the pack's key
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 MOST_LISTED = 65_536  # most files of a session whose progress is read: it may be that of another client
-AS_STORED = {"Accept-Encoding": "identity"}  # a proxy that compresses answers removes their length
 REPORT = 1000  # the result of an analysis may be as large as the answer about so many files
 
 

@@ -65,15 +65,14 @@ class Followers(Protocol):
 class Outcome(NamedTuple):
     """The result of one file: the server has stored it, or `error` says why not.
 
-    `content_location` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of
-    compared bytes, `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the
-    server compared every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server.
-    `unsure`: the server has all bytes, but may not have stored the file. `continued`: a foreign server got bytes after
-    a break, and may have put them at the wrong place. `falls_back`: another protocol can send it; `error` says why this
-    one did not. `values` are those of the template of `--result-url`, of a file that the server still processes;
-    `result_url` is where it can be read once it is processed. `removed` says what became of the local file, `moved_to`
-    where it is now. `new`: whether the server has stored it for a request of this run, and found no equal file there;
-    None where it does not say.
+    `content_location` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared
+    bytes, `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server
+    compared every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server.
+    `continued`: a foreign server got bytes after a break, and may have put them at the wrong place. `falls_back`:
+    another protocol can send it; `error` says why this one did not. `values` are those of the template of
+    `--result-url`, of a file that the server still processes; `result_url` is where it can be read once it is
+    processed. `removed` says what became of the local file, `moved_to` where it is now. `new`: whether the server has
+    stored it for a request of this run, and found no equal file there; None where it does not say.
     """
 
     file: LocalFile
@@ -85,7 +84,6 @@ class Outcome(NamedTuple):
     verified: bool = False
     file_path: str | None = None
     digest: str | None = None
-    unsure: bool = False
     continued: bool = False
     falls_back: bool = False
     verified_by: VerifiedBy | None = None

@@ -31,6 +31,7 @@ from uploader_cli.transfer.protocols.batch import BatchSession, Flow
 from uploader_cli.transfer.protocols.pack import Pack, packs_of
 from uploader_cli.transfer.protocols.tus_file import TusFile
 from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
+from uploader_cli.transfer.protocols.tus_reading import Readings
 from uploader_cli.transfer.protocols.tus_state import Tus, is_far
 from uploader_cli.transfer.result_poller import ResultPoller
 from uploader_cli.transfer.then import Then
@@ -137,7 +138,8 @@ class Scheduler:
                 checksum in (None, "crc32c") or not self._settings.foreign or self._settings.preset or self._tus.ietf
             )
             proof = ChecksumProof(self._context.warn, needed=not trusted)  # CRC-32C: the bundled server
-            self._terms = Tus(self._context, self._pool, self._tus, checksum, proof)
+            readings = Readings(self._context.warn, known=_tells_missing(self._settings.preset))
+            self._terms = Tus(self._context, self._pool, self._tus, checksum, proof, readings)
             if self._api.packs is not None and self._settings.pack and not (self._settings.foreign or self._tus.ietf):
                 self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
                 self._pool.resized = self._packs.share
@@ -363,3 +365,11 @@ class Scheduler:
         if self._pool.fatal is not None:
             raise self._pool.fatal
         self._pool.adapt(self._context.throttle)
+
+
+def _tells_missing(preset: str | None) -> bool:
+    if preset is None:
+        return False
+    from uploader_cli.settings.presets import tells_missing  # deferred: most uploads use none
+
+    return tells_missing(preset)

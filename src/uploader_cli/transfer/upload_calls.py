@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 from uploader_cli import errors
 from uploader_cli.core.capabilities import encode_metadata, root_of, unknown_upload
+from uploader_cli.core.confirmation import OUTAGES, Reading, reading_of
 from uploader_cli.core.origins import below, resolved
 from uploader_cli.core.protocol import error_code, whole
-from uploader_cli.transfer.http_client import READ_TIMEOUT, REDIRECTS, Answer
+from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, REDIRECTS, Answer
 from uploader_cli.transfer.refusals import SESSION_ERRORS, answer_error, not_an_upload_server, says_no_upload_server
 
 if TYPE_CHECKING:
@@ -126,6 +127,17 @@ class UploadCalls(ABC):
         self, url: str, offset: int, body: Body, checksum: str | None = None, length: int | None = None
     ) -> Position:
         """Send a chunk at `offset` and return the new offset; `length` is that of the upload, where it is declared."""
+
+    def read_last(self, url: str, size: int) -> Reading:
+        """Ask for the last byte of a file of `size` bytes. Raise for what may pass: `NetworkError`, 429, a gateway."""
+        headers = {**self._api.authorization(), **AS_STORED} | ({"Range": f"bytes={size - 1}-"} if size else {})
+        with self._api.stream(url, headers) as (answer, pieces):
+            if answer.status in (429, *OUTAGES):
+                raise answer_error(answer)
+            reason = next(pieces, b"").decode("latin-1") if answer.status == 400 else ""
+            length, total = answer.headers.get("Content-Length"), answer.headers.get("Content-Range", "")
+            known = whole(length), whole(total.rpartition("/")[2])
+            return reading_of(answer.status, size, length=known[0], total=known[1], reason=reason)
 
     def reach(self) -> None:
         """Ask for an upload that does not exist. Raise `ServerFault` if a gateway answers in place of the server."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.upload_session import RunContext
 
-NOT_CONFIRMED = "no answer of the server confirms its last byte: the server may have stored the file, or not"
-
 
 class Verification:
     """Write receipts and verify files; each thread passes its own `Api`."""
@@ -31,11 +29,11 @@ class Verification:
         digests, verify = self._context.digests, self._context.settings.verify
         if digests is not None:
             outcomes = [outcome._replace(digest=digests.known(outcome.file)) for outcome in outcomes]
-        sure = [one for one in outcomes if one.error is None and not (one.unsure or one.continued)]
+        sure = [one for one in outcomes if one.error is None and not one.continued]
         self.record(sure, verify=verify)
         if digests is not None:
             outcomes = [self._hashed(digests, outcome) for outcome in outcomes]
-        asked = [one.error is None and (verify or one.unsure or one.continued) for one in outcomes]
+        asked = [one.error is None and (verify or one.continued) for one in outcomes]
         return [self.verified(api, one) if ask else one for one, ask in zip(outcomes, asked, strict=True)]
 
     def record(self, outcomes: Sequence[Outcome], *, verify: bool = False) -> None:
@@ -52,7 +50,7 @@ class Verification:
         try:
             if outcome.error is None and outcome.sha256 is None:
                 outcome = outcome._replace(digest=digests.complete(outcome.file))
-                if not (outcome.unsure or outcome.continued):
+                if not outcome.continued:
                     self.record([outcome], verify=self._context.settings.verify)
         except errors.FileError as error:
             outcome = outcome._replace(error=error)
@@ -62,18 +60,15 @@ class Verification:
     def verified(self, api: Api, outcome: Outcome, *, anew: bool = False) -> Outcome:
         """Compare the stored bytes with the file on disk and return the new outcome.
 
-        With `anew` the bytes are read back: the server may have recorded its digest earlier.
-        A file that may be stored is so only if the bytes are equal. One that was sent across a break is not verified by
-        its checksums: the server accepted the bytes, and may have put them at another place.
+        With `anew` the bytes are read back: the server may have recorded its digest earlier. A file that was sent
+        across a break is not verified by its checksums: the server accepted the bytes, and may have put them at another
+        place.
         """
         context, file, verify = self._context, outcome.file, self._context.settings.verify
         location = outcome.content_location or outcome.location
         if outcome.checksum is not None:
             return outcome
-        unknown = outcome._replace(error=errors.OutcomeUnknown(NOT_CONFIRMED))
         is_gone = file.once and outcome.digest is None
-        if outcome.unsure and is_gone:
-            return unknown
         mine, theirs = "", None
         try:
             theirs = _stored_digest(api, location, anew=anew) if location and not is_gone else None
@@ -82,12 +77,10 @@ class Verification:
         except NO_OUTCOME:
             raise
         except errors.UploaderError as error:
-            if verify or outcome.unsure or context.settings.then is not None:
+            if verify or context.settings.then is not None:
                 error.retryable = error.retryable or not isinstance(error, errors.FileError)
                 return outcome._replace(error=error)
             theirs = None
-        if theirs is None and outcome.unsure:
-            return unknown
         if theirs is None:
             if verify:
                 text = "--verify: this server gives no way to read a stored file or its digest"
@@ -99,7 +92,7 @@ class Verification:
         by, digest = theirs
         if digest != mine:
             return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
-        outcome = outcome._replace(checksum=mine, verified=True, verified_by=by, unsure=False)
+        outcome = outcome._replace(checksum=mine, verified=True, verified_by=by)
         self.record([outcome])
         return outcome
 

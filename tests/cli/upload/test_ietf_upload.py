@@ -157,9 +157,10 @@ def test_file_without_an_upload_is_not_sent_again_if_its_answer_is_lost(
 
 
 def test_cut_request_continues_and_lost_answers_are_asked_for(make_files: Files, tmp_path: Path) -> None:
+    """The bytes that can be read confirm the files: `HEAD` says only that they arrived."""
     content = os.urandom(100 * KIB)
     with IetfService() as service:
-        service.kept, service.cuts, service.lost = [5 * KIB], [10 * KIB], 2
+        service.kept, service.cuts, service.lost, service.readable = [5 * KIB], [10 * KIB], 2, True
         done = send(service, make_files(a=content, empty=0), tmp_path, "-j", "1")
         assert done.code == 0, done.err
         empty, upload = sorted(service.uploads, key=lambda upload: len(upload.content))

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import Done, uploader
+from command import Done, start, uploader
 from scripted_server import Answer
 from serving import REPOSITORY
+from time_limits import PATIENCE
 from tus_services import FIRST, OF_TUS, Finishing, Service, Spoiling
 
 if TYPE_CHECKING:
@@ -168,15 +169,77 @@ def test_deletion_of_a_replaced_upload_is_repeated(failures: int, left: int, war
     assert all(service.url in text and "a.bin: " in text for text in warnings)
 
 
-def test_bytes_that_can_be_read_settle_the_error_of_a_gateway(tmp_path: Path) -> None:
-    with Finishing("gateway") as service:
+@pytest.mark.parametrize(("fault", "code"), [("gateway", "server_error"), ("lose", "network")])
+@pytest.mark.parametrize("verify", [False, True])
+def test_last_byte_that_can_be_read_confirms_the_file(fault: str, code: str, verify: bool, tmp_path: Path) -> None:
+    """It is not verified, unless all bytes are read (`--verify`)."""
+    with Finishing(fault) as service:
         service.readable = True
-        done = send(service, tmp_path)
-    assert told(done) == (["retry server_error", "completed"], 0)
-    (completed,) = done.of("file.completed")
-    assert completed["verified"] is True
-    assert completed["checksum"].startswith("sha256:")
+        done = send(service, tmp_path, *["--verify"] * verify)
+        assert told(done) == ([f"retry {code}", "warning unconfirmed", "completed"], 0)
+        assert [event["verified"] for event in done.of("file.completed")] == [verify]
     assert len(service.stored) == 1
+
+
+INCOMPLETE = Answer(400, b"ERR_INCOMPLETE_UPLOAD: cannot stream non-finished upload\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "knows", "name", "stored"),
+    [
+        (INCOMPLETE, "nothing", "a.bin", True),
+        (Answer(500), "nothing", "a.bin", False),
+        (Answer(500), "preset", "a.bin", True),
+        (Answer(500), "confirmed file", "a.bin", True),
+        (Answer(404), "confirmed file", "a.bin", True),
+        (Answer(403), "confirmed file", "a.bin", False),
+        (Answer(404), "confirmed file", "é.bin", False),
+        (Answer(404), "file that can't be read", "a.bin", False),
+    ],
+)
+def test_server_killed_before_it_stored_the_file(
+    answer: Answer, knows: str, name: str, stored: bool, tmp_path: Path
+) -> None:
+    """It has the full offset. The file is sent again only where reading says that it is not stored."""
+
+    class Dying(Finishing):
+        died = False
+
+        def fault_of(self, upload: Any) -> str:
+            dies, self.died = not self.died and upload.content == content, self.died or upload.content == content
+            return "die" if dies else ""
+
+    content = FIRST + bytes(100)
+    files = tmp_path / "files"
+    files.mkdir()
+    if knows not in ("nothing", "preset"):
+        (files / "0.bin").write_bytes(bytes(50))
+    (files / name).write_bytes(content)
+    more = ("--preset", "tus-node-server") if knows == "preset" else ()
+    with Dying() as service:
+        service.readable, service.unreadable = knows != "file that can't be read", answer
+        line = (files, "--tus-endpoint", service.url, "--retries", "1", "-j", "1", "--json", *more)
+        runs = [uploader("upload", *line, home=tmp_path, constants=QUICK) for _ in range(1 if stored else 2)]
+    assert [done.code for done in runs] == ([0] if stored else [4, 4])
+    failures = [event["code"] for done in runs for event in done.of("file.failed")]
+    assert failures == ([] if stored else ["outcome_unknown"] * 2)
+    assert service.stored.count(content) == stored
+
+
+def test_client_killed_before_the_answer_to_the_last_byte_confirms_nothing(tmp_path: Path) -> None:
+    """The server is killed at the same time; HEAD has the full offset."""
+    (tmp_path / "a.bin").write_bytes((FIRST + bytes(100))[:100])
+    with Finishing("hang") as service:
+        process = start("upload", tmp_path / "a.bin", "--tus-endpoint", service.url, home=tmp_path)
+        assert service.arrived.wait(PATIENCE)
+        process.kill()
+        process.wait()
+        service.fault = ""
+        done = send(service, tmp_path)
+        assert told(done) == (["failed outcome_unknown"], 4)
+        assert told(send(service, tmp_path, "--verify")) == (["failed outcome_unknown"], 4)
+        skipped = told(send(service, tmp_path, "--skip-existing"))
+        assert skipped == (["warning receipts_only", "failed outcome_unknown"], 4)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +294,8 @@ def test_other_bytes_after_the_error_of_a_gateway_exit_7(tmp_path: Path) -> None
 
     with Spoiling("gateway") as service:
         service.readable = True
-        assert told(send(service, tmp_path)) == (["retry server_error", "failed integrity"], 7)
+        ends = (["retry server_error", "warning unconfirmed", "failed integrity"], 7)
+        assert told(send(service, tmp_path, "--verify")) == ends
 
 
 @pytest.mark.thorough

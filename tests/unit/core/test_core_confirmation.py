@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader_cli.core.confirmation import Ending, UploadState, ending_of, refuses, upload_state, verified_by
+from uploader_cli.core.confirmation import (
+    Ending,
+    Reading,
+    UploadState,
+    ending_of,
+    read_state,
+    reading_of,
+    refuses,
+    upload_state,
+    verified_by,
+)
 
 OFFSETS = st.integers(0, 20)
 ENDINGS = st.sampled_from(Ending)
@@ -18,8 +30,8 @@ ENDINGS = st.sampled_from(Ending)
         (5, 10, 10, Ending.NONE, UploadState.OPEN, UploadState.OPEN),
         (5, 10, 10, Ending.ERROR, UploadState.OPEN, UploadState.OPEN),
         (10, None, 10, Ending.NONE, UploadState.OPEN, UploadState.OPEN),
-        (10, 10, 10, Ending.NONE, UploadState.CONFIRMED, UploadState.CONFIRMED),
-        (10, 10, 10, Ending.LOST, UploadState.CONFIRMED, UploadState.CONFIRMED),
+        (10, 10, 10, Ending.NONE, UploadState.UNKNOWN, UploadState.CONFIRMED),
+        (10, 10, 10, Ending.LOST, UploadState.UNKNOWN, UploadState.CONFIRMED),
         (10, 10, 10, Ending.GATEWAY, UploadState.UNKNOWN, UploadState.CONFIRMED),
         (10, 10, 10, Ending.ERROR, UploadState.FAILED, UploadState.CONFIRMED),
         (10, 10, 9, Ending.NONE, UploadState.INTRUDED, UploadState.INTRUDED),
@@ -38,13 +50,47 @@ def test_verdict_on_an_offset(
     assert upload_state(offset, length, sent, ending, foreign=False) is bundled
 
 
-@given(offset=OFFSETS, length=st.none() | OFFSETS, sent=OFFSETS, ending=ENDINGS, foreign=st.booleans())
+@given(
+    offset=OFFSETS,
+    length=st.none() | OFFSETS,
+    sent=OFFSETS,
+    ending=ENDINGS,
+    how=st.fixed_dictionaries({name: st.booleans() for name in ("foreign", "declared", "accepted", "part")}),
+)
 def test_confirmed_is_only_what_was_sent_to_the_end(
-    offset: int, length: int | None, sent: int, ending: Ending, foreign: bool
+    offset: int, length: int | None, sent: int, ending: Ending, how: dict[str, bool]
 ) -> None:
-    if upload_state(offset, length, sent, ending, foreign=foreign) is UploadState.CONFIRMED:
+    """At a foreign server only by a success; a part may be confirmed, because the request that joins it decides."""
+    if upload_state(offset, length, sent, ending, **how) is UploadState.CONFIRMED:
         assert offset == length <= sent
-        assert not foreign or ending in (Ending.NONE, Ending.LOST)
+        assert not how["foreign"] or how["accepted"] or (how["part"] and ending in (Ending.NONE, Ending.LOST))
+
+
+@pytest.mark.parametrize("status", [200, 206, 301, 400, 401, 403, 404, 405, 410, 416, 500, 501])
+@pytest.mark.parametrize(("length", "total"), [(10, None), (1, 10), (9, None), (1, 9), (None, None)])
+@pytest.mark.parametrize("reason", ["", "ERR_INCOMPLETE_UPLOAD: cannot stream non-finished upload\n"])
+def test_reading_of_an_answer(status: int, length: int | None, total: int | None, reason: str) -> None:
+    whole, ranged = length == 10 and total is None, total == 10
+    if (status == 200 and whole) or (status == 206 and ranged):
+        expected = Reading.STORED
+    elif status == 400 and reason:
+        expected = Reading.INCOMPLETE
+    else:
+        expected = Reading.MISSING if status in (404, 410, 500, 501) else Reading.SILENT
+    assert reading_of(status, 10, length=length, total=total, reason=reason) is expected
+
+
+@pytest.mark.parametrize("tells", [False, True])
+@pytest.mark.parametrize("readings", [*product(Reading), *product(Reading, repeat=2)])
+def test_state_after_readings(readings: tuple[Reading, ...], tells: bool) -> None:
+    """Only a second MISSING of a server that tells it decides; every other reading decides at once."""
+    state = read_state(readings, tells=tells)
+    by_last = {Reading.STORED: UploadState.CONFIRMED, Reading.INCOMPLETE: UploadState.FAILED}
+    expected = by_last.get(readings[-1], UploadState.UNKNOWN)
+    if readings[-1] is Reading.MISSING and tells:
+        assert state is (UploadState.FAILED if len(readings) == 2 else None)
+    else:
+        assert state is expected
 
 
 @pytest.mark.parametrize(

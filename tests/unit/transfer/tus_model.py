@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import Future
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate, count
 from types import SimpleNamespace
@@ -34,10 +34,11 @@ from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.protocols.tus_file import TusFile
 from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
+from uploader_cli.transfer.protocols.tus_reading import Readings
 from uploader_cli.transfer.protocols.tus_state import Tus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -75,6 +76,8 @@ class Model:
     taken; `forget`: the server loses every upload; `shrink`: it loses the second half of each; `flip`: a bit of the
     body changes on its way; `mute`: an answer without Upload-Offset.
     """
+
+    readable = False  # whether GET gives out what is complete
 
     def __init__(self, words: Iterable[str] = (), *, keys: bool = True, checks: bool = True, most: int = 5000) -> None:
         self.words = deque(words)
@@ -215,6 +218,14 @@ class Model:
         if len(upload.data) == upload.length and (data or not upload.completed_by):
             upload.completed_by = self._word
         return self.answer(url, status, upload, **more)
+
+    @contextmanager
+    def stream(self, url: str, _headers: Mapping[str, str]) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+        """Give out a complete upload, if the model is `readable`."""
+        upload = self.uploads.get(url)
+        there = self.readable and upload is not None and len(upload.data) == upload.length
+        size = {"Content-Range": f"bytes 0-0/{len(upload.data)}"} if there and upload is not None else {}
+        yield Answer(206 if there else 405, size, None, url), iter(())
 
     def answer(self, url: str, status: int, upload: Upload | None = None, **headers: str) -> Answer:
         if status == 429:
@@ -385,7 +396,8 @@ def make_terms(
     context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read)
     context.warn, context.warnings = lambda code, _text: warnings.append(code), warnings
     proof = ChecksumProof(lambda _code, _text: None, needed=False)
-    return Terms(context, SimpleNamespace(), capabilities, checksum, proof)  # type: ignore[arg-type]
+    readings = Readings(lambda _code, _text: None, known=False)
+    return Terms(context, SimpleNamespace(), capabilities, checksum, proof, readings)  # type: ignore[arg-type]
 
 
 def with_context(terms: Tus, pool: Any, **context: Any) -> Tus:
@@ -491,6 +503,7 @@ def client_of(
     api: Any = SimpleNamespace(
         option="--tus-endpoint",
         request=lambda *what, **how: http.request(*what, **how),
+        stream=lambda *what: http.stream(*what),
         authorization=authorization,
         may_write=lambda _session: {},
         budget=SimpleNamespace(note=note),

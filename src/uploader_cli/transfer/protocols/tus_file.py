@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
 
 from uploader_cli import errors
 from uploader_cli.core.capabilities import parts as cut
@@ -20,6 +19,7 @@ from uploader_cli.transfer.journal import Awaited, Claim, ClaimState
 from uploader_cli.transfer.ledger import Outcome, ends_run, failed
 from uploader_cli.transfer.pool import Step, Worker
 from uploader_cli.transfer.protocols.tus_part import Part
+from uploader_cli.transfer.protocols.tus_reading import stored_url
 from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
 from uploader_cli.transfer.upload_calls import Creation
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.upload_session import UploadSession
 
 DELETE_RETRIES = 2
+NOT_CONFIRMED = "no answer of the server confirms its last byte: the server may have stored the file, or not"
 JOINED = "the server was asked to join its parts, and no answer tells whether it did: it may have stored the file"
 
 
@@ -124,22 +125,25 @@ class TusFile:
         if file.upload_url and not location:
             url = None  # no event and no receipt has the URL of an upload that a service created
         else:  # only the paths of a foreign server are known
-            url = (urljoin(sent.url, location or "") if state.foreign else location or sent.url) or None
+            url = (stored_url(sent) if state.foreign else location or sent.url) or None
         verified = not state.unchecked and sum(part.entry.checked for part in self.parts) == state.size
         verified = verified and (self._tus.proof.holds if state.size else not state.foreign)
         server_id = state.id_in(sent) or state.server_id
         file = replace(file, size=state.size) if file.once else file
         if state.unsure:
             state.begin()  # the attempt is reported before it fails
-        else:  # some servers name uploads by their metadata: an old URL may be the new one
-            replaced = [old for old in state.upload.replaced if old != sent.url]
-            for old, error in self._discard(client, replaced).items():
-                text = f"{utf8(file.path)}: an upload of it that failed may be stored, and can't be deleted: {old}"
-                self._context.warn(WarningCode.MAY_BE_STORED, f"{text} ({error})")
-        stored = Outcome(file, server_id=server_id, location=location, content_location=url, unsure=state.unsure)
+            return Outcome(file, errors.OutcomeUnknown(NOT_CONFIRMED))
+        if state.foreign and not state.read:
+            self._tus.readings.confirmed(file, sent, state.size)
+        # Some servers name uploads by their metadata: an old URL may be the new one.
+        replaced = [old for old in state.upload.replaced if old != sent.url]
+        for old, error in self._discard(client, replaced).items():
+            text = f"{utf8(file.path)}: an upload of it that failed may be stored, and can't be deleted: {old}"
+            self._context.warn(WarningCode.MAY_BE_STORED, f"{text} ({error})")
+        stored = Outcome(file, server_id=server_id, location=location, content_location=url)
         continued = state.foreign and any(part.continued for part in self.parts)
         stored = stored._replace(values=self._values(sent, server_id), continued=continued)
-        if not verified or state.unsure:
+        if not verified:
             return stored
         by = verified_by(self._tus.checksum, resumed=any(part.resumed for part in self.parts))
         return stored._replace(verified=True, verified_by=by)

@@ -15,7 +15,7 @@ from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.protocols import tus_proof
 from uploader_cli.transfer.protocols.tus_chunks import Chunks
 from uploader_cli.transfer.protocols.tus_entry import UploadEntry
-from uploader_cli.transfer.protocols.tus_state import EARLIER, NOT_ENDED, ONE_TRIP_LESS, is_far
+from uploader_cli.transfer.protocols.tus_state import EARLIER, NOT_ENDED, NOT_STORED, ONE_TRIP_LESS, is_far
 from uploader_cli.transfer.upload_calls import Creation, Position, impossible
 
 if TYPE_CHECKING:
@@ -105,15 +105,15 @@ class Part:
         try:
             self._tus.context.pacer.wait_out_pause(self._state.sleep)
             position = self._client.head(self.entry.url)
+            self._note(position)
+            offset, tells = position.offset or 0, position.complete is not None
+            match self._state_at(offset):
+                case UploadState.OPEN if not (self.size or tells) and self.entry.ending is Ending.LOST:
+                    self._state.unchecked = self._done = True  # the offset of an empty upload says nothing
+                case UploadState.CONFIRMED | UploadState.UNKNOWN:
+                    self._settle(position, offset)
         except errors.UploaderError:
             return False
-        self._note(position)
-        offset, tells = position.offset or 0, position.complete is not None
-        match self._state_at(offset):
-            case UploadState.OPEN if not (self.size or tells) and self.entry.ending is Ending.LOST:
-                self._state.unchecked = self._done = True  # the offset of an empty upload says nothing
-            case UploadState.CONFIRMED | UploadState.UNKNOWN:
-                self._settle(position, offset)
         return self._done
 
     def _advance(self) -> None:
@@ -156,7 +156,7 @@ class Part:
                 self.entry.ending = Ending.NONE
             self._created(created)
         if offset is not None:
-            self._settle(created, offset)
+            self._settle(created, offset, accepted=completes or created.complete is True)
 
     def _post(self, size: int) -> Position:
         """Send the request that creates the upload, with its first `size` bytes."""
@@ -231,20 +231,25 @@ class Part:
             if not position.complete and "Upload-Complete" in position.headers:
                 self.entry.ending = Ending.NONE  # it is said, not assumed
 
-    def _state_at(self, offset: int) -> UploadState:
-        length, foreign = None if self._deferred else self.size, self._state.foreign
-        reach, ending = self.entry.reach, self.entry.ending
-        declared = self._declared or self._state.stored_at_creation
-        return upload_state(offset, length, reach, ending, foreign=foreign, declared=declared)
+    def _state_at(self, offset: int, *, accepted: bool = False) -> UploadState:
+        length, state, entry = None if self._deferred else self.size, self._state, self.entry
+        accepted = accepted or state.stored_at_creation
+        known = {"declared": self._declared, "accepted": accepted, "part": entry.index is not None}
+        return upload_state(offset, length, entry.reach, entry.ending, foreign=state.foreign, **known)
 
-    def _settle(self, position: Position, offset: int) -> None:
-        """Continue from the server's offset, end, or begin another upload."""
-        state, found = self._state, self._state_at(offset)
+    def _settle(self, position: Position, offset: int, *, accepted: bool = False) -> None:
+        """Continue from the server's offset, end, or begin another upload.
+
+        `accepted`: the position is in the success of the request that completes the upload.
+        """
+        state, found = self._state, self._state_at(offset, accepted=accepted)
         if found is UploadState.INTRUDED and state.file.upload_url and not state.resumes and self._most < 0:
             text = f"{utf8(state.file.path)}: {offset:,} bytes of its upload were sent elsewhere: they are not verified"
             self._tus.context.warn(WarningCode.FOREIGN_BYTES, text)
             state.unchecked, self.entry.reach = True, self.size
             found = self._state_at(offset)
+        if found is UploadState.UNKNOWN and self.entry.index is None:
+            found = state.read_last(self._client, position)
         if found is UploadState.INTRUDED:
             there, sent = f"the server has {offset:,} bytes of its upload", f"and {self.entry.reach:,} were sent"
             error = errors.ProtocolError(f"{there}, {sent}: somebody else writes to it")
@@ -255,7 +260,8 @@ class Part:
             state.unsure = self._done = True
             self._last = position
         elif found in (UploadState.FAILED, UploadState.UNKNOWN):  # a part that may be complete is no file yet
-            self._restart(errors.ServerFault(EARLIER, status=500), failed=True)
+            words = EARLIER if self.entry.ending is Ending.ERROR else NOT_STORED
+            self._restart(errors.ServerFault(words, status=500), failed=True)
         else:
             self._done = found is UploadState.CONFIRMED
             self._confirm(position, offset)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, QUEUED_PART, Capabilities, names_files
-from uploader_cli.core.confirmation import UNCERTAIN, Ending, ending_of, refuses, stored_without_patch
+from uploader_cli.core.confirmation import UNCERTAIN, Ending, UploadState, ending_of, refuses, stored_without_patch
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
 from uploader_cli.sources.chunks import IN_MEMORY, Buffers
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.pool import Pool
     from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
-    from uploader_cli.transfer.upload_calls import Position
+    from uploader_cli.transfer.protocols.tus_reading import Readings
+    from uploader_cli.transfer.upload_calls import Position, UploadCalls
     from uploader_cli.transfer.upload_session import RunContext
 
 ID_HEADERS = ("Upload-File-Id", "stream-media-id")  # headers with the server's ID of a file, without `id-header`
 FAR = 0.02  # seconds of round trip from which one connection does not fill the link
 ONE_TRIP_LESS = 32 << 20  # minimum bytes of a file whose first chunk is sent with its creation to a distant server
+NOT_STORED = "the answer to its last byte was lost, and the server does not have the file"
 EARLIER = "the server answered an earlier request for its last bytes with an error"
 NOT_ENDED = "all bytes arrived and their end was declared, and the server says that the upload is not complete"
 FAILURE_TICK = 0.25  # seconds between two checks for a failure of another part
@@ -46,6 +48,7 @@ class Tus:
     capabilities: Capabilities
     checksum: str | None
     proof: ChecksumProof
+    readings: Readings
     buffers: Buffers = field(default_factory=Buffers)
     parts_refused: threading.Event = field(default_factory=threading.Event)  # once the server takes no parts of files
 
@@ -90,6 +93,7 @@ class TusFileState:
 
     error: BaseException | None = None  # the first failure of a part: it stops the others
     unsure = False  # whether nothing tells if the server has stored the file
+    read = False  # whether a reading of its last byte confirmed it, and no answer
     unchecked = False  # whether bytes are there that this client has not sent, or no answer confirmed the end
 
     def __init__(self, tus: Tus, session: str, file: LocalFile, claim: Claim) -> None:
@@ -218,6 +222,13 @@ class TusFileState:
         A server of the IETF's protocol would say so in `Upload-Complete`.
         """
         return self.foreign and not self.may_vanish and stored_without_patch(error.status, str(error))
+
+    def read_last(self, client: UploadCalls, position: Position) -> UploadState:
+        """Read the last byte of the file, whose end no answer confirmed; one that is confirmed so is not verified."""
+        found = self._tus.readings.state(client, self.file, position, self.size, self.sleep)
+        self.read = found is UploadState.CONFIRMED
+        self.unchecked = self.unchecked or self.read
+        return found
 
     def may_be_stored(self, ending: Ending) -> bool:
         """Return whether the file of an upload that is gone may be stored."""
