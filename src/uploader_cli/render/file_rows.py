@@ -102,7 +102,7 @@ def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
         case _ if file.size is None and not file.sent:
             return f"{safe(file.server_status[:20]) or 'uploading'}{_server_percent(file)}", ""
         case _ if _is_sent(file) and file.meter.idle(now) >= UNCONFIRMED:
-            return "sent, not confirmed", "dim"
+            return "the server is finishing" if state.foreign else "sent, not confirmed", "dim"
     return None
 
 

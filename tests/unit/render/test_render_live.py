@@ -369,6 +369,21 @@ def test_header_names_run_and_session(run: Script, screen: Screen) -> None:
     assert "/personal · session 2ba25c4c " in screen.lines(80)[0]
 
 
+def test_foreign_server_is_finishing_after_the_last_byte(run: Script, screen: Screen) -> None:
+    """In the row of the file at once, and where it takes long beside the totals, as in a plain line."""
+    run.put(ev.RunStarted("http://127.0.0.1:1080", 1, 10 * MIB, 1, "tus", foreign=True))
+    run.put(ev.FileSelected(0, name_of(0), 10 * MIB), ev.SelectionEnded())
+    run.start(0)
+    run.sent(0, 10 * MIB)
+    run.now += 1
+    for width in (40, 60, 80, 120):
+        assert "the server is finishing" in screen.text(width)
+    run.now += 30
+    (warning,) = run.alarms.look(run.state, run.now)
+    assert isinstance(warning, ev.RunWarning)
+    assert warning.text.endswith(": everything is sent, the server is finishing")
+
+
 def test_processing_is_a_phase_of_its_own(run: Script, screen: Screen) -> None:
     run.begin(2)
     run.start(0, 1)

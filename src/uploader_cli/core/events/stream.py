@@ -37,7 +37,7 @@ from uploader_cli.core.record import Record
 class RunStarted(Event, frozen=True, tag="run.started"):
     """The first event. `files` and `bytes` are None while the selection is being walked, `bytes` also if unknown.
 
-    `dest` is that of `--dest`.
+    `dest` is that of `--dest`. A `foreign` server finishes uploads after their last byte.
     """
 
     server: str
@@ -47,6 +47,7 @@ class RunStarted(Event, frozen=True, tag="run.started"):
     protocol: str
     resumed_from: str | None = None
     dest: str | None = None
+    foreign: Internal[bool] = False
 
 
 class SessionCreated(Event, frozen=True, tag="session.created"):

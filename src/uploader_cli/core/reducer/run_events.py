@@ -36,6 +36,7 @@ def clamped(percent: float) -> float:
 
 def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list[ev.Event]:
     state.server, state.protocol, state.dest = event.server, event.protocol, event.dest
+    state.foreign = event.foreign
     state.started, state.advanced = state.started or now, now
     state.resumable |= event.resumed_from is not None
     state.meter.update(now, 0)
