@@ -69,8 +69,8 @@ class LocalFile(Record, frozen=True):
     True for a file given as an argument or in a list, which must not be skipped silently. A list may set `category`,
     the `sha256` (hex) that it must have, and `metadata` (key, value). `destination` distinguishes a file that is sent
     to several places; it is empty where path and run determine the destination. `upload_url` is its upload where a
-    service has created that already: a secret. `content` has the bytes that are not read from `path`. With `--then`,
-    `identity` is that of a regular file before it is read.
+    service has created that already: a secret. `content` has the bytes that are not read from `path`.
+    `identity` is that of a local file at the walk, with `--then` that of a regular file before it is read.
     """
 
     file: int

@@ -20,7 +20,7 @@ from uploader_cli.named_files import naming
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
 from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, Selected, Step, has_hidden_content
-from uploader_cli.sources.files import Status, absolute, status
+from uploader_cli.sources.files import Status, absolute, identity_of, status
 
 BAD_LINES_NAMED = 20  # maximum bad lines reported one by one
 LONGEST_PATH = 200  # maximum characters of a path in a message
@@ -136,6 +136,8 @@ class Manifest:
     def _selected(self, number: int, item: Entry, info: Status | BadLine, seen: SeenNames) -> Selected:
         size, mtime_ns = (0, 0) if isinstance(info, BadLine) else (info.st_size, info.st_mtime_ns)
         file = self._file(number, item, size, mtime_ns)
+        if isinstance(info, os.stat_result):
+            file = file.identified(identity_of(info))
         if isinstance(info, BadLine):
             return self._failed(number, info, file)
         if not seen.add(f"{file.destination}\0{absolute(item.path)}"):

@@ -189,7 +189,9 @@ class _Walker:
             return FileSkipped(number, path, SkipReason.SPECIAL, relative_path=relative)
         if self._seen is not None and not self._seen.add(_identity(path, info)):
             return FileSkipped(number, path, SkipReason.DUPLICATE, relative_path=relative)
-        return LocalFile(number, path, relative, info.st_size, info.st_mtime_ns, named)
+        return LocalFile(
+            number, path, relative, info.st_size, info.st_mtime_ns, named, identity=sources.identity_of(info)
+        )
 
     def _unreadable(self, path: str, relative: str, error: OSError) -> FileFailed:
         gone = error.errno in (errno.ENOENT, errno.ENOTDIR)

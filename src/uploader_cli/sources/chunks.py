@@ -13,7 +13,8 @@ from typing import IO, NamedTuple, cast
 
 from uploader_cli.core.bottleneck import Waits
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.sources.content import OnRead, hash_range, ignore_read, open_unchanged
+from uploader_cli.sources.content import OnRead, hash_range, ignore_read
+from uploader_cli.sources.unchanged import OnDoubt, ignore_doubt, open_unchanged
 
 IN_MEMORY = 16 << 20  # most bytes of a chunk kept in memory after hashing; a larger one is read again
 LOCAL_IN_MEMORY = 1 << 20  # the same for a local file
@@ -67,6 +68,7 @@ class HashedChunks:
         buffers: Buffers,
         source: IO[bytes] | None = None,
         on_read: OnRead = ignore_read,
+        on_doubt: OnDoubt = ignore_doubt,
         waits: Waits | None = None,
     ) -> None:
         """`helper` is the worker's one-thread executor. `checkpoint` raises to stop; `waits` are those of the worker.
@@ -75,7 +77,8 @@ class HashedChunks:
         """
         self._file, self._algorithm, self._checkpoint, self._helper = file, algorithm, checkpoint, helper
         self._source, self.helpers_source = source, cast("IO[bytes] | None", None)
-        self._buffers, self._on_read, self._waits = buffers, on_read, waits or Waits()
+        self._buffers, self._waits = buffers, waits or Waits()
+        self._on_read, self._on_doubt = on_read, on_doubt
         self._current: HashedChunk | None = None
         self._ahead: tuple[int, int, Future[HashedChunk]] | None = None
         self._closed = False
@@ -128,8 +131,17 @@ class HashedChunks:
         data = memoryview(buffer)[:length] if buffer is not None else None
         began = time.monotonic()
         try:
-            args = (self._file, start, length, self._algorithm, checkpoint)
-            digest, hashing = hash_range(*args, into=data, source=source, on_read=self._on_read)
+            digest, hashing = hash_range(
+                self._file,
+                start,
+                length,
+                self._algorithm,
+                checkpoint,
+                into=data,
+                source=source,
+                on_read=self._on_read,
+                on_doubt=self._on_doubt,
+            )
             took = time.monotonic() - began
             return HashedChunk(digest, data, max(0.0, 1 - hashing / took) if took > 0 else 0.0)
         except BaseException:

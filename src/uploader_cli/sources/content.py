@@ -6,7 +6,6 @@ A `Stream` is read once: only the chunk being sent is in memory, so that it can 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
@@ -15,15 +14,15 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import IO, BinaryIO, NoReturn, cast
 
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import LocalFile, is_url
-from uploader_cli.errors import TOO_MANY_FILES, FileError, UsageError
+from uploader_cli.errors import FileError, UsageError
 from uploader_cli.sources import checksums
 from uploader_cli.sources.checksums import CACHE_BLOCK
-from uploader_cli.sources.files import Status, open_file, status, status_of
+from uploader_cli.sources.unchanged import OnDoubt, check_unchanged, failure, ignore_doubt, open_unchanged, unreadable
 
 OnRead = Callable[[LocalFile, int, bytes | memoryview], None]
 """Gets the bytes of a file that were read from a position on."""
@@ -43,37 +42,6 @@ def is_local(file: LocalFile) -> bool:
     return file.content is None and not is_url(file.path)
 
 
-def open_unchanged(file: LocalFile, end: int | None = None) -> IO[bytes]:
-    """Open the selected file, unbuffered, for reading up to `end`.
-
-    Raise `FileError` (vanished, unreadable, changed), as all readers do.
-    """
-    if file.content is not None:
-        return file.content.open()
-    try:
-        source = open_file(file.path, end)
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    try:
-        check_unchanged(file, source)
-    except FileError:
-        source.close()
-        raise
-    return source
-
-
-def check_unchanged(file: LocalFile, source: IO[bytes]) -> None:
-    """Check that size and mtime are those of the selection, which a file object does not have."""
-    if file.content is not None:
-        return
-    try:
-        info = status_of(source)
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    if not _is_same(file, info):
-        raise _failure(file, "it changed while it was being read")
-
-
 def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview) -> None:
     """Fill `piece` with the file's bytes from `position` on."""
     try:
@@ -81,24 +49,29 @@ def read_at(file: LocalFile, source: IO[bytes], position: int, piece: memoryview
         while piece:
             count: int = source.readinto(piece)  # type: ignore[attr-defined]  # an unbuffered file has it
             if not count:
-                raise _failure(file, "it became shorter while it was being read")
+                raise failure(file, "it became shorter while it was being read")
             piece = piece[count:]
     except (OSError, ValueError) as error:  # ValueError: a file object that was closed
-        raise _unreadable(file, error) from error
+        raise unreadable(file, error) from error
 
 
 def read_range(
-    file: LocalFile, start: int, length: int, checkpoint: Callable[[], None], source: IO[bytes] | None = None
+    file: LocalFile,
+    start: int,
+    length: int,
+    checkpoint: Callable[[], None],
+    source: IO[bytes] | None = None,
+    on_doubt: OnDoubt = ignore_doubt,
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the blocks of a byte range with their positions, read from `source` if it is open.
 
-    `checkpoint` raises to stop.
+    `checkpoint` raises to stop; `on_doubt` is called at the end of the range.
     """
     with open_unchanged(file, start + length) if source is None else nullcontext(source) as opened:
         for position in range(start, start + length, CACHE_BLOCK):
             checkpoint()
             yield position, read_block(file, opened, position, min(CACHE_BLOCK, start + length - position))
-        check_unchanged(file, opened)
+        check_unchanged(file, opened, on_doubt)
 
 
 def read_block(file: LocalFile, source: IO[bytes], position: int, length: int) -> bytes:
@@ -109,10 +82,10 @@ def read_block(file: LocalFile, source: IO[bytes], position: int, length: int) -
         while len(block) < length:
             more = source.read(length - len(block))
             if not more:
-                raise _failure(file, "it became shorter while it was being read")
+                raise failure(file, "it became shorter while it was being read")
             block += more
     except (OSError, ValueError) as error:  # ValueError: a file object that was closed
-        raise _unreadable(file, error) from error
+        raise unreadable(file, error) from error
     return block
 
 
@@ -126,10 +99,11 @@ def hash_range(
     into: memoryview | None = None,
     source: IO[bytes] | None = None,
     on_read: OnRead = ignore_read,
+    on_doubt: OnDoubt = ignore_doubt,
 ) -> tuple[bytes, float]:
     """Return the digest of what `read_range` reads, also `into` memory, and the seconds that hashing took."""
     checksum, hashing = checksums.new(algorithm), 0.0
-    for position, block in read_range(file, start, length, checkpoint, source):
+    for position, block in read_range(file, start, length, checkpoint, source, on_doubt):
         began = time.perf_counter()
         checksum.update(block)
         on_read(file, position, block)
@@ -140,34 +114,19 @@ def hash_range(
 
 
 def sha256_of(
-    file: LocalFile, checkpoint: Callable[[], None], *, into: memoryview | None = None, on_read: OnRead = ignore_read
+    file: LocalFile,
+    checkpoint: Callable[[], None],
+    *,
+    into: memoryview | None = None,
+    source: IO[bytes] | None = None,
+    on_read: OnRead = ignore_read,
+    on_doubt: OnDoubt = ignore_doubt,
 ) -> str:
-    """Return the hex SHA-256 of a file, which is read for it."""
-    return hash_range(file, 0, file.size, "sha256", checkpoint, into=into, on_read=on_read)[0].hex()
-
-
-def _unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
-    if isinstance(error, FileNotFoundError):
-        return _failure(file, "it is gone", FailureCode.VANISHED)
-    words = getattr(error, "strerror", None) or error
-    failure = _failure(file, f"it can't be read: {words}", FailureCode.UNREADABLE)
-    code = getattr(error, "errno", None)
-    failure.retryable = code in TOO_MANY_FILES
-    if is_url(file.path) and code in (errno.EIO, errno.EBUSY):  # EBUSY: s3fs, for an object that was replaced
-        with suppress(OSError):  # some services refuse a range of an old version
-            if not _is_same(file, status(file.path)):
-                return _failure(file, "it changed while it was being read")
-        failure.retryable = True  # its server may be unreachable
-    return failure
-
-
-def _is_same(file: LocalFile, info: Status) -> bool:
-    return (info.st_size, info.st_mtime_ns) == (file.size, file.mtime_ns)
-
-
-def _failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) -> FileError:
-    hint = "upload it again when nothing writes to it any more" if code is FailureCode.CHANGED else ""
-    return FileError(how, path=file.path, code=code, hint=hint)
+    """Return the hex SHA-256 of a file, which is read for it, from `source` if it is open."""
+    digest, _ = hash_range(
+        file, 0, file.size, "sha256", checkpoint, into=into, source=source, on_read=on_read, on_doubt=on_doubt
+    )
+    return digest.hex()
 
 
 class Digests:
@@ -186,6 +145,7 @@ class Digests:
         """Add the bytes before `end` that were not read yet: an earlier run has sent them. Raise `FileError`."""
         prefix = self._prefix(file)
         if prefix.length < end:
+            prefix.is_sent = False
             for start, data in read_range(file, prefix.length, end - prefix.length, self._checkpoint):
                 prefix.add(start, data)
 
@@ -193,6 +153,10 @@ class Digests:
         """Return the hex digest; None unless all bytes were read."""
         prefix = self._prefix(file)
         return prefix.sha256.hexdigest() if prefix.length == file.size else None
+
+    def sent(self, file: LocalFile) -> str | None:
+        """Return the hex digest of the bytes that this run has sent; None unless these are all."""
+        return self.known(file) if self._prefix(file).is_sent else None
 
     def complete(self, file: LocalFile) -> str:
         """Return the hex digest; what was not read in order, as the parts of a large file, is read now."""
@@ -208,9 +172,10 @@ class Digests:
 
 
 class _Prefix:
-    """The digest of the first `length` bytes of a file."""
+    """The digest of the first `length` bytes of a file; `is_sent`: as they were read to be sent."""
 
     def __init__(self) -> None:
+        self.is_sent = True
         self.sha256, self.length = hashlib.sha256(usedforsecurity=False), 0
         self._lock = threading.Lock()
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
 from uploader_cli import extras
-from uploader_cli.core.plan import is_url
+from uploader_cli.core.plan import Identity, is_url
 from uploader_cli.errors import UsageError
 
 
@@ -64,6 +64,11 @@ def open_file(path: str, end: int | None = None) -> IO[bytes]:
 def status_of(source: IO[bytes]) -> Status:
     """Return the present status of an open file. Raise `OSError`."""
     return os.fstat(source.fileno()) if isinstance(source, io.FileIO) else _urls().status_of(source)
+
+
+def identity_of(info: os.stat_result) -> Identity:
+    """Return what a file is on its disk."""
+    return Identity(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 def listing(url: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:

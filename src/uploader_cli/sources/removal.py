@@ -19,6 +19,7 @@ from typing import NamedTuple
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import Identity, LocalFile
 from uploader_cli.errors import FileFailure
+from uploader_cli.sources.files import identity_of
 
 GRANULARITY = 0.05
 """Seconds within which two writes may get the same time from a file system."""
@@ -45,7 +46,7 @@ def identified(file: LocalFile, sleep: Callable[[float], None] = time.sleep) -> 
                 return file.identified(found)
             before = found
             sleep(GRANULARITY)
-    return file
+    return file.identified(None)
 
 
 def delete(file: LocalFile) -> None:
@@ -101,8 +102,7 @@ def _opened(directory: str, flags: int = 0) -> Iterator[int]:
 def _status(name: str, directory: int | None = None) -> Identity | None:
     """Return the identity of a regular file, None for anything else. Raise `OSError`."""
     info = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    known = Identity(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
-    return known if stat.S_ISREG(info.st_mode) else None
+    return identity_of(info) if stat.S_ISREG(info.st_mode) else None
 
 
 def _check_unchanged(file: LocalFile, directory: int, name: str, *, linked: bool = False) -> Identity:

@@ -16,17 +16,17 @@ from uploader_cli.core.protocol import utf8, wire_name
 from uploader_cli.settings.values import FIELD, Metadata
 from uploader_cli.sources.content import (
     PIECE,
-    check_unchanged,
     ignore_read,
-    open_unchanged,
     read_at,
     sha256_of,
 )
+from uploader_cli.sources.unchanged import check_unchanged, ignore_doubt, open_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from uploader_cli.sources.content import OnRead
+    from uploader_cli.sources.unchanged import OnDoubt
 
     Content = LocalFile | Iterable[bytes | bytearray]
 
@@ -111,16 +111,19 @@ class Body:
         on_last: Callable[[], None] = lambda: None,
         on_through: Callable[[], None] = lambda: None,
         on_read: OnRead = ignore_read,
+        on_doubt: OnDoubt = ignore_doubt,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`checkpoint` raises to stop; `throttle` waits and returns how many bytes may be sent.
 
         `on_sent(file, bytes)` is called as the kernel takes bytes, `on_last()` before the last piece is read (no server
-        has the whole request before), `on_through()` after the last byte, `on_read` with what is read from a file.
+        has the whole request before), `on_through()` after the last byte, `on_read` with what is read from a file,
+        `on_doubt` as by `check_unchanged`.
         """
         self.content_type, self.checkpoint = content_type, checkpoint
         self._parts, self._throttle, self._clock = parts, throttle, clock
-        self._on_sent, self._on_last, self._on_through, self._on_read = on_sent, on_last, on_through, on_read
+        self._on_sent, self._on_last, self._on_through = on_sent, on_last, on_through
+        self._on_read, self._on_doubt = on_read, on_doubt
         self._began: float | None = None
         self._ended: float | None = None
         self._unsent: deque[tuple[int, int, LocalFile]] = deque()
@@ -213,7 +216,7 @@ class Body:
                             self._on_read(file, start + done, piece[filled:])
                     done, filled = done + size, len(piece)
                     if done == length and file is not None and source is not None:
-                        check_unchanged(file, source)
+                        check_unchanged(file, source, self._on_doubt)
                     if filled == self._wanted:
                         filled = 0
                         yield piece

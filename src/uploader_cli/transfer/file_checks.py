@@ -8,7 +8,7 @@ from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.packs import FoundFile
 from uploader_cli.core.protocol import utf8
-from uploader_cli.sources.content import open_unchanged
+from uploader_cli.sources.unchanged import open_unchanged
 from uploader_cli.transfer.journal import Claim, ClaimState, Stored
 from uploader_cli.transfer.ledger import Outcome, failed
 from uploader_cli.transfer.stored_files import (

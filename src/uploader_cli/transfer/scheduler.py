@@ -34,6 +34,7 @@ from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
 from uploader_cli.transfer.protocols.tus_reading import Readings
 from uploader_cli.transfer.protocols.tus_state import Tus, is_far
 from uploader_cli.transfer.result_poller import ResultPoller
+from uploader_cli.transfer.second_reading import settle_doubts
 from uploader_cli.transfer.then import Then
 from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
 from uploader_cli.transfer.verification import Verification
@@ -182,9 +183,10 @@ class Scheduler:
 
     def _finish(self, worker: Worker, job: Job, outcomes: Sequence[Outcome]) -> None:
         """End files in the worker: receipts, verification, events, then their session."""
+        outcomes = settle_doubts(self._context, worker.api, outcomes)
         back = [outcome for outcome in outcomes if self._falls_back(outcome)]
         if back and job.session is not None:
-            self._fall_back(worker, job.session, back)
+            self._fall_back(worker, job, job.session, back)
         outcomes = [outcome for outcome in outcomes if not self._falls_back(outcome)]
         if not outcomes:
             return
@@ -316,25 +318,36 @@ class Scheduler:
         wants_tus = self._settings.protocol != "auto" or self._settings.foreign
         return outcome.falls_back and not (wants_tus and isinstance(outcome.error, errors.PatchBlocked))
 
-    def _fall_back(self, worker: Worker, session: UploadSession, outcomes: Sequence[Outcome]) -> None:
+    def _fall_back(self, worker: Worker, job: Job, session: UploadSession, outcomes: Sequence[Outcome]) -> None:
         """Queue files for another protocol, because that of their job does not work for them.
 
         A file that can't be packed is sent with tus, in its session. Files whose uploads a proxy blocks are sent in
-        batch mode, and share sessions.
+        batch mode, and share sessions. A file that is sent once more keeps its protocol (`settle_doubts`).
         """
         for outcome in outcomes:
             if outcome.error is not None:
                 self._ledger.retry([outcome.file], outcome.error)
-        blocked = [outcome for outcome in outcomes if isinstance(outcome.error, errors.PatchBlocked)]
+        stopped = [outcome for outcome in outcomes if isinstance(outcome.error, errors.PatchBlocked)]
+        if stopped:
+            self._context.warn_once(WarningCode.PATCH_BLOCKED, f"{stopped[0].error}: such files are sent in batch mode")
+        blocked = list(outcomes) if isinstance(job, BatchSession) else stopped
         if blocked:
-            self._context.warn_once(WarningCode.PATCH_BLOCKED, f"{blocked[0].error}: such files are sent in batch mode")
             self._blocked.extend(outcome.file for outcome in blocked)
             self._pool.put([Step(self._send_blocked, None)])
-            session.over(worker.api, len(blocked), given_up=len(blocked))
+            session.over(worker.api, len(blocked), given_up=len(stopped))
         others = [outcome.file for outcome in outcomes if outcome not in blocked]
-        claims = [Claim(ClaimState.NEW, self._context.run.creating(file, session.id)) for file in others]
+        replaced = {outcome.file.file: self._stored_before(outcome) for outcome in outcomes}
+        claims = [
+            Claim(ClaimState.NEW, self._context.run.creating(file, session.id, replaced=replaced[file.file]))
+            for file in others
+        ]
         jobs = [TusFile(self._terms, session, *item) for item in zip(others, claims, strict=True)]
         self._pool.put(jobs, first=True)
+
+    def _stored_before(self, outcome: Outcome) -> tuple[str, ...]:
+        """Return the upload at a tus endpoint that a file has which is sent once more."""
+        url = outcome.content_location
+        return (url,) if url is not None and self._settings.foreign else ()
 
     def _send_blocked(self, _worker: Worker) -> Iterator[Sequence[Outcome]]:
         """Queue sessions for all blocked files; those that other workers are sending follow soon."""

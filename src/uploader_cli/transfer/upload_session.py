@@ -10,7 +10,8 @@ from uploader_cli.core.events import SessionCreated, SessionFinished, SkipReason
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize
-from uploader_cli.sources.content import Digests, ignore_read
+from uploader_cli.sources.content import Digests
+from uploader_cli.sources.unchanged import Doubts
 from uploader_cli.transfer.budget import Limiter
 from uploader_cli.transfer.ledger import Followers, Ledger, Outcome, ends_run
 from uploader_cli.transfer.pacer import holding
@@ -44,6 +45,8 @@ class RunContext:
         self.ledger = Ledger(api.emit, run, api.url_of)
         self.throttle = Limiter(api.settings.limit_rate, self.stop.sleep)
         self.digests = Digests(self.stop.checkpoint) if api.settings.hashes else None
+        self.doubts = Doubts()
+        self._proof = Digests(self.stop.checkpoint)  # of these files
         self.sessions: set[UploadSession] = set()  # open sessions
         self.limits = ASSUMED
         self.reported: Limits | None = None  # the server's own limits
@@ -63,7 +66,16 @@ class RunContext:
 
     @property
     def on_read(self) -> OnRead:
-        return self.digests.read if self.digests is not None else ignore_read
+        return self.digests.read if self.digests is not None else self._read
+
+    def _read(self, file: LocalFile, start: int, data: bytes | memoryview) -> None:
+        if file.file in self.doubts.sent_again:
+            self._proof.read(file, start, data)
+
+    @property
+    def proof(self) -> Digests:
+        """The digests of what is sent: of all files with `--digest`, else of those that are `sent_again`."""
+        return self.digests if self.digests is not None else self._proof
 
     def outlasts(self, error: errors.UploaderError) -> bool:
         """Return whether the run goes on without a session because of `error`: a watch sends its files again later."""

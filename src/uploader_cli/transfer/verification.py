@@ -71,7 +71,7 @@ class Verification:
         is_gone = file.once and outcome.digest is None
         mine, theirs = "", None
         try:
-            theirs = _stored_digest(api, location, anew=anew) if location and not is_gone else None
+            theirs = stored_digest(api, location, anew=anew) if location and not is_gone else None
             if theirs is not None:
                 mine = outcome.digest or sha256_of(file, context.stop.checkpoint)
         except NO_OUTCOME:
@@ -108,7 +108,7 @@ def receipt_of(outcome: Outcome, *, verify: bool = False) -> Stored:
     return Stored(outcome.file, outcome.server_id, location, sha256, outcome.verified, outcome.result_url)
 
 
-def _stored_digest(api: Api, location: str, *, anew: bool) -> tuple[VerifiedBy, str] | None:
+def stored_digest(api: Api, location: str, *, anew: bool = False) -> tuple[VerifiedBy, str] | None:
     """Return the SHA-256 that the server tells, or else that of the bytes that it gives out; None without either.
 
     With `anew` it is that of the bytes.

@@ -26,6 +26,7 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import ignore_read
+from uploader_cli.sources.unchanged import Doubts
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.connection import Sockets
 from uploader_cli.transfer.http_client import Answer
@@ -393,7 +394,7 @@ def make_terms(
     warnings: list[str] = []
     how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
     how["settings"] = SimpleNamespace(parts=True)
-    context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read)
+    context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read, doubts=Doubts())
     context.warn, context.warnings = lambda code, _text: warnings.append(code), warnings
     proof = ChecksumProof(lambda _code, _text: None, needed=False)
     readings = Readings(lambda _code, _text: None, known=False)

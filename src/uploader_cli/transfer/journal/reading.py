@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 _PENDING = """
 SELECT path, run = ?2, run != ?2 AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns, upload_key,
-  url, session, checked_until, pledged_until, uncertain, parts, server_id, sent_until, ending, replaced, awaited
+  url, session, checked_until, pledged_until, uncertain, parts, server_id, sent_until, ending, replaced, awaited,
+  identity
 FROM pending WHERE target = ?1"""
 _RECEIPTS = """
 SELECT path, size, mtime_ns, server_id, location, checksum, verified, link
@@ -128,12 +129,16 @@ class PendingUpload(Record, frozen=True):
 
 
 class Pending(Record, frozen=True):
-    """The upload of `file` in progress: `own` by this run, `busy` by another live run."""
+    """The upload of `file` in progress: `own` by this run, `busy` by another live run.
+
+    `identity` is that of the file when the upload began, as text; None where it is unknown.
+    """
 
     file: LocalFile
     upload: PendingUpload
     own: bool = True
     busy: bool = False
+    identity: str | None = None
 
 
 class SavedSession(NamedTuple):
@@ -169,10 +174,13 @@ class ClaimState(StrEnum):
 
 
 class Claim(Record, frozen=True):
+    """What is known of a file. `doubtful`: its ctime or inode has changed since an earlier run has sent some of it."""
+
     state: ClaimState
     upload: PendingUpload | None = None
     receipt: Stored | None = None
     outdated: PendingUpload | None = None
+    doubtful: bool = False
 
 
 def pack_position(claim: Claim) -> tuple[str, int] | None:
@@ -190,6 +198,11 @@ def path_key(file: LocalFile) -> bytes:
     return path + b"\0" + file.destination.encode() if file.destination else path
 
 
+def written_identity(file: LocalFile) -> str | None:
+    """Return what distinguishes a file from others of its size and mtime; no device, whose number a restart changes."""
+    return None if file.identity is None else f"{file.identity.inode} {file.identity.ctime_ns}"
+
+
 def is_same(one: LocalFile, other: LocalFile) -> bool:
     return one.size == other.size and one.mtime_ns == other.mtime_ns
 
@@ -200,17 +213,29 @@ def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[An
     known = (upload.upload_key, upload.url, upload.session, upload.checked_until, upload.pledged_until)
     ended = (upload.server_id, upload.sent_until, upload.ending, json.dumps(upload.replaced))
     awaited = to_json(upload.awaited).decode() if upload.awaited is not None else None
-    return (target, key, file.size, file.mtime_ns, run, *known, upload.uncertain, parts, *ended, awaited)
+    return (
+        target,
+        key,
+        file.size,
+        file.mtime_ns,
+        run,
+        *known,
+        upload.uncertain,
+        parts,
+        *ended,
+        awaited,
+        pending.identity,
+    )
 
 
 def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterator[tuple[bytes, Pending]]:
     """Yield uploads in progress for the paths of `files`, as seen by run number `run`."""
-    for key, own, busy, size, mtime_ns, *known in db.execute(_PENDING + _paths(files), (target, run, *files)):
+    for key, own, busy, size, mtime_ns, *known, identity in db.execute(_PENDING + _paths(files), (target, run, *files)):
         known[6] = tuple(PendingPart(*part) for part in json.loads(known[6]))
         known[-2] = tuple(json.loads(known[-2]))
         known[-1] = from_json(known[-1], type=Awaited) if known[-1] else None
         file = replace(files[key], size=size, mtime_ns=mtime_ns)
-        yield key, Pending(file, PendingUpload(*known), bool(own), bool(busy))
+        yield key, Pending(file, PendingUpload(*known), bool(own), bool(busy), identity)
 
 
 def find_receipts(db: Connection, target: int, files: Files, since: int) -> Iterator[tuple[bytes, Stored]]:

@@ -14,7 +14,16 @@ from msgspec.structs import replace
 
 from uploader_cli.errors import Interrupted, UploaderError, UsageError
 from uploader_cli.transfer.journal import reading, schema
-from uploader_cli.transfer.journal.reading import Claim, ClaimState, Pending, PendingUpload, Stored, is_same, path_key
+from uploader_cli.transfer.journal.reading import (
+    Claim,
+    ClaimState,
+    Pending,
+    PendingUpload,
+    Stored,
+    is_same,
+    path_key,
+    written_identity,
+)
 from uploader_cli.transfer.journal.unwritten import RunEnd, Unwritten
 
 if TYPE_CHECKING:
@@ -271,8 +280,10 @@ class RunHandle:
         # An upload whose URL was given can't be replaced by a new one.
         if old and is_same(file, old.file) and (old.own or not self._fresh or file.upload_url):
             self._put(key, replace(old, file=file, own=True))
-            return Claim(ClaimState.UNKNOWN if old.upload.uncertain else ClaimState.RESUME, old.upload)
-        new = Pending(file, self._new_upload(key, file) if uploads is None else next(uploads))
+            state, mine = ClaimState.UNKNOWN if old.upload.uncertain else ClaimState.RESUME, written_identity(file)
+            return Claim(state, old.upload, doubtful=None not in (old.identity, mine) and old.identity != mine)
+        upload = self._new_upload(key, file) if uploads is None else next(uploads)
+        new = Pending(file, upload, identity=written_identity(file))
         self._put(key, new)
         if self.again and uploads is None:
             return Claim(ClaimState.RESUME, new.upload)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal.locking import Checkpoint
 
 NAME = "journal.sqlite3"
-VERSION = 11
+VERSION = 12
 MIGRATED = 8  # the oldest version that `_ADDED` changes in place
 KEPT_SECONDS = 90 * 86_400.0  # for unfinished runs, and for receipts whose files are gone or changed
 SEEN_SECONDS = 86_400.0  # until the file of an excess receipt is looked for again
@@ -69,7 +69,7 @@ CREATE TABLE pending (
   upload_key TEXT NOT NULL, url TEXT, session TEXT, checked_until INTEGER NOT NULL DEFAULT 0,
   pledged_until INTEGER NOT NULL DEFAULT 0, uncertain INTEGER NOT NULL DEFAULT 0, parts TEXT NOT NULL DEFAULT '[]',
   server_id TEXT, sent_until INTEGER, ending TEXT NOT NULL DEFAULT '', replaced TEXT NOT NULL DEFAULT '[]',
-  awaited TEXT, PRIMARY KEY (target, path)
+  awaited TEXT, identity TEXT, PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
 CREATE TABLE session (
   run INTEGER NOT NULL, id TEXT NOT NULL, category TEXT NOT NULL DEFAULT '', secret TEXT NOT NULL DEFAULT '',
@@ -89,6 +89,7 @@ ALTER TABLE session ADD COLUMN open INTEGER NOT NULL DEFAULT 1;
 """,
     10: "ALTER TABLE pending ADD COLUMN awaited TEXT;",
     11: "ALTER TABLE receipt ADD COLUMN link;",
+    12: "ALTER TABLE pending ADD COLUMN identity TEXT;",
 }
 _OUTDATED_RUNS = """
 DELETE FROM run WHERE number IN (

@@ -102,7 +102,7 @@ class Unwritten:
             [(target, key, run) for key in self._changes],
         )
         db.executemany(
-            "INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [pending_row(target, run, key, change.pending) for key, change in changes if change.pending],
         )
         refused = [(target, key, row.refused.size, row.refused.mtime_ns) for key, row in changes if row.refused]

@@ -202,6 +202,7 @@ class BatchSession:
             on_last=lambda: context.run.uncertain(group),  # a kill from here on may leave the files stored
             on_through=on_through,
             on_read=context.on_read,
+            on_doubt=context.doubts.add,
         )
 
     def _receive(self, file: LocalFile, item: StoredFile | None) -> None:

@@ -13,6 +13,7 @@ from uploader_cli.core import packs
 from uploader_cli.core.events import VerifiedBy, WarningCode
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import sha256_of
+from uploader_cli.sources.unchanged import failure
 from uploader_cli.transfer.bodies import Body, pack_form
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position
@@ -75,7 +76,7 @@ class Pack:
         for file in files:
             data = bytearray(file.size)
             try:
-                digest = sha256_of(file, context.stop.checkpoint, into=memoryview(data))
+                digest = self._read(file, data)
             except errors.FileError as error:
                 unread.append(Outcome(file, error))
             else:
@@ -88,11 +89,20 @@ class Pack:
             self._choose_key()
             yield from self._send(worker)
 
+    def _read(self, file: LocalFile, data: bytearray) -> str:
+        """Read a file into `data` and return its SHA-256; one in doubt is read twice. Raise `FileError`."""
+        checkpoint, doubts = self._context.stop.checkpoint, list[str]()
+        digest = sha256_of(file, checkpoint, into=memoryview(data), on_doubt=lambda one, _: doubts.append(one.path))
+        if doubts and sha256_of(file, checkpoint) != digest:
+            raise failure(file, "it changed while it was being read")
+        return digest
+
     def _choose_key(self) -> None:
         """Use the journaled key where it covers exactly these files in this order, else a new one."""
         keys = [pack_position(claim) for _, claim in self._files]
         first = keys[0][0] if keys[0] is not None else ""
-        same = len(self._entries) == len(keys) and keys == [(first, index) for index in range(len(keys))]
+        same = len(self._entries) == len(keys) and not any(claim.doubtful for _, claim in self._files)
+        same = same and keys == [(first, index) for index in range(len(keys))]
         if first and same:
             self._key = first
             self._sent_before = all(claim.state is ClaimState.RESUME for _, claim in self._files)

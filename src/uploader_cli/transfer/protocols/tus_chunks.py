@@ -12,7 +12,8 @@ from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.sources import checksums
 from uploader_cli.sources.chunks import HashedChunks
-from uploader_cli.sources.content import PART_AFTER, Stream, ignore_read, is_local, open_unchanged
+from uploader_cli.sources.content import PART_AFTER, Stream, ignore_read, is_local
+from uploader_cli.sources.unchanged import open_unchanged
 from uploader_cli.transfer.bodies import Piece
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Chunks:
                     self._tus.buffers,
                     source=self._source if is_local(file) else None,
                     on_read=self.on_read,
+                    on_doubt=self._tus.context.doubts.add,
                     waits=worker.api.sockets.waits,
                 )
             try:

@@ -42,6 +42,8 @@ class TusFile:
         self.state = TusFileState(tus, session.id, file, claim)
         self.parts: list[Part] = []
         self._tus, self._context = tus, tus.context
+        if claim.doubtful:
+            tus.context.doubts.add(file)
         # An upload that a service created is never deleted.
         self._outdated = claim.outdated.urls if claim.outdated is not None and not file.upload_url else ()
         self._left = 0  # parts that have not ended
@@ -179,7 +181,8 @@ class TusFile:
     def _divide(self, worker: Worker) -> Position | None:
         tus, run, file, state = self._tus, self._context.run, self.file, self.state
         upload, session = state.upload, self.session.id
-        whole = state.resumes or file.upload_url or file.once or run.secret  # another process would not find parts
+        whole = bool(file.upload_url or file.once or file.file in self._context.doubts.sent_again)  # parts: no digest
+        whole = whole or state.resumes or run.secret is not None  # another process would not find parts
         count = 1 if whole else tus.parts(file.size, tus.pool.idle, tus.pool.spare, worker.api.request_ids.round_trip)
         sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
         if len(sizes) > 1:

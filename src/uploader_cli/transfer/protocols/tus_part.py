@@ -386,6 +386,7 @@ class Part:
             throttle=self._tus.context.throttle,
             on_sent=lambda _file, sent: state.report_sent(self._number, offset + sent),
             on_read=self._chunks.on_read,
+            on_doubt=self._tus.context.doubts.add,
         )
         body.completes = self._completing
         return body, checksum

@@ -1,0 +1,66 @@
+"""A file that was sent while only its ctime or inode changed is read once more (`sources.unchanged.unchanged`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.sources.content import sha256_of
+from uploader_cli.sources.unchanged import failure
+from uploader_cli.transfer.ledger import Outcome
+from uploader_cli.transfer.stored_files import NO_OUTCOME
+from uploader_cli.transfer.verification import stored_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.upload_session import RunContext
+
+CHANGED_MEANWHILE = "it changed while it was being sent"
+NO_DIGEST = "it may have changed while it was being sent, and no digest can tell: it is sent once more"
+
+
+def settle_doubts(context: RunContext, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the outcomes; a doubtful file has failed if its bytes differ from what was sent, or from what is stored.
+
+    Where neither digest is known, the outcome falls back: the file is sent once more, and its digest is made then.
+    """
+    settled = []
+    for outcome in outcomes:
+        if outcome.error is None and outcome.file in context.doubts:
+            outcome = _settled(context, api, outcome)
+        context.doubts.settled(outcome.file)
+        settled.append(outcome)
+    return settled
+
+
+def _settled(context: RunContext, api: Api, outcome: Outcome) -> Outcome:
+    file = outcome.file
+    sent = context.proof.sent(file)
+    location = outcome.content_location or outcome.location
+    theirs = None
+    if sent is None and location:
+        try:
+            theirs = stored_digest(api, location)
+        except NO_OUTCOME:
+            raise
+        except errors.UploaderError:  # as from a server that gives out nothing
+            theirs = None
+    if sent is None and theirs is None:
+        if outcome.unsure:
+            return outcome
+        if file.file in context.doubts.sent_again or file.upload_url:
+            return outcome._replace(error=failure(file, CHANGED_MEANWHILE))
+        context.doubts.sent_again.add(file.file)
+        context.proof.forget(file)
+        return outcome._replace(error=failure(file, NO_DIGEST), falls_back=True)
+    try:
+        mine = sha256_of(file, context.stop.checkpoint, source=context.doubts.source(file))
+    except errors.FileError as error:
+        return outcome._replace(error=error)
+    if sent is not None:
+        return outcome if sent == mine else outcome._replace(error=failure(file, CHANGED_MEANWHILE))
+    if theirs is None or theirs[1] != mine:
+        return outcome._replace(error=failure(file, CHANGED_MEANWHILE))
+    return outcome._replace(checksum=mine, verified=True, verified_by=theirs[0])
