@@ -286,6 +286,27 @@ def test_file_that_changes_before_its_pack_is_read_fails_alone(sending: Sending,
     assert result.outcome.completed == 20
 
 
+@pytest.mark.parametrize("rewrites", [True, False])
+def test_file_with_another_ctime_is_read_twice_before_its_pack_is_sent(
+    sending: Sending, monkeypatch: Any, rewrites: bool
+) -> None:
+    """One that was rewritten while it was read, and whose mtime was restored, fails alone."""
+    read, path = pack.sha256_of, sending.source / "deep/03.bin"
+
+    def meddled(file: Any, *how: Any, **more: Any) -> str:
+        if file.name == path.name:
+            path.chmod(0o600)
+        digest = read(file, *how, **more)
+        if file.name == path.name and rewrites:
+            path.write_bytes(bytes(file.size))
+            os.utime(path, ns=(0, file.mtime_ns))
+        return digest
+
+    monkeypatch.setattr(pack, "sha256_of", meddled)
+    failed = [(os.path.basename(one.path), one.code) for one in sending.run().receipts if one.status == "failed"]
+    assert failed == [(path.name, "changed")] * rewrites
+
+
 def refusal(status: int, code: str) -> Answer:
     return Answer(status, {}, json.dumps({"error": code, "message": "no"}).encode())
 

@@ -28,6 +28,7 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
 from uploader_cli.sources.content import ignore_read
+from uploader_cli.sources.unchanged import Doubts
 from uploader_cli.transfer.budget import Limiter, RateBudget
 from uploader_cli.transfer.connection import Sockets
 from uploader_cli.transfer.http_client import Answer, HttpClient
@@ -126,7 +127,7 @@ def make_terms(
     throttle: Callable[[int], int] = lambda wanted: wanted,
 ) -> Terms:
     how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
-    context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read)
+    context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read, doubts=Doubts())
     proof = ChecksumProof(lambda _code, _text: None, needed=False)
     readings = Readings(lambda _code, _text: None, known=False)
     return Terms(context, SimpleNamespace(), capabilities, checksum, proof, readings)  # type: ignore[arg-type]
