@@ -48,8 +48,6 @@ def _settled(context: RunContext, api: Api, outcome: Outcome) -> Outcome:
         except errors.UploaderError:  # as from a server that gives out nothing
             theirs = None
     if sent is None and theirs is None:
-        if outcome.unsure:
-            return outcome
         if file.file in context.doubts.sent_again or file.upload_url:
             return outcome._replace(error=failure(file, CHANGED_MEANWHILE))
         context.doubts.sent_again.add(file.file)
