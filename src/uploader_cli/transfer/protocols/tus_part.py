@@ -392,8 +392,7 @@ class Part:
         return body, checksum
 
     def _confirm(self, position: Position, offset: int) -> None:
-        if offset > self._most:
-            self._most = offset
+        self._most = max(self._most, offset)
         if self._carried:
             self._tus.chunk.arrived(self._carried)
         self._offset, self._last = offset, position
