@@ -56,6 +56,7 @@ class IetfService:
         self.lost = 0  # the answers to so many requests that complete an upload are lost
         self.processed: Answer | None = None  # the answer of what processes a complete upload, in place of 200
         self.never_complete = False  # whether requests that complete an upload are answered as if they did not
+        self.ends_at_once = False  # whether it says that an upload is complete when it is created
         self.early = 0  # the server ends so many uploads after their first chunk
         self.kept: list[int] = []  # the bytes that are kept of the next PATCH requests, which succeed
         self.forgets = 0  # so many uploads are gone after their first chunk
@@ -117,7 +118,7 @@ class IetfService:
         self.uploads.append(upload)
         place = f"{self.url}/{len(self.uploads) - 1}"
         limits = ", ".join(filter(None, (self.limits, self.at_creation)))
-        headers = {"Location": place, "Upload-Complete": "?0", "Upload-Limit": limits}
+        headers = {"Location": place, "Upload-Complete": f"?{self.ends_at_once:d}", "Upload-Limit": limits}
         if self.moves:
             self.uploads.append(Resource(upload.length, upload.name))
             headers["Location"] = f"{place[:-1]}{len(self.uploads) - 1}"

@@ -334,6 +334,17 @@ def test_complete_upload_that_was_not_processed_is_a_failed_file(
         assert said in done.of("file.failed")[0]["message"]
 
 
+def test_upload_that_the_server_ends_at_its_creation_is_a_refused_file(make_files: Files, tmp_path: Path) -> None:
+    """An empty file is stored then."""
+    with IetfService() as service:
+        service.ends_at_once = True
+        done = send(service, make_files(a=100, empty=0), tmp_path)
+        assert [method for method, _ in service.requests if method == "PATCH"] == []
+    (failed,), (completed,) = done.of("file.failed"), done.of("file.completed")
+    assert (done.code, failed["code"], completed["size"]) == (4, "server_refused", 0)
+    assert failed["message"] == "the server ended the upload at its creation, with 0 bytes"
+
+
 def test_standard_input_is_sent_without_a_length(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"x" * 60_000)

@@ -110,8 +110,12 @@ class IetfClient(UploadCalls):
         if most is not None and length is not None and length > most:
             self.discard(url)
             raise errors.FileFailure(f"exceeds the server's limit of {most} bytes", code=FailureCode.REFUSED_SIZE)
-        complete = _flag(answer) or False
-        return Position(url, whole(answer.headers.get("Upload-Offset")) or 0, answer.headers, complete=complete)
+        complete, offset = _flag(answer) or False, whole(answer.headers.get("Upload-Offset")) or 0
+        if complete and offset != length:
+            self.discard(url)
+            words = f"the server ended the upload at its creation, with {offset:,} bytes"
+            raise errors.FileFailure(words, code=FailureCode.SERVER_REFUSED)
+        return Position(url, offset, answer.headers, complete=complete)
 
     def head(self, url: str) -> Position:
         """Return the server's offset, and whether the upload is complete. Raise `UploadGone` for 404 and 410.
