@@ -409,6 +409,7 @@ class Keyed(Service):
     """Finds the upload of a repeated creation by its key, and does not answer the first creation."""
 
     extensions = "creation,creation-with-upload"
+    methods = "OPTIONS POST HEAD PATCH GET"
 
     def _post(self, request: Request) -> Answer:
         key = _metadata(request.headers["upload-metadata"])["uploadKey"]

@@ -8,7 +8,7 @@ import select
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from uploader_cli.core.origins import concealed
@@ -48,7 +48,7 @@ def place(flags: Mapping[str, object]) -> Settings:
 def show(flags: Mapping[str, object]) -> int:
     """Print a row for each stored run, newest last, and the command that resumes the newest interrupted one."""
     settings = place(flags)
-    with existing_journal(settings) as journal:
+    with existing_journal(replace(settings, state_dir=settings.state_path)) as journal:  # raises without a home
         runs = journal.runs() if journal is not None else []
     for info in runs:
         options = info.arguments.get("options")

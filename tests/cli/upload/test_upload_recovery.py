@@ -141,11 +141,13 @@ def test_file_that_ends_the_server_three_times_fails_and_no_other_one_does(tmp_p
     assert service.deaths == 3
 
 
-def test_creation_whose_answer_was_lost_is_found_by_its_key(tmp_path: Path) -> None:
-    """The server has all bytes: nothing is sent again."""
+@pytest.mark.parametrize("readable", [True, False])
+def test_creation_whose_answer_was_lost_is_found_by_its_key(readable: bool, tmp_path: Path) -> None:
+    """The server has all bytes: nothing is sent again, and a reading tells whether the file is stored."""
     (tmp_path / "a.bin").write_bytes(b"a" * 1000)
     with Keyed() as service:
+        service.readable = readable
         done = uploader("upload", "a.bin", "--tus-endpoint", service.url, "--json", home=tmp_path)
-        assert (done.code, done.finished["completed"]) == (0, 1)
+        assert (done.code, done.finished["completed"]) == ((0, 1) if readable else (4, 0))
         assert bytes(service.only.content) == b"a" * 1000
         assert [method for method, _ in service.requests].count("PATCH") == 0
