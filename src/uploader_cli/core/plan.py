@@ -70,7 +70,8 @@ class LocalFile(Record, frozen=True):
     the `sha256` (hex) that it must have, and `metadata` (key, value). `destination` distinguishes a file that is sent
     to several places; it is empty where path and run determine the destination. `upload_url` is its upload where a
     service has created that already: a secret. `content` has the bytes that are not read from `path`.
-    `identity` is that of a local file at the walk, with `--then` that of a regular file before it is read.
+    `identity` is that of a local file at the walk, with `--then` that of a regular file before it is read. `directory`
+    is the absolute path, without links, of the directory in which it is; empty for a link that is followed.
     """
 
     file: int
@@ -86,6 +87,7 @@ class LocalFile(Record, frozen=True):
     upload_url: str = ""
     content: Content | None = None
     identity: Identity | None = None
+    directory: str = ""
 
     def __repr__(self) -> str:
         return f"LocalFile({self.file}, {self.path!r})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import secrets
 import signal
@@ -23,7 +24,8 @@ from uploader_cli.fleet.tasks import TaskInput
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve_here
 from uploader_cli.settings.places import STATE_IN_MEMORY
-from uploader_cli.sources.files import status
+from uploader_cli.sources.directories import real_directory
+from uploader_cli.sources.files import identity_of, status
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget
@@ -243,7 +245,7 @@ def _send(
     task: TaskInput, report: TaskReport, stop: Stop, budget: RateBudget, telling: _Telling
 ) -> errors.UploaderError | None:
     settings = resolve_here({}, stored=task.options)
-    files = list(task.local_files())
+    files = [_here(file, follows=settings.follow_links) for file in task.local_files()]
     with Journal(STATE_IN_MEMORY) as journal:  # a task that runs again asks the server
         target = RunTarget(settings.target_url, settings.category)
         if task.receipts:
@@ -264,6 +266,20 @@ def _send(
             return engine.upload(Scheduler(context), queue)
         finally:
             api.close()
+
+
+def _here(file: LocalFile, *, follows: bool) -> LocalFile:
+    """Return a file with its identity and its real directory on this machine."""
+    if file.is_remote:
+        return file
+    try:
+        identity = identity_of(os.stat(file.path))
+    except OSError:
+        return file
+    directory = real_directory(file.path)
+    if not (directory or file.named or follows):
+        directory = os.path.dirname(file.path)  # a link has taken its place, which is not followed
+    return replace(file.identified(identity), directory=directory)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import sharded
 from uploader_cli.selection.walk import Selected, Step, walk
+from uploader_cli.sources.directories import directories
 
 UNFINISHED = (".*", "*.[pP][aA][rR][tT]", "*.[tT][mM][pP]", "*.[cC][rR][dD][oO][wW][nN][lL][oO][aA][dD]")
 """Patterns of files that other programs have not finished, and of hidden ones."""
@@ -147,6 +148,7 @@ class Arrivals:
         yield from self._selected(due)
         self._db.execute("DELETE FROM seen WHERE walk != ?", (number,))
         self._report(trouble)
+        directories.forget()
 
     def _is_due(self, file: LocalFile, walk: int, now: float) -> bool:
         """Note what the walk has found; return whether the file is complete and has to be sent."""

@@ -13,6 +13,8 @@ from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
+from msgspec.structs import replace as replaced
+
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile, is_url, of_upload
 from uploader_cli.errors import UsageError
@@ -20,6 +22,7 @@ from uploader_cli.named_files import naming
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
 from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, Selected, Step, has_hidden_content
+from uploader_cli.sources.directories import real_directory
 from uploader_cli.sources.files import Status, absolute, identity_of, status
 
 BAD_LINES_NAMED = 20  # maximum bad lines reported one by one
@@ -137,7 +140,7 @@ class Manifest:
         size, mtime_ns = (0, 0) if isinstance(info, BadLine) else (info.st_size, info.st_mtime_ns)
         file = self._file(number, item, size, mtime_ns)
         if isinstance(info, os.stat_result):
-            file = file.identified(identity_of(info))
+            file = replaced(file, identity=identity_of(info), directory=real_directory(item.path))
         if isinstance(info, BadLine):
             return self._failed(number, info, file)
         if not seen.add(f"{file.destination}\0{absolute(item.path)}"):

@@ -20,6 +20,7 @@ from uploader_cli.core.plan import LocalFile, is_url
 from uploader_cli.core.record import Record
 from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Filters, Ignores
 from uploader_cli.sources import files as sources
+from uploader_cli.sources.directories import real_directory
 
 AT_ONCE = 20_000  # maximum names of a directory sorted in memory; a larger one is read several times
 HIDDEN_CONTENT = "has content although its size is 0: copy it to a regular file first"
@@ -65,10 +66,14 @@ def _overlap(paths: Sequence[str]) -> bool:
 
 
 class _Directory(Record, frozen=True):
-    """A directory to enter, with the patterns of its parent; `above` identifies it and its parents: (device, inode)."""
+    """A directory to enter, with the patterns of its parent; `above` identifies it and its parents: (device, inode).
+
+    `real` is its absolute path without links.
+    """
 
     path: str
     relative: str
+    real: str
     above: tuple[tuple[int, int], ...]
     ignores: Ignores
 
@@ -95,9 +100,11 @@ class _Walker:
             yield self._unreadable(path, base, error)
             return
         if stat.S_ISDIR(info.st_mode):
-            yield from self._tree(_Directory(path, base, ((info.st_dev, info.st_ino),), Ignores()))
+            yield from self._tree(
+                _Directory(path, base, os.path.realpath(path), ((info.st_dev, info.st_ino),), Ignores())
+            )
         elif self._filters.wants(base):
-            yield self._file(path, base, info, named=True)
+            yield self._file(path, base, info, real_directory(path), named=True)
         else:
             yield None
 
@@ -157,7 +164,8 @@ class _Walker:
 
     def _entry(self, directory: _Directory, entry: os.DirEntry[str], ignores: Ignores) -> Step | _Directory:
         name, below = f"{directory.relative}/{entry.name}", directory.below(entry.name)
-        if entry.is_symlink() and not self._follow:
+        is_link = entry.is_symlink()
+        if is_link and not self._follow:
             if not self._wants(below, ignores):
                 return None
             return FileSkipped(next(self._numbers), entry.path, SkipReason.SYMLINK, relative_path=name)
@@ -170,13 +178,15 @@ class _Walker:
             left_out = ignores.leave_out(below, is_directory=True) or not self._filters.enters(below)
             if left_out or identity in directory.above:
                 return None
-            return _Directory(entry.path, name, (*directory.above, identity), ignores)
-        return self._file(entry.path, name, info, named=False) if self._wants(below, ignores) else None
+            real = os.path.realpath(entry.path) if is_link else os.path.join(directory.real, entry.name)
+            return _Directory(entry.path, name, real, (*directory.above, identity), ignores)
+        real = "" if is_link else directory.real
+        return self._file(entry.path, name, info, real, named=False) if self._wants(below, ignores) else None
 
     def _wants(self, below: str, ignores: Ignores) -> bool:
         return below.rpartition("/")[2] != IGNORE_FILE and self._filters.wants(below) and not ignores.leave_out(below)
 
-    def _file(self, path: str, relative: str, info: os.stat_result, *, named: bool) -> Step:
+    def _file(self, path: str, relative: str, info: os.stat_result, directory: str, *, named: bool) -> Step:
         special = "" if stat.S_ISREG(info.st_mode) else "not a regular file"
         if not special and not self._filters.fits(info):
             return None
@@ -190,7 +200,14 @@ class _Walker:
         if self._seen is not None and not self._seen.add(_identity(path, info)):
             return FileSkipped(number, path, SkipReason.DUPLICATE, relative_path=relative)
         return LocalFile(
-            number, path, relative, info.st_size, info.st_mtime_ns, named, identity=sources.identity_of(info)
+            number,
+            path,
+            relative,
+            info.st_size,
+            info.st_mtime_ns,
+            named,
+            identity=sources.identity_of(info),
+            directory=directory,
         )
 
     def _unreadable(self, path: str, relative: str, error: OSError) -> FileFailed:

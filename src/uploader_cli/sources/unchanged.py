@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import IO
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import LocalFile, is_url
 from uploader_cli.errors import TOO_MANY_FILES, FileError
+from uploader_cli.sources.directories import directories
 from uploader_cli.sources.files import Status, open_file, status, status_of
 
 OnDoubt = Callable[[LocalFile, IO[bytes]], None]
@@ -44,16 +46,35 @@ def unchanged(file: LocalFile, info: Status) -> bool | None:
 def open_unchanged(file: LocalFile, end: int | None = None) -> IO[bytes]:
     """Open the selected file, unbuffered, for reading up to `end`.
 
-    Raise `FileError` (vanished, unreadable, changed), as all readers do.
+    No link is followed that the selection has not followed: a file is opened in its real directory, and the target of a
+    link must be the file, by device and inode, that was selected. Raise `FileError` (vanished, unreadable, changed), as
+    all readers do.
     """
     if file.content is not None:
         return file.content.open()
     try:
-        source = open_file(file.path, end)
+        return _opened(file, end)
+    except FileError:
+        if not file.directory:
+            raise
+    directories.forget()  # another directory may be at its path by now
+    return _opened(file, end)
+
+
+def _opened(file: LocalFile, end: int | None) -> IO[bytes]:
+    try:
+        if file.directory:
+            source = directories.open_file(file.directory, os.path.basename(file.path))
+        else:
+            source = open_file(file.path, end)
     except OSError as error:
         raise unreadable(file, error) from error
     try:
         check_unchanged(file, source)
+        if not file.directory and file.identity is not None and isinstance(source, io.FileIO):
+            info = os.fstat(source.fileno())
+            if (info.st_dev, info.st_ino) != (file.identity.device, file.identity.inode):
+                raise failure(file, "the link leads to another file now")
     except FileError:
         source.close()
         raise
@@ -79,10 +100,12 @@ def unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
     """Return the error of a file that can't be read."""
     if isinstance(error, FileNotFoundError):
         return failure(file, "it is gone", FailureCode.VANISHED)
+    if file.directory and getattr(error, "errno", None) in (errno.ELOOP, errno.ENOTDIR):
+        return failure(file, "a link has taken its place, or that of its directory, and is not followed")
     words = getattr(error, "strerror", None) or error
     failed = failure(file, f"it can't be read: {words}", FailureCode.UNREADABLE)
     code = getattr(error, "errno", None)
-    failed.retryable = code in TOO_MANY_FILES
+    failed.retryable = code in (*TOO_MANY_FILES, errno.EAGAIN)  # EAGAIN: another program has a lease on it
     if is_url(file.path) and code in (errno.EIO, errno.EBUSY):  # EBUSY: s3fs, for an object that was replaced
         with suppress(OSError):  # some services refuse a range of an old version
             if unchanged(file, status(file.path)) is False:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,6 @@ from tus_services import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from proxy import Request
 
@@ -115,3 +115,51 @@ def test_resumed_file_that_was_rewritten_meanwhile_fails(
     done = uploader("resume", "--json", home=tmp_path)
     (failed,) = done.of("file.failed")
     assert (done.code, failed["code"]) == (4, "changed")
+
+
+def behind_a_link(path: Path, secret: Path) -> None:
+    """Put a link in the place of a file or directory; what is behind it has the same names, sizes and times."""
+    for old in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        new, info = secret / old.relative_to(path.parent), old.stat()
+        if old.is_dir():
+            new.mkdir(parents=True)
+        else:
+            new.parent.mkdir(exist_ok=True)
+            new.write_bytes(b"S" * info.st_size)
+            os.utime(new, ns=(info.st_atime_ns, info.st_mtime_ns))
+    path.rename(path.with_name("moved"))
+    path.symlink_to(secret / path.name)
+
+
+SELECTED = {
+    "walk": (["files"], "z"),
+    "directory": (["files"], "later"),
+    "top": (["files"], ""),
+    "links": (["files", "--follow-links"], "z"),
+    "links to directories": (["files", "--follow-links"], "later"),
+    "named": (["files/first", "files/z"], "z"),
+    "listed": (["--from-file", "list"], "z"),
+    "named link": (["files/first", "link"], "../link"),
+}
+
+
+@pytest.mark.parametrize("pack", [("--no-pack",), ()], ids=["tus", "pack"])
+@pytest.mark.parametrize(("arguments", "place"), SELECTED.values(), ids=SELECTED)
+def test_link_in_the_place_of_a_selected_file_is_not_followed(
+    arguments: list[str], place: str, pack: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """It is made while the first file is sent: no file behind it leaves the machine."""
+    files = make_files(**{"first": 2 << 20, "later/z": 10, "z": 10})
+    (tmp_path / "list").write_text("files/first\nfiles/z\n")
+    (tmp_path / "link").symlink_to("files/z")
+    with Proxy(
+        server.url, AtData(lambda: behind_a_link(Path(os.path.normpath(files / place)), tmp_path / "secret"))
+    ) as proxy:
+        how = ("-s", proxy.url, "--json", "-j", "1", "--chunk-size", "1M", "--limit-rate", "2M", *pack)
+        done = uploader("upload", *arguments, *how, home=tmp_path)
+    assert [
+        path for path in (server.root / "personal").rglob("*") if path.is_file() and b"S" in path.read_bytes()
+    ] == []
+    failed = {event["code"] for event in done.of("file.failed")}
+    is_open = place in ("", "later")  # the directory that was selected: its files can be read
+    assert (done.code, failed) == ((0, set()) if is_open else (4, {"changed"}))
