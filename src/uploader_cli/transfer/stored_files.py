@@ -131,12 +131,13 @@ def with_digests(
 
 def digest_read_back(api: Api, location: str) -> str | None:
     """Return the SHA-256 of the bytes that the server gives out; None where it gives out none."""
+    return api.pacer.call(lambda: digest_read(api, location))
 
-    def read() -> str | None:
-        theirs = hashlib.sha256(usedforsecurity=False)
-        return theirs.hexdigest() if api.read_back(location, theirs.update) else None
 
-    return api.pacer.call(read)
+def digest_read(api: Api, location: str) -> str | None:
+    """Do so with one request."""
+    theirs = hashlib.sha256(usedforsecurity=False)
+    return theirs.hexdigest() if api.read_back(location, theirs.update) else None
 
 
 def looked_up(file: LocalFile, own: str, receipt: Stored | None = None) -> LookedUp:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, VerifiedBy, WarningCode
+from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import Digests, sha256_of
 from uploader_cli.transfer.journal import Awaited, Stored
 from uploader_cli.transfer.ledger import Outcome, failed
-from uploader_cli.transfer.stored_files import NO_OUTCOME, digest_read_back, says_nothing
+from uploader_cli.transfer.stored_files import NO_OUTCOME, digest_read
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.upload_session import RunContext
+
+T = TypeVar("T")
 
 
 class Verification:
@@ -69,7 +72,7 @@ class Verification:
         if outcome.checksum is not None:
             return outcome
         is_gone = file.once and outcome.digest is None
-        mine, theirs = "", None
+        mine, theirs, is_refused = "", None, False
         try:
             theirs = stored_digest(api, location, anew=anew) if location and not is_gone else None
             if theirs is not None:
@@ -77,12 +80,15 @@ class Verification:
         except NO_OUTCOME:
             raise
         except errors.UploaderError as error:
-            if verify or context.settings.then is not None:
+            is_refused = gives_nothing(error, foreign=context.settings.foreign)
+            if context.settings.then is not None or (verify and not is_refused):
                 error.retryable = error.retryable or not isinstance(error, errors.FileError)
                 return outcome._replace(error=error)
-            theirs = None
-        if theirs is None:
             if verify:
+                text = f"--verify: {utf8(file.path)} is stored, and the server does not give it out: {error}"
+                context.warn(WarningCode.UNVERIFIABLE, text)
+        if theirs is None:
+            if verify and not is_refused:
                 text = "--verify: this server gives no way to read a stored file or its digest"
                 context.warn_once(WarningCode.UNVERIFIABLE, text)
             if outcome.continued:
@@ -111,15 +117,37 @@ def receipt_of(outcome: Outcome, *, verify: bool = False) -> Stored:
 def stored_digest(api: Api, location: str, *, anew: bool = False) -> tuple[VerifiedBy, str] | None:
     """Return the SHA-256 that the server tells, or else that of the bytes that it gives out; None without either.
 
-    With `anew` it is that of the bytes.
+    With `anew` it is that of the bytes. An answer that `gives_nothing` is not asked for again; raise it, if it is that
+    to `GET`.
     """
     found = None
     try:
-        found = None if anew else api.stored(location, retries=api.pacer.retries)
+        found = None if anew else api.pacer.call(lambda: _asked_once(lambda: api.stored(location, patient=False)))
     except errors.UploaderError as error:
-        if not says_nothing(error):
+        if not (gives_nothing(error) or isinstance(error, errors.ProtocolError)):
             raise
     if found is not None and found.sha256 is not None:
         return VerifiedBy.DIGEST, found.sha256
-    sha256 = digest_read_back(api, location)
+    sha256 = api.pacer.call(lambda: _asked_once(lambda: digest_read(api, location)))
     return None if sha256 is None else (VerifiedBy.BYTES, sha256)
+
+
+def gives_nothing(error: errors.UploaderError, *, foreign: bool = False) -> bool:
+    """Return whether a server that has stored a file refuses to give it out, which no repetition changes.
+
+    So do 500 and all 4xx but those that ask for patience. After a 401 a new token may help; a `foreign` server has
+    refused that, too, when its error gets here.
+    """
+    if not isinstance(error, errors.AnswerError) or error.status in (408, 425, 429):
+        return False
+    return error.status == 500 or (400 <= error.status < 500 and (foreign or error.status != 401))
+
+
+def _asked_once(call: Callable[[], T]) -> T:
+    """Return what `call` returns. Raise its error, which is not retryable where it `gives_nothing`."""
+    try:
+        return call()
+    except errors.UploaderError as error:
+        if gives_nothing(error):
+            error.retryable = False
+        raise

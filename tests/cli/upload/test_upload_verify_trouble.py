@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from command import uploader
 from proxy import Onlooker, Proxy
+from scripted_server import Answer as Reply
 from serving import running_server
+from tus_services import Service
 
 from uploader_server.faults import Answer
 
@@ -86,3 +88,33 @@ def test_verification_read_that_keeps_failing_is_a_retryable_failure(
     assert [event["reason"] for event in done.of("file.skipped")] == ["present"]
     assert server.faults.count("POST", "/api/upload/files/") == 1
     assert server.faults.count("HEAD", STORED) == (4 if code == 3 else 3)
+
+
+class Closed(Service):
+    """A tus server that answers `GET` of a stored file with `status`."""
+
+    methods = "OPTIONS POST HEAD PATCH GET"
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+    def _get(self, request: object) -> Reply:
+        return Reply(self.status)
+
+
+@pytest.mark.parametrize("status", [500, 401, 403, 404, 410])
+def test_stored_file_that_is_not_given_out_is_a_warning(status: int, make_files: Files, tmp_path: Path) -> None:
+    """It is asked for once; the same command asks again, and `--then` keeps the file."""
+    path = make_files(**{"a.mp4": 10}) / "a.mp4"
+    with Closed(status) as service:
+        command = ("upload", path, "--tus-endpoint", service.url, "--json")
+        done = uploader(*command, "--verify", home=tmp_path)
+        asked = [method for method, _ in service.requests].count("GET")
+        again = uploader(*command, "--verify", home=tmp_path)
+        kept = uploader(*command, "--then", "delete", home=tmp_path)
+    assert (done.code, again.code, asked) == (0, 0, 1), done.err
+    assert [event["code"] for event in done.of("warning")] == ["unverifiable"]
+    assert [event["verified"] for event in done.of("file.completed")] == [False]
+    assert kept.code != 0
+    assert path.exists()
