@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from typing import Any
 from uploader_server.http.errors import ApiError
 from uploader_server.metrics import Metrics
 from uploader_server.wire import timestamp
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 600.0  # timeout of an analysis in seconds (504); longer than the timeouts of clients (180 s and 300 s)
 KEPT = 1000  # maximum ended analyses in memory
@@ -134,6 +137,12 @@ class Analyses:
             analysis.fail(ApiError(504, "ANALYSIS_TIMEOUT", "The analysis took too long", retryable=True))
         except ApiError as error:
             analysis.fail(error)
+        except BaseException as error:
+            analysis.fail(ApiError(500, "INTERNAL_ERROR", "The server failed; see its log"))
+            if isinstance(error, Exception):
+                logger.exception("An analysis failed")
+            else:
+                raise  # the server stops
         else:
             analysis.data = {"analysisId": analysis.id, "kind": analysis.kind, **result}
             analysis.status = "completed"

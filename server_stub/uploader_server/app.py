@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -31,7 +32,7 @@ from uploader_server.options import StartupError
 from uploader_server.realtime.joins import Joins
 from uploader_server.realtime.rooms import Deliver, Realtime
 from uploader_server.sessions import Sessions
-from uploader_server.storage.store import Store
+from uploader_server.storage.store import Store, damaged
 from uploader_server.tus.calls import Tus
 from uploader_server.ui.page import page_routes
 from uploader_server.wire import timestamp
@@ -90,7 +91,8 @@ class UploadApp:
             *self._further_routes(),
         ]
         self.routes = [route for route in routes if route.include_in_schema]  # routes of all HTTP calls
-        self._router = Router(routes, lifespan=self._lifespan)
+        # A redirect to a path without a slash would name the scheme between proxy and server.
+        self._router = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
         gateway = Gateway(config, self._router, state.realtime, state.memory, state.backend.words)
         self.tracker = RequestTracker(
             gateway if state.faults is None else _faulty(gateway, state.faults, config),
@@ -226,6 +228,17 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
         hint = "use a loopback address (--host 127.0.0.1)"
         raise StartupError(f"--fault-control: not allowed on {config.host}", hint)
     store = Store(config.root, durable=config.durable)
+    try:
+        return _app(config, store, faults)
+    except sqlite3.Error as error:
+        store.close()
+        raise damaged(store.root, error) from error
+    except StartupError:
+        store.close()
+        raise
+
+
+def _app(config: ServerConfig, store: Store, faults: Faults | None) -> UploadApp:
     metrics = Metrics()
     realtime = Realtime(config, metrics, None if faults is None else _faulty_events(faults))
     analyses = Analyses(config.session_ttl, realtime.emit_event, metrics)
@@ -242,11 +255,7 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
     metrics.gauge("uploader_sessions", "Known upload sessions", "status", backend.statuses)
     metrics.gauge("uploader_analyses_running", "Running analyses", "", lambda: {"": analyses.running()})
     metrics.gauge("uploader_held_bytes", "Memory held by requests", "", lambda: {"": memory.used})
-    try:
-        return UploadApp(State(config, store, faults, backend, realtime, joins, analyses, metrics, memory))
-    except StartupError:
-        store.close()
-        raise
+    return UploadApp(State(config, store, faults, backend, realtime, joins, analyses, metrics, memory))
 
 
 def _optional_calls(state: State) -> dict[str, Calls]:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -46,6 +46,7 @@ STOP_GRACE = 0.3
 STOP_DEADLINE = 1.5
 IO_DEADLINE = 0.5
 """Seconds that `serve` waits for reads and writes of the disk; the next start repairs what it ends (storage/put.py)."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SHORT_JOBS = 8  # threads that are left while all long jobs run (see `storage.turns`)
 IO_THREADS = "uploader-server-io"  # prefix of the names of the threads that read and write files
 BACKLOG = 1024
@@ -232,11 +233,16 @@ def serve(config: ServerConfig, on_ready: Callable[[str, Path], None]) -> None:
     If a system call of the disk doesn't end in time, the process exits here with code 0.
     """
     raise_limit()
+    with Signals() as signals:
+        _serve(config, on_ready, signals)
+
+
+def _serve(config: ServerConfig, on_ready: Callable[[str, Path], None], signals: Signals) -> None:
     runner = Runner(replace(config, remembered_requests=0), scripted=False)  # only tests use them
     gc.freeze()  # what was made until now stays: each look of the collector at it costs 0.8 µs for a file of a pack
     try:
         ready = lambda: on_ready(runner.url, runner.app.state.store.root)  # noqa: E731
-        run_loop(_until_signal(runner, ready), io_deadline=IO_DEADLINE)
+        run_loop(_until_signal(runner, ready, signals), io_deadline=IO_DEADLINE)
     except BaseException:
         runner.close()
         raise
@@ -244,19 +250,68 @@ def serve(config: ServerConfig, on_ready: Callable[[str, Path], None]) -> None:
     closing.start()
     closing.join(IO_DEADLINE)
     if _io_threads():
-        logger.error("the disk did not answer: reads and writes were ended")
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        _leave()
 
 
-async def _until_signal(runner: Runner, ready: Callable[[], None]) -> None:
+class Signals:
+    """Waits in a thread for SIGTERM or SIGINT. A loop that does not answer to it in time is blocked by the disk.
+
+    Some calls of the disk are made on the event loop, since a thread would take longer than they do; with this a disk
+    that hangs can't keep the process. Other threads must begin within the `with` block, so that they get no signal.
+    """
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._seen = threading.Event()  # whether the loop has seen the signal
+        self._on_signal: Callable[[], object] = self._seen.set
+
+    def __enter__(self) -> Signals:
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        self._thread = threading.Thread(target=self._wait, name="uploader-signals", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            signal.pthread_kill(self._thread.ident or 0, signal.SIGTERM)  # ends its wait
+            self._thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+    def stops(self, stop: asyncio.Event) -> None:
+        """Set an event of the running loop at a signal."""
+        loop = asyncio.get_running_loop()
+
+        def seen() -> None:
+            self._seen.set()
+            stop.set()
+
+        self._on_signal = lambda: loop.call_soon_threadsafe(seen)
+        if self._seen.is_set():
+            stop.set()
+
+    def _wait(self) -> None:
+        signal.sigwait(SIGNALS)
+        if self._ended.is_set():
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._on_signal()
+        if not self._seen.wait(STOP_DEADLINE) and not self._ended.is_set():
+            _leave()
+
+
+def _leave() -> NoReturn:
+    """End the process, though a call of the disk has not ended."""
+    logger.error("the disk did not answer: reads and writes were ended")
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+async def _until_signal(runner: Runner, ready: Callable[[], None], signals: Signals) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # signal.signal doesn't wake a sleeping loop: the handler could run up to a minute later.
-        loop.add_signal_handler(number, stop.set)
+    signals.stops(stop)
     await runner.run(stop, ready)
 
 

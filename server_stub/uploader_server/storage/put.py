@@ -110,9 +110,9 @@ class Linking:
 
     def turns(self, files: Sequence[FileState]) -> Turns | None:
         """Return the turns to wait for if storing these files takes long, else None."""
-        if len(files) > 1 or not paths.is_shallow(files[0].wanted_path):
-            return self._store.linking
-        return self._store.comparing if files[0].size > LARGE and self._is_taken(files[0]) else None
+        if any(file.size > LARGE and self._is_taken(file) for file in files):
+            return self._store.comparing  # also for many files: packs of others don't wait for gigabytes
+        return self._store.linking if len(files) > 1 or not paths.is_shallow(files[0].wanted_path) else None
 
     def _is_taken(self, file: FileState) -> bool:
         try:

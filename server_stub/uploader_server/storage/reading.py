@@ -105,7 +105,8 @@ class Digests:
         self._categories = categories
         self._database = database
         self._reading = reading
-        self._jobs: set[asyncio.Task[None]] = set()
+        self.jobs: set[asyncio.Task[None]] = set()
+        self._hashing: set[asyncio.Task[None] | None] = set()  # those that have their turn
         self._late: dict[tuple[str, StoredFile], tuple[float, bytes]] = {}
         """Digests that were read anew, with the time (monotonic), for the next request of the same client."""
         self._turns = Turns(HASHING)
@@ -136,11 +137,16 @@ class Digests:
         if missing:
             end = time.monotonic() + self.patience
             job = asyncio.create_task(self._compute(missing, client, end, ready, anew=anew))
-            self._jobs.add(job)
-            job.add_done_callback(self._jobs.discard)
+            self.jobs.add(job)
+            job.add_done_callback(self.jobs.discard)
+            job.add_done_callback(self._hashing.discard)
             job.add_done_callback(lambda done: done.cancelled() or done.exception())  # the client may have its answer
-            await asyncio.wait({job}, timeout=self.patience)
-            if job.done():
+            try:
+                await asyncio.wait({job}, timeout=self.patience)
+            finally:
+                if job not in self._hashing:  # nobody waits for it any more: it would read nothing
+                    job.cancel()
+            if job.done() and not job.cancelled():
                 job.result()
         return {file: ready[file] for file in files if file in ready}
 
@@ -162,6 +168,7 @@ class Digests:
         async with self._turns.of(client):
             if time.monotonic() >= end:  # the client asks again
                 return
+            self._hashing.add(asyncio.current_task())
             # Those of an earlier request of this client.
             ready.update(self._take_late(files, client) if anew else await self.known(files))
             hashed = await asyncio.to_thread(self._hash, [file for file in files if file not in ready], end, ready)

@@ -116,6 +116,8 @@ class Store:
             raise
         except (VersionError, OSError, sqlite3.Error) as error:
             self._release()
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+                raise damaged(self.root, error) from error
             why = error.strerror if isinstance(error, OSError) else error
             problem, hint = f"can't store files there ({why})", "choose a writable directory"
             if isinstance(error, VersionError):
@@ -337,6 +339,13 @@ class Store:
             await asyncio.to_thread(removed.unlink, missing_ok=True)
         await asyncio.to_thread(self.disk.names, [f"{self.root}/{name}"])
         return True
+
+
+def damaged(root: Path, error: sqlite3.Error) -> StartupError:
+    """Return the error of a start with a database that can't be read."""
+    database = root / ".uploader" / "server.sqlite3"
+    hint = f"restore {database} from a backup, or move it away: files stay, sessions and uploads are forgotten"
+    return StartupError(f"--root {root}: its database is damaged ({error})", hint)
 
 
 def _newest_time(db: sqlite3.Connection) -> float | None:

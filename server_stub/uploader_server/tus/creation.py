@@ -18,6 +18,7 @@ from uploader_server.storage.writing import SMALL
 from uploader_server.tus.body import Body, Receiving
 from uploader_server.tus.finish import settle
 from uploader_server.tus.headers import Checksum, parse_metadata
+from uploader_server.tus.saved import UNSAVED
 from uploader_server.tus.upload import OPEN, Upload
 from uploader_server.tus.uploads import Uploads
 from uploader_server.wire import TUS
@@ -84,6 +85,8 @@ async def begin(uploads: Uploads, upload: Upload, body: Body, checksum: Checksum
 async def _receive(uploads: Uploads, upload: Upload, body: Body, checksum: Checksum | None) -> None:
     """Save a new upload and receive the body of its creation; a small whole file is saved only once."""
     late = body.length == upload.length and 0 < (body.length or 0) <= SMALL and not upload.is_part
+    if late:
+        upload.data = UNSAVED + upload.data
     await uploads.add(upload, save=not late)
     try:
         if body.present:

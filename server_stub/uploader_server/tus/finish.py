@@ -43,7 +43,7 @@ async def settle(uploads: Uploads, upload: Upload) -> None:
         await _concatenate(uploads, upload)
     elif upload.complete and upload.is_part:
         await uploads.store.save(upload, status=FINISHED)
-        uploads.finished(upload)
+        await uploads.finished(upload)
     elif upload.complete:
         await _become_file(uploads, upload)
 
@@ -104,7 +104,7 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
     if file.path is None:
         await uploads.retire(upload, "failed")
     else:
-        uploads.finished(upload, parts)
+        await uploads.finished(upload, parts)
         await _record_digest(uploads, upload)
     if session is not None:
         await sessions.announce(session, [file])

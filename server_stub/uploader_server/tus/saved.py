@@ -32,6 +32,8 @@ _COLUMNS = (
 )
 """Fields of Upload in the order of the columns."""
 _SAVE = f"INSERT OR REPLACE INTO tus_uploads VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"  # noqa: S608 - our own
+UNSAVED = "new-"
+"""Prefix of the data file of a small upload, whose row is saved after its bytes: without a row none was confirmed."""
 LOST_TTL = 7 * 24 * 3600.0  # seconds for which lost files are kept
 _HAS_DATA = f"(status = '{OPEN}' OR (status = '{FINISHED}' AND path IS NULL))"  # condition for `Upload.has_data`
 
@@ -98,7 +100,8 @@ class SavedUploads:
         ended = self._store.database.wait(lambda db: {name for (name,) in db.execute(query)})
         for stray in [entry for entry in self._directory.iterdir() if entry.name not in used]:
             status = stray.lstat()
-            if stray.name in ended or status.st_size == 0 or status.st_nlink > 1:  # stored, but not recorded
+            known = stray.name in ended or stray.name.startswith(UNSAVED)
+            if known or status.st_size == 0 or status.st_nlink > 1:  # more than one name: stored, but not recorded
                 stray.unlink()
                 continue
             self.lost.mkdir(exist_ok=True)
@@ -155,8 +158,10 @@ class SavedUploads:
             self._store.own(self.data(upload))
             os.truncate(self.data(upload), offset)
 
-    def remove(self, upload: Upload) -> None:
-        self.data(upload).unlink(missing_ok=True)
+    def remove(self, *uploads: Upload) -> None:
+        """Remove the data files of uploads (many: run in a thread)."""
+        for upload in uploads:
+            self.data(upload).unlink(missing_ok=True)
 
     def join(self, upload: Upload, parts: list[Upload]) -> None:
         """Concatenate the data of all parts into a final upload (slow: run in a thread)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -71,10 +72,15 @@ class Uploads:
         return self._keys.get((owner, key))
 
     async def check(self, upload: Upload) -> None:
-        """Raise ApiError 410 if the upload is gone, has expired, or its file was deleted."""
+        """Raise ApiError 410 if the upload is gone, has expired, or its file was deleted.
+
+        Raises OSError if the disk of its category is not mounted: the file is there again later.
+        """
         if upload.has_data and not upload.lock.locked() and self.clock.now() > self.expires(upload):
             await self.retire(upload, "expired")
         elif upload.path is not None and not upload.gone and not self.sessions.store.categories.is_file(upload.path):
+            if not self.sessions.store.categories.is_there(upload.path):
+                raise FileNotFoundError(errno.ENOENT, "The disk of its category is not mounted")
             await self.retire(upload, "deleted")
         if upload.gone:
             code = "CANCELLED" if upload.status == "cancelled" else "UPLOAD_GONE"
@@ -164,7 +170,7 @@ class Uploads:
         elif upload.length != length:
             raise ApiError(400, "INVALID_HEADER", "Upload-Length contradicts the state of the upload")
 
-    def finished(self, upload: Upload, parts: Sequence[Upload] = ()) -> None:
+    async def finished(self, upload: Upload, parts: Sequence[Upload] = ()) -> None:
         """Mark an upload as finished after its rows were saved; `parts` are the uploads it was joined from."""
         upload.status, upload.path, upload.touched = FINISHED, upload.file.path, self.clock.now()
         if upload.path is not None:
@@ -175,7 +181,8 @@ class Uploads:
             self._leave_session(part)
             self.shared.leave(part)
             self.share.remove(part.holder, part)
-            self.store.remove(part)
+        if parts:
+            await asyncio.to_thread(self.store.remove, *parts)
 
     def _leave_session(self, upload: Upload) -> None:
         if (session := self.sessions.known.get(upload.session)) is not None:

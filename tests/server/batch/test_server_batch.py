@@ -267,6 +267,13 @@ class TestEarlyRefusals:
             status, answer = self.refused(server, *head_of(new_session(server.url)), *files)
             assert (status, b"TOO_MANY_FILES" in answer) == (400, True)
 
+    def test_more_files_than_a_session_may_have(self) -> None:
+        with running_server(max_files=2) as server:
+            head = head_of(new_session(server.url, 2))
+            assert post_parts(server.url, [*head, file("a", b"x")]).status_code == 200
+            more = post_parts(server.url, [*head, file("b", b"x"), file("c", b"x")])
+            assert (more.status_code, more.json()["error"]) == (400, "TOO_MANY_FILES")
+
     def test_more_paths_than_allowed_files(self) -> None:
         with running_server(max_files=2) as server:
             paths = [text("relativePath", str(n)) for n in range(3)]

@@ -305,3 +305,9 @@ def test_hashing_and_writing_do_not_block_the_event_loop(
     assert len(writers) > 1
     assert "uploader-server" not in writers
     assert "uploader-server" in {thread.name for thread in threading.enumerate()}
+
+
+def test_path_with_a_slash_too_many_is_no_redirect(server: EmbeddedServer) -> None:
+    """Behind a proxy with TLS its address would begin with http."""
+    answer = requests.get(f"{server.url}/health/", allow_redirects=False, timeout=DEADLINE)
+    assert answer.status_code == 404

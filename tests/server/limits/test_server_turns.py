@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,16 @@ from serving import running_server
 
 from uploader_server.batch.lookup import Lookup
 from uploader_server.serving import SHORT_JOBS
+from uploader_server.session import FileState
 from uploader_server.storage import put
 from uploader_server.storage.categories import Descent
 from uploader_server.storage.reading import Reading
+from uploader_server.storage.store import Store
 from uploader_server.storage.turns import LONG_JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 JOBS = SHORT_JOBS + LONG_JOBS + 1  # more than there are threads
 
@@ -131,3 +135,35 @@ def test_copy_of_a_data_file_with_a_second_name_is_not_made_on_the_event_loop(mo
         assert (server.root / "backup").read_bytes() == b"ab"
     assert threads
     assert "uploader-server" not in threads
+
+
+def test_a_digest_that_nobody_waits_for_keeps_no_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_server(root=tmp_path) as server:
+        digests = server.app.state.store.digests
+        digests.patience = 0.3
+        free = threading.Event()
+
+        def slow(_: Reading, fd: int) -> bytes:
+            os.close(fd)
+            free.wait(DEADLINE)
+            return b"x" * 32
+
+        monkeypatch.setattr(Reading, "sha256", slow)
+        for number in range(3):
+            (tmp_path / "personal" / str(number)).write_bytes(b"x")
+        for number in range(3):
+            asked = requests.head(
+                f"{server.url}/uploads/personal/{number}", headers={"Want-Repr-Digest": "sha-256=1"}, timeout=DEADLINE
+            )
+            assert asked.status_code == 503
+        eventually(lambda: len(digests.jobs) == 1, "the end of the others")
+        free.set()
+
+
+def test_files_that_are_compared_for_long_do_not_take_the_turn_of_packs(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "personal" / "a").write_bytes(b"x")
+    large, small = FileState("a", size=put.LARGE + 1), FileState("b")
+    assert put.Linking(store, "personal", False).turns([small, large]) is store.comparing
+    assert put.Linking(store, "personal", False).turns([small, small]) is store.linking
+    store.close()

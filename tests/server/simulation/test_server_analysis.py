@@ -296,3 +296,14 @@ def test_modes_can_be_combined() -> None:
     assert faults.analysis == AnalysisMode(silent=True, fails={"plan": True, "report": False})
     faults.set_analysis("hang")
     assert faults.analysis == AnalysisMode(hang=True)
+
+
+def test_an_unexpected_error_ends_its_analysis(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("stage")
+
+    monkeypatch.setattr("uploader_server.simulation.analysis.stage_at", broken)
+    with running_server(jwt_secret=SECRET) as server:
+        failed = call(server, "content", asked(server, "content", sessionId=UNKNOWN))
+        assert (failed.status_code, failed.json()["error"]) == (500, "INTERNAL_ERROR")
+        assert status(server, UNKNOWN).json()["status"] == "failed"

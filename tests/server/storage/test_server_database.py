@@ -34,6 +34,8 @@ from server.tus.tus_client import (
 )
 from serving import running_server, server_process
 
+from uploader_server.app import create_app
+from uploader_server.config import ServerConfig
 from uploader_server.http.auth import issue_token
 from uploader_server.options import StartupError
 from uploader_server.storage.database import VERSION, Database
@@ -391,3 +393,15 @@ def test_root_with_a_name_that_is_not_utf8(tmp_path: Path) -> None:
         known = head(resumable.replace(old, server.url))
         assert known.headers["content-location"] == "/uploads/personal/tus.txt"
     assert (root / "personal" / "tus.txt").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize("start", [0, 4096])
+def test_damaged_database_is_named(start: int, tmp_path: Path) -> None:
+    """Its header, or a page that is read after the start of the database."""
+    with running_server(root=tmp_path) as server:
+        new_session(server.url)
+    path = tmp_path / ".uploader" / "server.sqlite3"
+    data = path.read_bytes()
+    path.write_bytes(data[:start] + b"damaged!" * ((len(data) - start) // 8))
+    with pytest.raises(StartupError, match="its database is damaged"):
+        create_app(ServerConfig(root=tmp_path))

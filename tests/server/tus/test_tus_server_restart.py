@@ -376,3 +376,36 @@ def test_server_killed_at_random_moments_stores_each_file_once(tmp_path: Path, k
             known = progress(server.url, session).json()
             assert (known["overallStatus"], known["completedFiles"], len(known["files"])) == ("completed", 3, 3)
     assert {path.name: path.read_bytes() for path in (tmp_path / "personal").iterdir()} == contents
+
+
+def test_small_upload_whose_row_was_not_saved_is_no_lost_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its bytes come before its row: a server that is killed between them has confirmed nothing."""
+    with running_server(root=tmp_path, durability="none") as server:
+        saves, store = [], server.app.state.store
+
+        async def killed(*_: object, **__: object) -> None:
+            saves.extend(path.name for path in (tmp_path / ".uploader" / "tus").iterdir())
+            raise sqlite3.OperationalError("killed")
+
+        store.save = killed
+        assert create(server.url, 3, b"abc", filename="a").status_code == 500
+    (name,) = set(saves)
+    (tmp_path / ".uploader" / "tus" / name).unlink(missing_ok=True)
+    (tmp_path / ".uploader" / "tus" / name).write_bytes(b"abc")
+    with running_server(root=tmp_path):
+        assert not (tmp_path / ".uploader" / "tus" / name).exists()
+        assert not (tmp_path / ".uploader" / "lost").exists()
+    assert not any("lost" in message for message in caplog.messages)
+
+
+def test_upload_of_a_category_that_is_away_is_not_gone(tmp_path: Path) -> None:
+    root, disk = tmp_path / "root", tmp_path / "disk"
+    root.mkdir()
+    disk.mkdir()
+    (root / "tus").symlink_to(disk)
+    with running_server(root=root) as server:
+        upload = created(server.url, 3, b"abc", filename="a")
+        disk.rename(tmp_path / "unmounted")
+        assert head(upload).status_code == 500
+        (tmp_path / "unmounted").rename(disk)
+        assert head(upload).status_code == 200
