@@ -6,8 +6,6 @@ regular expression.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from starlette.types import Scope
 
 from uploader_server.http.errors import ApiError
@@ -20,24 +18,31 @@ COPIES = 2  # the ASGI server and the application keep one each
 
 
 def cut_head(scope: Scope) -> tuple[Scope, ApiError | None]:
-    """Return the scope and None or, if its head is too long, one with an empty head, and the answer: 431."""
-    headers: list[tuple[bytes, bytes]] = scope["headers"]
-    long = next((name for name, value in headers if len(value) > LONGER.get(name, LONGEST)), None)
-    if long is None and _size(scope, without=LONGER) <= MOST:
-        return scope, None
-    what = "The head has" if long is None else f"The header {long[:100].decode('latin-1')} has"
-    most = MOST if long is None else LONGER.get(long, LONGEST)
-    return {**scope, "headers": []}, ApiError(
-        431, "HEAD_TOO_LARGE", f"{what} more than {most} bytes", headers={"connection": "close"}
-    )
+    """Return the scope, with the bytes of its head as `head`, and None.
+
+    If the head is too long, return a scope with an empty one, and the answer: 431.
+    """
+    size, longer = len(scope["path"]) + len(scope["query_string"]), 0
+    for name, value in scope["headers"]:
+        length = len(value)
+        if length > LONGEST:
+            most = LONGER.get(name, LONGEST)
+            if length > most:
+                return _refused(scope, f"The header {name[:100].decode('latin-1')} has", most)
+            longer += length
+        size += len(name) + length
+    if size - longer > MOST:
+        return _refused(scope, "The head has", MOST)
+    scope["head"] = size
+    return scope, None
 
 
 def kept_of_head(scope: Scope) -> int:
     """Return the bytes of memory that the head of a request counts. Short ones are limited by the connections."""
-    size = _size(scope)
+    size: int = scope.get("head", 0)
     return COPIES * size if size > LONGEST else 0
 
 
-def _size(scope: Scope, without: Collection[bytes] = ()) -> int:
-    fields = sum(len(name) + len(value) for name, value in scope["headers"] if name not in without)
-    return len(scope["path"]) + len(scope["query_string"]) + fields
+def _refused(scope: Scope, what: str, most: int) -> tuple[Scope, ApiError]:
+    error = ApiError(431, "HEAD_TOO_LARGE", f"{what} more than {most} bytes", headers={"connection": "close"})
+    return {**scope, "headers": [], "head": 0}, error
