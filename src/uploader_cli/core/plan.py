@@ -14,6 +14,8 @@ from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.record import Record
 
 _is_url = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match
+_is_secret = re.compile(r"\?\*{3}[0-9a-f]{12}(?:::|$)").search
+_is_http = re.compile(r"https?://", re.IGNORECASE).match
 
 MIB = 1024 * 1024
 SESSION_FILES = 1000
@@ -69,7 +71,8 @@ class LocalFile(Record, frozen=True):
     True for a file given as an argument or in a list, which must not be skipped silently. A list may set `category`,
     the `sha256` (hex) that it must have, and `metadata` (key, value). `destination` distinguishes a file that is sent
     to several places; it is empty where path and run determine the destination. `upload_url` is its upload where a
-    service has created that already: a secret. `content` has the bytes that are not read from `path`.
+    service has created that already: a secret. `signed` is the URL to read where its query, which `path` conceals, may
+    be one. `content` has the bytes that are not read from `path`.
     `identity` is that of a local file at the walk, with `--then` that of a regular file before it is read. `directory`
     is the absolute path, without links, of the directory in which it is; empty for a link that is followed.
     """
@@ -85,6 +88,7 @@ class LocalFile(Record, frozen=True):
     destination: str = ""
     metadata: tuple[tuple[str, str], ...] = ()
     upload_url: str = ""
+    signed: str = ""
     content: Content | None = None
     identity: Identity | None = None
     directory: str = ""
@@ -96,6 +100,11 @@ class LocalFile(Record, frozen=True):
     def is_remote(self) -> bool:
         """True for a file at a URL."""
         return self.content is None and is_url(self.path)
+
+    @property
+    def source(self) -> str:
+        """The path or URL to read, which may be a secret: all that shows or keeps a file has `path`."""
+        return self.signed or self.path
 
     @property
     def once(self) -> bool:
@@ -130,6 +139,33 @@ class LocalFile(Record, frozen=True):
 def is_url(path: str) -> bool:
     """Return whether a path of a selection is a URL, as `s3://bucket/key`."""
     return _is_url(path) is not None
+
+
+def concealed(path: str) -> str:
+    """Return what may be shown and kept of a path: the queries of http URLs, which may be signatures, are secrets.
+
+    Their digests keep two URLs apart. Each URL of a chain (`zip://a::https://…`) counts.
+    """
+    if "?" not in path or not is_url(path):
+        return path
+    return "::".join(map(_without_query, path.split("::")))
+
+
+def is_concealed(path: str) -> bool:
+    """Return whether a path is one of `concealed`: what it names can't be read."""
+    return _is_secret(path) is not None
+
+
+def unsigned(url: str) -> str:
+    """Return a URL without the queries of http URLs."""
+    return "::".join(part.partition("?")[0] if _is_http(part) else part for part in url.split("::"))
+
+
+def _without_query(part: str) -> str:
+    head, mark, query = part.partition("?")
+    if not mark or not _is_http(part):  # other names may have a question mark
+        return part
+    return f"{head}?***{hashlib.sha256(query.encode(errors='surrogateescape')).hexdigest()[:12]}"
 
 
 def of_upload(url: str) -> str:

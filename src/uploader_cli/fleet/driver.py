@@ -222,7 +222,7 @@ class Driver:
             return
         self._submitted += 1
         number, again = self._submitted, lost_by is not None or self._handle.resumed_from is not None
-        sent = tuple(fields_of(file, absolute(file.path)) for file in files)
+        sent = tuple(fields_of(file, absolute(file.source)) for file in files)
         known = {file.file: self._news.uploads[file.file] for file in files if file.file in self._news.uploads}
         given = TaskInput(
             self._handle.id,
@@ -386,9 +386,9 @@ class Driver:
         files = [*islice(self._cutter.files, SAMPLES_TRIED), *islice(self._ledger.open.values(), SAMPLES_TRIED)]
         for file in files:
             with suppress(OSError):
-                found = status(file.path)
+                found = status(file.source)
                 if (found.st_size, found.st_mtime_ns) == (file.size, file.mtime_ns):
-                    return fields_of(file, absolute(file.path))
+                    return fields_of(file, absolute(file.source))
         return () if files else None
 
     # The end

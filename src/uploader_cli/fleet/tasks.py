@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from uploader_cli.core.plan import LocalFile
+from msgspec.structs import replace
+
+from uploader_cli.core.plan import LocalFile, concealed
 from uploader_cli.transfer.journal import PendingUpload, Stored
 
 SECONDS = 15.0  # target duration of a task
@@ -40,7 +42,14 @@ class TaskInput:
     receipts: Mapping[int, Stored]
 
     def local_files(self) -> Iterator[LocalFile]:
-        return (LocalFile(*item) for item in self.files)  # type: ignore[arg-type]  # made by `fields_of`
+        return map(local_file, self.files)
+
+
+def local_file(fields: tuple[object, ...]) -> LocalFile:
+    """Return the file of `fields_of`."""
+    file = LocalFile(*fields)  # type: ignore[arg-type]
+    shown = concealed(file.path)
+    return file if shown == file.path else replace(file, path=shown, signed=file.path)
 
 
 def fields_of(file: LocalFile, path: str) -> tuple[object, ...]:

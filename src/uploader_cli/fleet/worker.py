@@ -20,7 +20,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet.outcomes import Creating, FileEnd, Journaled, TaskReport
-from uploader_cli.fleet.tasks import TaskInput
+from uploader_cli.fleet.tasks import TaskInput, local_file
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve_here
 from uploader_cli.settings.places import STATE_IN_MEMORY
@@ -140,7 +140,7 @@ def preflight(version: str, options: Mapping[str, object], sample: tuple[object,
     report = TaskReport()
     error: errors.UploaderError | None = None
     try:
-        _check(version, options, LocalFile(*sample) if sample else None, report)  # type: ignore[arg-type]
+        _check(version, options, local_file(sample) if sample else None, report)
     except errors.UploaderError as problem:
         error = problem
     return Preflight(PROCESS, error, [one for one in report.take() if isinstance(one, ev.CallMade)])
@@ -154,7 +154,7 @@ def _check(version: str, options: Mapping[str, object], sample: LocalFile | None
     if sample is not None:
         hint = "all workers need the files under the same paths, and the packages and credentials of URLs"
         try:
-            found = status(sample.path)
+            found = status(sample.source)
         except OSError as error:
             raise errors.UsageError(f"it can't read {sample.path}: {error.strerror}", hint=hint) from error
         if (found.st_size, found.st_mtime_ns) != (sample.size, sample.mtime_ns):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from uploader_cli import signals
+from uploader_cli.core.plan import is_concealed, is_url
 from uploader_cli.errors import UsageError
 from uploader_cli.report.run_files import facts_of, settled
 from uploader_cli.run import runs
@@ -82,6 +83,9 @@ def stored_run(
             f"run {info.id} can't be resumed: its journal entry is incomplete",
             hint=f"delete it with: uploader resume --forget {info.id}",
         )
+    if any(is_url(path) and is_concealed(path) for path in map(str, paths)):
+        words = f"run {info.id} reads URLs with a query, which may be a signature and is not stored"
+        raise UsageError(words, hint="run the same command again: it continues the run")
     settings = resolve_here(flags, env=env, stored=admitted(stored))
     return info.id, replace(settings, from_file=Path(listed) if isinstance(listed, str) else None), cwd, paths
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from uploader_cli.core.plan import concealed
 from uploader_cli.named_files import exists
 from uploader_cli.run import piped_lists
 from uploader_cli.settings import Settings, storable
@@ -49,7 +50,7 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[RunTarget, dict[str
     target = RunTarget(settings.target_url, f"{destination}/{settings.dest}" if settings.dest else destination)
     here = working_directory()
     cwd = here.anchor if here is DELETED_DIRECTORY else str(here)  # without it all paths are absolute
-    arguments: dict[str, object] = {"paths": list(paths), "cwd": cwd, "options": storable(settings)}
+    arguments: dict[str, object] = {"paths": list(map(concealed, paths)), "cwd": cwd, "options": storable(settings)}
     identity: dict[str, object] = {
         "paths": [absolute(path) for path in paths],
         "include": list(settings.include),

@@ -16,7 +16,7 @@ from pathlib import Path
 from msgspec.structs import replace as replaced
 
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
-from uploader_cli.core.plan import LocalFile, is_url, of_upload
+from uploader_cli.core.plan import LocalFile, concealed, is_url, of_upload
 from uploader_cli.errors import UsageError
 from uploader_cli.named_files import naming
 from uploader_cli.selection.filters import Filters
@@ -123,7 +123,7 @@ class Manifest:
         renamed = not absolute(item.path).replace(os.sep, "/").endswith(f"/{item.name}")
         return LocalFile(
             number,
-            item.path,
+            concealed(item.path),
             item.name,
             size,
             mtime_ns,
@@ -134,6 +134,7 @@ class Manifest:
             + of_upload(item.upload_url),
             metadata=item.metadata,
             upload_url=item.upload_url,
+            signed=item.path if concealed(item.path) != item.path else "",
         )
 
     def _selected(self, number: int, item: Entry, info: Status | BadLine, seen: SeenNames) -> Selected:
@@ -144,7 +145,7 @@ class Manifest:
         if isinstance(info, BadLine):
             return self._failed(number, info, file)
         if not seen.add(f"{file.destination}\0{absolute(item.path)}"):
-            return FileSkipped(number, item.path, SkipReason.DUPLICATE, relative_path=item.name)
+            return FileSkipped(number, file.path, SkipReason.DUPLICATE, relative_path=item.name)
         return file
 
     def _failed(self, number: int, bad: BadLine, file: LocalFile | None = None) -> FileFailed:
@@ -157,11 +158,13 @@ class Manifest:
     def _fitting(self, item: Entry | BadLine) -> Entry | BadLine:
         """Return the line for this kind of server: an upload that exists needs one of tus, which has no categories."""
         if not isinstance(item, BadLine) and item.upload_url and self.category is not None:
-            return BadLine(item.line, "upload_url needs a tus server: name it with --tus-endpoint", item.path)
+            return BadLine(
+                item.line, "upload_url needs a tus server: name it with --tus-endpoint", concealed(item.path)
+            )
         if isinstance(item, BadLine) or item.category is None:
             return item
         if self.category is None:
-            return BadLine(item.line, "a tus server has no categories", item.path)
+            return BadLine(item.line, "a tus server has no categories", concealed(item.path))
         return replace(item, category=None) if item.category == self.category else item
 
     def _guess(self, first: BadLine) -> str:
@@ -195,7 +198,7 @@ def look(entry: Entry) -> Status | BadLine:
             problem = HIDDEN_CONTENT
         else:
             return info
-    return BadLine(entry.line, problem, entry.path, code)
+    return BadLine(entry.line, problem, concealed(entry.path), code)
 
 
 def _written(metadata: tuple[tuple[str, str], ...]) -> str:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.plan import LocalFile, Shard, is_url, of_upload
+from uploader_cli.core.plan import LocalFile, Shard, concealed, is_url, of_upload
 from uploader_cli.errors import UsageError
 from uploader_cli.selection.arrivals import UNFINISHED, Arrivals
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection, Whole, holds, placed, sharded
 from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.settings import OPTIONS, Layer, Settings, hide
+from uploader_cli.settings.masking import remember
 from uploader_cli.settings.places import DELETED_DIRECTORY, working_directory
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def watched(settings: Settings, paths: Sequence[str]) -> Arrivals:
             words = f"{option} and {settings.given_as(name)} exclude each other: {why}"
             raise UsageError(words, hint="omit one of them")
     if (url := next(filter(is_url, paths), None)) is not None:
-        raise UsageError(f"{option}: {url} is a URL", hint="name a directory of this machine")
+        raise UsageError(f"{option}: {concealed(url)} is a URL", hint="name a directory of this machine")
     _check_paths(paths)
     if (file := next(filterfalse(os.path.isdir, paths), None)) is not None:
         raise UsageError(f"{option}: {file} is not a directory", hint="name its directory, or omit --watch")
@@ -163,7 +164,10 @@ def _check_paths(paths: Sequence[str], is_stored: Callable[[LocalFile], bool] = 
         raise UsageError("no path given", hint="give files or directories, or a list: --from-file FILE")
     if working_directory() is DELETED_DIRECTORY and not all(os.path.isabs(path) or is_url(path) for path in paths):
         raise UsageError("the working directory was deleted", hint="change to another, or give full paths")
-    if gone := [path for path in missing(paths) if not is_stored(LocalFile(0, path, "", 0, 0))]:
+    for path in filter(is_url, paths):
+        if concealed(path) != path:
+            remember(path.partition("?")[2])
+    if gone := [concealed(path) for path in missing(paths) if not is_stored(LocalFile(0, concealed(path), "", 0, 0))]:
         more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
         raise UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
 
@@ -177,7 +181,7 @@ def _check_removal(settings: Settings, paths: Sequence[str]) -> None:
         words = f"{option} and {settings.given_as('follow_links')} exclude each other"
         raise UsageError(f"{words}: what a link points to is never moved or deleted", hint="omit one of them")
     if (url := next(filter(is_url, paths), None)) is not None:
-        raise UsageError(f"{option}: {url} is a URL", hint="only files of this machine are moved or deleted")
+        raise UsageError(f"{option}: {concealed(url)} is a URL", hint="only files of this machine are moved or deleted")
     if top is None:
         return
     if not os.path.isdir(top):

@@ -15,8 +15,10 @@ from heapq import nsmallest
 from itertools import count, pairwise
 from operator import attrgetter
 
+from msgspec.structs import replace
+
 from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, Removed, SkipReason
-from uploader_cli.core.plan import LocalFile, is_url
+from uploader_cli.core.plan import LocalFile, concealed, is_url
 from uploader_cli.core.record import Record
 from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Filters, Ignores
 from uploader_cli.sources import files as sources
@@ -118,16 +120,17 @@ class _Walker:
                 else:
                     yield None
         except OSError as error:
-            yield self._unreadable(url, base, error)
+            yield self._unreadable(concealed(url), base, error)
 
     def _remote_file(self, url: str, name: str, status: sources.Status | OSError, *, named: bool) -> Step:
+        signed, url = url, concealed(url)
         try:
             if isinstance(status, OSError):
                 raise status
             if stat.S_ISLNK(status.st_mode):
                 if not self._follow:
                     return FileSkipped(next(self._numbers), url, SkipReason.SYMLINK, relative_path=name)
-                status = sources.status(url)
+                status = sources.status(signed)
         except OSError as error:
             return self._unreadable(url, name, error)
         if stat.S_ISDIR(status.st_mode):
@@ -136,7 +139,8 @@ class _Walker:
             return None
         if self._seen is not None and not self._seen.add(url):
             return FileSkipped(next(self._numbers), url, SkipReason.DUPLICATE, relative_path=name)
-        return LocalFile(next(self._numbers), url, name, status.st_size, status.st_mtime_ns, named)
+        file = LocalFile(next(self._numbers), url, name, status.st_size, status.st_mtime_ns, named)
+        return file if signed == url else replace(file, signed=signed)
 
     def _tree(self, root: _Directory) -> Iterator[Step]:
         """Walk depth first, on a stack of our own: directories can nest deeper than Python's recursion limit."""

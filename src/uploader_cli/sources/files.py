@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
 from uploader_cli import extras
-from uploader_cli.core.plan import Identity, is_url
+from uploader_cli.core.plan import Identity, concealed, is_url, unsigned
 from uploader_cli.errors import UsageError
 
 
@@ -52,7 +52,7 @@ def exists(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL character
         return False
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}", hint=hint) from error
+        raise UsageError(f"{concealed(path)} can't be read: {error.strerror}", hint=hint) from error
     return True
 
 
@@ -77,8 +77,8 @@ def listing(url: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
 
 
 def base_name(url: str) -> str:
-    """Return the last part of a URL's path, or the name of the archive for its root."""
-    first, _, container = url.partition("::")
+    """Return the last part of a URL's path, or the name of the archive for its root; a query is no part of it."""
+    first, _, container = unsigned(url).partition("::")
     return first.partition("://")[2].rstrip("/").rpartition("/")[2] or container.rpartition("/")[2] or "root"
 
 

@@ -66,7 +66,7 @@ def _opened(file: LocalFile, end: int | None) -> IO[bytes]:
         if file.directory:
             source = directories.open_file(file.directory, os.path.basename(file.path))
         else:
-            source = open_file(file.path, end)
+            source = open_file(file.source, end)
     except OSError as error:
         raise unreadable(file, error) from error
     try:
@@ -108,7 +108,7 @@ def unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
     failed.retryable = code in (*TOO_MANY_FILES, errno.EAGAIN)  # EAGAIN: another program has a lease on it
     if is_url(file.path) and code in (errno.EIO, errno.EBUSY):  # EBUSY: s3fs, for an object that was replaced
         with suppress(OSError):  # some services refuse a range of an old version
-            if unchanged(file, status(file.path)) is False:
+            if unchanged(file, status(file.source)) is False:
                 return failure(file, "it changed while it was being read")
         failed.retryable = True  # its server may be unreachable
     return failed

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,12 +18,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from operator import itemgetter
 from typing import IO, Any, cast
-from urllib.parse import urlsplit
 
 from uploader_cli import extras
+from uploader_cli.core.plan import concealed
 from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.sources.files import RemoteStatus
 
+_has_password = re.compile(r"[^/?#]*://[^/?#@]*:[^/?#]*@").match
+_QUERY = re.compile(r"(https?://[^\s?'\"]*\?)[^\s'\"<>]+", re.IGNORECASE)
 RANGE_BLOCK = 4 << 20  # bytes of one request for a range
 NO_PATH = "no path leads to it: its name has an empty part, ends with a slash, or is below another file"
 _SECOND = 1_000_000_000  # nanoseconds, which hold a digest of the ETag
@@ -159,19 +162,34 @@ def _file_system(url: str) -> tuple[Any, str]:
     plain = url.startswith(_PLAIN_PATHS) and "::" not in url
     scheme, _, rest = url.partition("://")
     host, _, below = rest.partition("/")
-    if urlsplit(url.partition("::")[0]).password:
+    if any(map(_has_password, url.split("::"))):
         raise UsageError("credentials don't belong in the URL of a file", hint="use the config of its file system")
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        extras.need("fsspec", url, "fsspec")
+        extras.need("fsspec", concealed(url), "fsspec")
         raise
     try:
-        system, path = url_to_fs(f"{scheme}://{host}/" if plain else url)
+        system, path = url_to_fs(f"{scheme}://{host}/" if plain else url, **_bounded(url))
     except (ImportError, ValueError) as error:
-        raise UsageError(f"{url}: {error}", hint="install the package of its protocol, as s3fs for s3://") from error
+        raise UsageError(
+            f"{concealed(url)}: {error}", hint="install the package of its protocol, as s3fs for s3://"
+        ) from error
     system.invalidate_cache()
     return system, f"/{below.strip('/')}" if plain else path
+
+
+def _bounded(url: str) -> dict[str, Any]:
+    """Return the arguments of fsspec for HTTP in a chain: answers end where what was asked for ends."""
+    parts = [part for part in url.split("::") if part.startswith(("http:", "https:"))]
+    if not parts:
+        return {}
+    try:
+        from uploader_cli.sources.http_ranges import BoundedResponse
+    except ImportError:  # without aiohttp, which fsspec names
+        return {}
+    how = {"client_kwargs": {"response_class": BoundedResponse}}
+    return {"http": how, "https": how} if "::" in url else how
 
 
 def _status_or_error(details: Mapping[str, Any]) -> RemoteStatus | OSError:
@@ -259,9 +277,12 @@ class _RemoteFile(io.RawIOBase):
 
     def _read(self, length: int) -> bytes:
         try:
-            return bytes(self._file.read(length))
+            data = bytes(self._file.read(length))
         except ValueError as error:  # of fsspec, for HTTP
             raise OSError(errno.EOPNOTSUPP, "its server does not answer requests for ranges") from error
+        if len(data) > length:
+            raise OSError(errno.EIO, "its source gives more than what was asked for")
+        return data
 
     def close(self) -> None:
         if not self.closed:
@@ -273,7 +294,7 @@ class _RemoteFile(io.RawIOBase):
 
 @contextmanager
 def _os_errors() -> Iterator[None]:
-    """Raise each error of a file system as an `OSError` with its words."""
+    """Raise each error of a file system as an `OSError` with its words, without the queries of URLs in them."""
     try:
         yield
     except UploaderError:
@@ -285,12 +306,16 @@ def _os_errors() -> Iterator[None]:
         if getattr(cause, "status", None) in (401, 403):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
         if isinstance(error, FileNotFoundError) and _is_outage(cause):
-            raise OSError(errno.EIO, str(cause)) from error
+            raise OSError(errno.EIO, _words(cause)) from error
         kind = type(error) if isinstance(error, FileNotFoundError | PermissionError) else OSError
         code = errno.ENOENT if kind is FileNotFoundError else errno.EACCES if kind is PermissionError else errno.EIO
-        raise kind(code, os.strerror(code) if kind is not OSError else str(error)) from error
+        raise kind(code, os.strerror(code) if kind is not OSError else _words(error)) from error
     except Exception as error:
-        raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
+        raise OSError(errno.EIO, f"{type(error).__name__}: {_words(error)}") from error
+
+
+def _words(error: object) -> str:
+    return _QUERY.sub(r"\1***", str(error))
 
 
 def _is_outage(cause: BaseException | None) -> bool:

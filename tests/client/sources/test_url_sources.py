@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
 import random
+import re
 import sys
 import tarfile
 import threading
 import zipfile
-from typing import TYPE_CHECKING, Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from command import uploader
@@ -308,8 +311,94 @@ def test_missing_fsspec_is_named(server: EmbeddedServer, monkeypatch: pytest.Mon
         ("memory://nothing", "memory://nothing: no such file or directory"),
         ("nothing://a", "Protocol not known"),
         ("sftp://user:secret@host/a", "credentials don't belong in the URL of a file"),
+        ("zip://a.txt::http://bob:secret@host/x.zip", "credentials don't belong in the URL of a file"),
     ],
 )
 def test_url_that_can_not_be_read_is_a_usage_error(url: str, words: str, server: EmbeddedServer) -> None:
     with pytest.raises(UsageError, match=words):
         upload(url, server=server.url)
+
+
+class Source(BaseHTTPRequestHandler):
+    """A server of HTTP with one file of 5,000 bytes, and other answers to ranges."""
+
+    body, how = b"s" * 5000, "right"
+    seen: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self._start(200, [("Content-Length", "5000")])
+
+    def do_GET(self) -> None:
+        self.seen.append(self.path)
+        first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        shift = 7 if self.how == "other range" else 0
+        self._start(206, [("Content-Range", f"bytes {first + shift}-{last + shift}/5000")])
+        with contextlib.suppress(OSError):  # the client has enough
+            self.wfile.write(self.body[first : last + 1][: 9 if self.how == "short" else None])
+            for _ in range(2000 if self.how == "endless" else 0):
+                self.wfile.write(bytes(1 << 20))
+
+    def _start(self, code: int, headers: list[tuple[str, str]]) -> None:
+        self.send_response(code)
+        for header in (*headers, ("Accept-Ranges", "bytes"), ("ETag", '"e"'), ("Connection", "close")):
+            self.send_header(*header)
+        self.end_headers()
+
+    def log_message(self, *_text: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    """Serve the file; yield its URL without a query."""
+    Source.how = "right"
+    Source.seen.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Source) as served:
+        threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_port}/in/video.mp4"
+        served.shutdown()
+
+
+def test_query_of_a_url_is_in_no_name_and_shown_nowhere(web: str, server: EmbeddedServer, tmp_path: Path) -> None:
+    secret = "X-Amz-Signature=s3cr3t-signature"
+    reports = [word for name in ("r.json", "r.csv", "r.html") for word in ("--report", name)]
+    words = (
+        *reports,
+        "--links",
+        "l.txt",
+        "--failed-to",
+        "f.csv",
+        "--log-file",
+        "log",
+        "--log-level",
+        "debug",
+        "--json",
+    )
+    done = uploader("upload", f"{web}?{secret}", "-s", server.url, "--json", *words, home=tmp_path)
+    assert done.code == 0, done.err
+    assert stored(server) == {"video.mp4": Source.body}
+    assert all(path.endswith(secret) for path in Source.seen)
+    (started,) = done.of("file.started")
+    assert re.fullmatch(re.escape(web) + r"\?\*{3}[0-9a-f]{12}", started["path"])
+    again = uploader("upload", f"{web}?{secret}", f"{web}?absent", "-s", server.url, "-v", home=tmp_path)
+    (tmp_path / "list").write_text(f"{web}?{secret}\nhttp://127.0.0.1:1/a?{secret}\n")
+    listed = uploader("upload", "--from-file", "list", "-s", server.url, "--retries", "0", home=tmp_path)
+    (tmp_path / "list").unlink()
+    shown = uploader("runs", "--json", home=tmp_path)
+    texts = [text for one in (done, again, listed, shown) for text in (one.out, one.err)]
+    texts += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [text for text in texts if "s3cr3t" in text]
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("endless", "sends more than what"), ("other range", "sends another range"), ("short", "sent 9 bytes of a range")],
+)
+def test_source_that_sends_another_range_than_the_one_asked_for_fails(
+    how: str, words: str, web: str, server: EmbeddedServer
+) -> None:
+    Source.how = how
+    result = upload(web, server=server.url, retries=0)
+    assert not result.ok
+    assert words in (result.receipts[0].message or "")
+    assert stored(server) == {}
