@@ -29,13 +29,13 @@ PACKAGES = {
     "errors": "core.codes",  # the vocabulary of failures
     "exit_status": "errors core.codes",
     "extras": "errors",
-    "named_files": "errors",
+    "named_files": "errors signals",
     "private_files": "errors",
     "settings": "errors extras named_files settings",
     "selection": "core errors named_files settings sources selection",
     "transfer": "core errors extras named_files private_files settings sources transfer",
     "realtime": "core realtime",
-    "render": "core exit_status outputs private_files analysis.stages analysis.timeline render",
+    "render": "core exit_status named_files outputs private_files analysis.stages analysis.timeline render",
     "report": "core errors exit_status extras named_files settings signals transfer.journal render.words report "
     "__version__",
     "sources": "core errors extras sources",
@@ -71,6 +71,7 @@ SHARED = {
     "dask": "fleet",
     "distributed": "fleet",
     "fsspec": "sources.urls",
+    "aiohttp": "sources.http_ranges",
     "watchdog": "selection.notifications",
 }
 """A dependency, and who may import it."""

@@ -1,23 +1,30 @@
 """Files and directories that an option names: what is wrong with one is a usage error with option, path and reason.
 
-All code that opens what an option names goes through these functions.
+All code that opens what an option names goes through these functions. No pipe or device is opened, read or written in a
+way that a signal can't end: a run counts signals, so that a system call would go on waiting.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import os
+import select
 import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from uploader_cli import signals
 from uploader_cli.errors import UsageError
 
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+TICK = 0.05  # seconds between two looks for a signal
+GRACE = 1.0  # seconds for which another process is waited for after a signal
 
 
 @contextmanager
@@ -33,7 +40,64 @@ def naming(option: object, path: object, doing: str = "read", *, hint: str = "")
 def opened(path: Path, option: object) -> BinaryIO:
     """Open a file to be read. Raises `UsageError`; so does `naming` for errors of later reads."""
     with naming(option, path):
-        return path.open("rb")
+        return io.BufferedReader(Pipe(path, os.O_RDONLY)) if path.is_fifo() else path.open("rb")
+
+
+class Pipe(io.RawIOBase):
+    """A pipe or device, whose other end is waited for until a signal comes.
+
+    `flags` are `O_RDONLY` or `O_WRONLY`. Raise `OSError`, also (`EINTR`) if nobody is there `GRACE` after a signal.
+    """
+
+    def __init__(self, path: Path, flags: int) -> None:
+        super().__init__()
+        self._handle, self._began, self._reads = -1, time.monotonic(), flags == os.O_RDONLY
+        while self._handle < 0:
+            try:
+                self._handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            except OSError as error:
+                if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
+                    raise
+                self._wait(lambda: time.sleep(TICK))
+
+    def fileno(self) -> int:
+        return self._handle
+
+    def readable(self) -> bool:
+        return self._reads
+
+    def writable(self) -> bool:
+        return not self._reads
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read into `buffer`; 0 at the end: all writers have closed it."""
+        while True:
+            if select.select([self._handle], [], [], 0)[0]:
+                try:
+                    return os.readv(self._handle, [buffer])
+                except BlockingIOError:
+                    pass
+            self._wait(lambda: select.select([self._handle], [], [], TICK))
+
+    def write(self, data: Any, /) -> int:
+        """Write the beginning of `data`, once the reader has space for it."""
+        while True:
+            try:
+                return os.write(self._handle, data)
+            except BlockingIOError:
+                self._wait(lambda: select.select([], [self._handle], [], TICK))
+
+    def close(self) -> None:
+        if not self.closed and self._handle >= 0:
+            os.close(self._handle)
+        super().close()
+
+    def _wait(self, pause: Callable[[], object]) -> None:
+        """Pause for a moment. Raise `InterruptedError` after a signal, and `GRACE`."""
+        last = signals.noted()
+        if last > self._began or (last and time.monotonic() > self._began + GRACE):
+            raise InterruptedError(errno.EINTR, "interrupted, and no other process has read it or written to it")
+        pause()
 
 
 def check_input(path: Path, option: object, *, directory: bool = False) -> None:
@@ -47,8 +111,8 @@ def check_input(path: Path, option: object, *, directory: bool = False) -> None:
             os.scandir(path).close()
         elif stat.S_ISDIR(mode) or stat.S_ISREG(mode):
             path.open("rb").close()  # the error of a directory is its own
-        elif not os.access(path, os.R_OK):  # a pipe may be opened once only
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        else:  # it is read by each connection, by code that no signal ends
+            raise UsageError(f"{option}: {path} is no regular file", hint="save it to a file first")
 
 
 def check_output(path: Path, option: object) -> None:

@@ -24,6 +24,8 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 _pending: list[int] = []
 """The exit code of the first signal in `unwinding`."""
 _began: list[float] = []
+_noted: list[float] = []
+"""When interrupts arrived that a run counts (seconds of the monotonic clock)."""
 
 
 def install() -> None:
@@ -50,6 +52,21 @@ def settle(code: int) -> None:
     """End the process with `code` at the next signal."""
     for number in CODES:
         signal.signal(number, lambda *_: os._exit(code))
+
+
+def note() -> None:
+    """Note an interrupt: what waits for another process ends its wait."""
+    _noted.append(time.monotonic())
+
+
+def forget() -> None:
+    """Forget the interrupts of an earlier run of this process."""
+    _noted.clear()
+
+
+def noted() -> float:
+    """Return when the last interrupt arrived since `forget` (seconds of the monotonic clock); 0 if none did."""
+    return _noted[-1] if _noted else 0.0
 
 
 def pending() -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 from uploader_cli.core import events as ev
 from uploader_cli.core.names import escaped, rfc3339
 from uploader_cli.core.state import Observer, ProgressState
+from uploader_cli.named_files import Pipe
 from uploader_cli.private_files import check_own
 
 LEVELS = ("debug", "info", "warning", "error")  # from the lowest to the highest
@@ -26,7 +27,10 @@ class LogLines:
         The lines have URLs that give the right to write. An existing file of this user keeps its mode.
         """
         half = path.is_file() and not _ends_a_line(path)
-        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._pipe = Pipe(path, os.O_WRONLY) if path.exists() and not path.is_file() else None
+        if self._pipe is not None:
+            return
+        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600)
         try:
             check_own(self._handle, path)
         except BaseException:
@@ -38,16 +42,23 @@ class LogLines:
     def write(self, line: str) -> None:
         """Append an ASCII line. Raises OSError if it could not be written completely."""
         left, done = line.encode("ascii"), 0
+        if self._pipe is not None:
+            while done < len(left):
+                done += self._pipe.write(left[done:])
+            return
         try:
             while done < len(left):
                 done += os.write(self._handle, left[done:])
         except OSError:
-            with suppress(OSError):  # a pipe can't be truncated
+            with suppress(OSError):
                 os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_END) - done)
             raise
 
     def close(self) -> None:
-        os.close(self._handle)
+        if self._pipe is not None:
+            self._pipe.close()
+        else:
+            os.close(self._handle)
 
 
 def _ends_a_line(path: Path) -> bool:

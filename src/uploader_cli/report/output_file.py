@@ -6,8 +6,11 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedWriter
 from pathlib import Path
 from typing import BinaryIO
+
+from uploader_cli.named_files import Pipe
 
 _DESCRIPTORS = Path("/proc/self/fd")
 
@@ -19,7 +22,7 @@ def write(path: Path, text: Iterable[str], tag: str, *, sync: bool = True) -> No
     bytes are encoded with `surrogateescape`. Raises OSError.
     """
     if is_special(path):
-        with path.open("wb") as stream:
+        with BufferedWriter(Pipe(path, os.O_WRONLY)) as stream:
             stream.writelines(map(_encoded, text))
         return
     target = Path(os.path.realpath(path))  # follows links
@@ -56,14 +59,17 @@ def _new(path: Path) -> Iterator[BinaryIO]:
 def append(path: Path, text: Iterable[str]) -> None:
     """Append all of the text to the file, or nothing. Raises OSError."""
     left = memoryview(_encoded("".join(text)))
+    if is_special(path):
+        with BufferedWriter(Pipe(path, os.O_WRONLY)) as pipe:
+            pipe.write(left)
+        return
     with path.open("ab", buffering=0) as stream:
         size = os.fstat(stream.fileno()).st_size
         try:
             while left:  # a write may take only a part
                 left = left[stream.write(left) :]
         except OSError:
-            if path.is_file():
-                stream.truncate(size)
+            stream.truncate(size)
             raise
 
 

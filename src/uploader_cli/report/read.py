@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,11 +52,9 @@ class Report:
 @contextmanager
 def _reading(path: Path) -> Iterator[TextIO]:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe may have no writer
+            raise UsageError(f"{path} is not a regular file", hint="reports are read twice: save it to a file first")
         with path.open(encoding="utf-8") as stream:
-            if not path.is_file():
-                raise UsageError(
-                    f"{path} is not a regular file", hint="reports are read twice: save it to a file first"
-                )
             yield stream
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}", hint="check the path") from error

@@ -93,7 +93,8 @@ def stored_run(
 def _show(upload: Upload, run: RunHandle, interrupts: Interrupts, hint: str, *, lasting: bool = True) -> int:
     """Send the files with the views of a command; `hint` is the command that resumes the run."""
     settings = upload.settings
-    views = observers(settings, run.id, interrupts.keys, resume_hint=hint, lasting=lasting)
+    with interrupts.raising():  # the log may be a pipe that nobody reads
+        views = observers(settings, run.id, interrupts.keys, resume_hint=hint, lasting=lasting)
     if settings.on_failure is not None:
         from uploader_cli.report.on_failure import OnFailure
 

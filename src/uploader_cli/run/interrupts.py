@@ -76,6 +76,7 @@ class Interrupts(Struct):
         if not self.count:
             self.code = code
         self.count += 1
+        signals.note()
         if self._raises:
             self.checkpoint()
 
@@ -99,6 +100,7 @@ class Interrupts(Struct):
 def interruptible(interrupts: Interrupts | None = None) -> Iterator[Interrupts]:
     """Count signals in `interrupts`, or a new one; a loop that looks at them stops in order."""
     interrupts = Interrupts(began=signals.command_began()) if interrupts is None else interrupts
+    signals.forget()
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return

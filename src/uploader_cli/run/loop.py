@@ -137,11 +137,17 @@ class Loop:
             yield
 
     def finish(
-        self, code: Exit, channel: ev.ChannelStats, *, written: Callable[[ProgressState], bool] = lambda _state: True
+        self,
+        code: Exit,
+        channel: ev.ChannelStats,
+        *,
+        written: Callable[[ProgressState], bool] = lambda _state: True,
+        unwritten: Callable[[], Exit] = lambda: Exit.USAGE,
     ) -> ev.RunFinished:
         """Apply and return the last event.
 
-        `written` writes the reports, which include the outcome; if it returns False, exit code 0 becomes 2.
+        `written` writes the reports, which include the outcome; if it returns False, exit code 0 becomes
+        that of `unwritten`.
         """
         state = self.state
         now = self._clock()
@@ -162,7 +168,7 @@ class Loop:
         )
         reduce(self.state, outcome, self._clock())  # for the reports; observers get it when the exit code is final
         if not written(self.state):
-            outcome = replace(outcome, exit_code=outcome.exit_code or int(Exit.USAGE))
+            outcome = replace(outcome, exit_code=outcome.exit_code or int(unwritten()))
         self.apply(outcome)
         return outcome
 

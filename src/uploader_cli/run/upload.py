@@ -92,6 +92,7 @@ class Upload:
                 exit_status.worst([code, *codes]),
                 sending.connections.channel.stats(),
                 written=lambda state: all(one.write(state) for one in writers),
+                unwritten=lambda: interrupts.code if interrupts.count else Exit.USAGE,
             )
             interrupts.finished = True
         if error is not None and not isinstance(error, errors.UploaderError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from command import DEADLINE, environment, finish, start
+from command import DEADLINE, ended, environment, finish, start
 from time_limits import PATIENCE, SLACK
 
 from uploader_server.faults import Answer
@@ -209,3 +210,32 @@ def _opened_by_a_reader(pipe: Path) -> int:
         except OSError:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+@both
+@pytest.mark.parametrize(("option", "name"), [("--report", "p.json"), ("--links", "p.txt"), ("--log-file", "p.log")])
+def test_signal_ends_the_wait_for_the_reader_of_a_pipe(
+    option: str, name: str, number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / name)
+    files = make_files(**{"a.mp4": 10})
+    process = start("upload", files, "-s", server.url, option, name, "--json", home=tmp_path, free=True)
+    place = tmp_path / "state/uploader/journal.sqlite3" if option == "--log-file" else server.root / "personal"
+    assert seen(place)  # the log is opened before anything is sent
+    while option != "--log-file" and not list(place.rglob("*.mp4")):
+        time.sleep(0.01)
+    done = ended(process, "", number)
+    assert done.code == code, done.err
+
+
+def test_report_into_a_pipe_waits_for_a_late_and_slow_reader(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """It is larger than what a pipe holds."""
+    os.mkfifo(tmp_path / "p.json")
+    files = make_files(**{f"{number:03}.mp4": 1 for number in range(300)})
+    process = start("upload", files, "-s", server.url, "--report", "p.json", "--json", home=tmp_path, free=True)
+    with (tmp_path / "p.json").open() as pipe:
+        report = json.loads(pipe.read())
+    assert len(report["files"]) == 300
+    assert ended(process, "").code == 0
