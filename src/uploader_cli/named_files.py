@@ -23,8 +23,8 @@ from uploader_cli.errors import UsageError
 
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-TICK = 0.05  # seconds between two looks for a signal
-GRACE = 1.0  # seconds for which another process is waited for after a signal
+_LOOK = 0.05  # seconds between two looks for a signal
+_GRACE = 1.0  # seconds for which another process is waited for after a signal
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def opened(path: Path, option: object) -> BinaryIO:
 class Pipe(io.RawIOBase):
     """A pipe or device, whose other end is waited for until a signal comes.
 
-    `flags` are `O_RDONLY` or `O_WRONLY`. Raise `OSError`, also (`EINTR`) if nobody is there `GRACE` after a signal.
+    `flags` are `O_RDONLY` or `O_WRONLY`. Raise `OSError`, also (`EINTR`) if nobody is there `_GRACE` after a signal.
     """
 
     def __init__(self, path: Path, flags: int) -> None:
@@ -58,7 +58,7 @@ class Pipe(io.RawIOBase):
             except OSError as error:
                 if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
                     raise
-                self._wait(lambda: time.sleep(TICK))
+                self._wait(lambda: time.sleep(_LOOK))
 
     def fileno(self) -> int:
         return self._handle
@@ -77,7 +77,7 @@ class Pipe(io.RawIOBase):
                     return os.readv(self._handle, [buffer])
                 except BlockingIOError:
                     pass
-            self._wait(lambda: select.select([self._handle], [], [], TICK))
+            self._wait(lambda: select.select([self._handle], [], [], _LOOK))
 
     def write(self, data: Any, /) -> int:
         """Write the beginning of `data`, once the reader has space for it."""
@@ -85,7 +85,7 @@ class Pipe(io.RawIOBase):
             try:
                 return os.write(self._handle, data)
             except BlockingIOError:
-                self._wait(lambda: select.select([], [self._handle], [], TICK))
+                self._wait(lambda: select.select([], [self._handle], [], _LOOK))
 
     def close(self) -> None:
         if not self.closed and self._handle >= 0:
@@ -93,9 +93,9 @@ class Pipe(io.RawIOBase):
         super().close()
 
     def _wait(self, pause: Callable[[], object]) -> None:
-        """Pause for a moment. Raise `InterruptedError` after a signal, and `GRACE`."""
+        """Pause for a moment. Raise `InterruptedError` after a signal, and `_GRACE`."""
         last = signals.noted()
-        if last > self._began or (last and time.monotonic() > self._began + GRACE):
+        if last > self._began or (last and time.monotonic() > self._began + _GRACE):
             raise InterruptedError(errno.EINTR, "interrupted, and no other process has read it or written to it")
         pause()
 

@@ -234,7 +234,7 @@ def test_report_into_a_pipe_waits_for_a_late_and_slow_reader(
     """It is larger than what a pipe holds."""
     os.mkfifo(tmp_path / "p.json")
     files = make_files(**{f"{number:03}.mp4": 1 for number in range(300)})
-    process = start("upload", files, "-s", server.url, "--report", "p.json", "--json", home=tmp_path, free=True)
+    process = start("upload", files, "-s", server.url, "--report", "p.json", home=tmp_path, free=True)
     with (tmp_path / "p.json").open() as pipe:
         report = json.loads(pipe.read())
     assert len(report["files"]) == 300
