@@ -6,6 +6,7 @@ import io
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import lru_cache
 from typing import IO
 
@@ -28,8 +29,8 @@ class _Handle:
     def __init__(self, number: int) -> None:
         self.number = number
 
-    def __del__(self) -> None:
-        os.close(self.number)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.number)  # at the end of the process the module `os` may be gone
 
 
 class Directories:

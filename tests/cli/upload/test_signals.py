@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from command import DEADLINE, ended, environment, finish, start
+from command import DEADLINE, environment, finish, start
 from time_limits import PATIENCE, SLACK
 
 from uploader_server.faults import Answer
@@ -224,7 +224,8 @@ def test_signal_ends_the_wait_for_the_reader_of_a_pipe(
     assert seen(place)  # the log is opened before anything is sent
     while option != "--log-file" and not list(place.rglob("*.mp4")):
         time.sleep(0.01)
-    done = ended(process, "", number)
+    process.send_signal(number)
+    done = finish(process)
     assert done.code == code, done.err
 
 
@@ -238,4 +239,5 @@ def test_report_into_a_pipe_waits_for_a_late_and_slow_reader(
     with (tmp_path / "p.json").open() as pipe:
         report = json.loads(pipe.read())
     assert len(report["files"]) == 300
-    assert ended(process, "").code == 0
+    done = finish(process)
+    assert done.code == 0, done.err
