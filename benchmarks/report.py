@@ -50,7 +50,7 @@ def _row(values: list[Sample], first: list[Sample], unit: str, extras: Sequence[
         _spread(seconds),
         _spread(transfer),
         number(amount / statistics.median(seconds)),
-        number(amount / statistics.median(transfer)) if any(transfer) else NOTHING,
+        number(amount / statistics.median(transfer)) if statistics.median(transfer) else NOTHING,
         number(statistics.median(ratios)),
         *(
             number(statistics.median(column))
