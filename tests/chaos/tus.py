@@ -7,17 +7,24 @@ import os
 import random
 from typing import TYPE_CHECKING
 
+from scripted_server import Answer
 from tus_services import Finishing, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-FAULTS = ("fail", "refuse", "gateway", "lose", "hang")
+FAULTS = ("fail", "refuse", "gateway", "lose", "hang", "die", "die")
+UNREADABLE = (404, 410, 500, 405, 400)
+"""Answers to `GET` of a file that is not stored, or that the server does not give out."""
 
 
 class Storing(Finishing):
-    """Keep files below `root`, under their paths. Until it is `calm` every third finish or so has a fault."""
+    """Keep files below `root`, under their paths. Until it is `calm` every third finish or so has a fault.
+
+    Its store also fails after the last byte, without an answer (`die`): the offset is the length then, as that of a
+    stored file whose answer was lost.
+    """
 
     hangs = 1.0
 
@@ -25,6 +32,8 @@ class Storing(Finishing):
         super().__init__(with_upload=chance.random() < 0.5)
         self.calm, self.hits = False, 0
         self.readable = chance.random() < 0.5
+        code = b"ERR_INCOMPLETE_UPLOAD"  # tusd's; a server that gives out no file does not say that
+        self.unreadable = Answer(chance.choice(UNREADABLE), code if self.readable else b"")
         self._root, self._chance = root, chance
 
     def fault_of(self, upload: Upload) -> str:

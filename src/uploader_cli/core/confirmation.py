@@ -73,8 +73,10 @@ def upload_state(
     """Return what `offset` (bytes) means for an upload of `length` (None: not declared) of which `sent` were sent.
 
     `foreign` is False for the bundled server. An offset of 0 says nothing about an empty file at other servers, unless
-    the server has `declared` that the upload is complete, as the IETF's protocol lets it. `accepted`: the offset is in
-    the success of the request that completes the upload. For a `part` the request that joins it decides.
+    the server has `declared` that the upload is complete, as the IETF's protocol lets it. Where the answer to its empty
+    request was lost, a repeated one says nothing either: some servers answer it without storing the file. `accepted`:
+    the offset is in the success of the request that completes the upload. For a `part` the request that joins it
+    decides.
     """
     if offset > sent or (length is not None and offset > length):
         return UploadState.INTRUDED
@@ -86,7 +88,7 @@ def upload_state(
         return UploadState.FAILED if ending is Ending.ERROR else UploadState.UNKNOWN
     if part:
         return UploadState.CONFIRMED
-    return UploadState.UNKNOWN if length or declared else UploadState.OPEN
+    return UploadState.UNKNOWN if length or declared or ending in UNCERTAIN else UploadState.OPEN
 
 
 def reading_of(status: int, size: int, *, length: int | None, total: int | None, reason: str) -> Reading:

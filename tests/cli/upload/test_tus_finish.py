@@ -226,19 +226,20 @@ def test_server_killed_before_it_stored_the_file(
     assert service.stored.count(content) == stored
 
 
-def test_client_killed_before_the_answer_to_the_last_byte_confirms_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [100, 0])
+def test_client_killed_before_the_answer_to_the_last_byte_confirms_nothing(size: int, tmp_path: Path) -> None:
     """The server is killed at the same time; HEAD has the full offset."""
-    (tmp_path / "a.bin").write_bytes((FIRST + bytes(100))[:100])
+    (tmp_path / "a.bin").write_bytes((FIRST + bytes(size))[:size])
     with Finishing("hang") as service:
         process = start("upload", tmp_path / "a.bin", "--tus-endpoint", service.url, home=tmp_path)
         assert service.arrived.wait(PATIENCE)
         process.kill()
         process.wait()
         service.fault = ""
-        done = send(service, tmp_path)
+        done = send(service, tmp_path, size=size)
         assert told(done) == (["failed outcome_unknown"], 4)
-        assert told(send(service, tmp_path, "--verify")) == (["failed outcome_unknown"], 4)
-        skipped = told(send(service, tmp_path, "--skip-existing"))
+        assert told(send(service, tmp_path, "--verify", size=size)) == (["failed outcome_unknown"], 4)
+        skipped = told(send(service, tmp_path, "--skip-existing", size=size))
         assert skipped == (["warning receipts_only", "failed outcome_unknown"], 4)
 
 
@@ -278,12 +279,15 @@ def test_bytes_in_a_coding_that_was_not_asked_for_are_not_compared(tmp_path: Pat
         assert told(send(service, tmp_path, "--verify")) == (["warning unverifiable", "completed"], 0)
 
 
-def test_empty_file_whose_answer_was_lost_is_not_verified(tmp_path: Path) -> None:
-    """The repeated request is answered, but some servers answer it without storing the file."""
-    with Finishing("lose") as service:
+@pytest.mark.parametrize("fault", ["lose", "die"])
+def test_empty_file_whose_answer_was_lost_is_read(fault: str, tmp_path: Path) -> None:
+    """The request is not repeated: some servers answer it without storing the file."""
+    with Finishing(fault) as service:
+        service.readable = True
         done = send(service, tmp_path, size=0)
-    assert told(done) == (["retry network", "completed"], 0)
-    assert done.of("file.completed")[0]["verified"] is False
+    stored = ["retry network", "warning unconfirmed", "completed"]
+    assert told(done) == ((stored, 0) if fault == "lose" else (["retry network", "failed outcome_unknown"], 4))
+    assert [event["verified"] for event in done.of("file.completed")] == [False] * (fault == "lose")
 
 
 def test_other_bytes_after_the_error_of_a_gateway_exit_7(tmp_path: Path) -> None:

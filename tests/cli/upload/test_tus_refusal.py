@@ -168,6 +168,7 @@ def test_finish_timeout_ends_the_wait(tmp_path: Path) -> None:
 
 
 def test_interrupt_during_a_slow_finish_ends_within_two_seconds(tmp_path: Path) -> None:
+    """The answer is lost then, and no later run says that the file is stored."""
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(100))
     with Hooked(403, seconds=PATIENCE) as service:
@@ -178,4 +179,8 @@ def test_interrupt_during_a_slow_finish_ends_within_two_seconds(tmp_path: Path) 
         done = ended(process, "", signal.SIGINT)
         assert time.monotonic() - began < 2 * SLACK
         service.decided.set()
-    assert done.code == 130
+        assert done.code == 130
+        for again in (("resume",), ("upload", path, "--tus-endpoint", service.url, "--skip-existing")):
+            done = uploader(*again, "--json", home=tmp_path, constants=QUICK)
+            assert (done.code, [event["code"] for event in done.of("file.failed")]) == (4, ["outcome_unknown"])
+        assert not service.stored

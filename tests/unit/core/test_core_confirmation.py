@@ -38,7 +38,7 @@ ENDINGS = st.sampled_from(Ending)
         (11, 10, 10, Ending.NONE, UploadState.INTRUDED, UploadState.INTRUDED),
         (11, 10, 11, Ending.NONE, UploadState.INTRUDED, UploadState.INTRUDED),
         (0, 0, 0, Ending.NONE, UploadState.OPEN, UploadState.CONFIRMED),
-        (0, 0, 0, Ending.LOST, UploadState.OPEN, UploadState.CONFIRMED),
+        (0, 0, 0, Ending.LOST, UploadState.UNKNOWN, UploadState.CONFIRMED),
         (0, 0, 0, Ending.GATEWAY, UploadState.UNKNOWN, UploadState.CONFIRMED),
         (0, 0, 0, Ending.ERROR, UploadState.FAILED, UploadState.CONFIRMED),
     ],

@@ -42,13 +42,18 @@ class UploadEntry:
             self._run.update(self._state.file, part=self.index, checked_until=checked)
 
     def sends(self, offset: int, end: int, size: int, *, checked: bool) -> None:
-        """Record that a chunk from `offset` to `end` of `size` bytes is about to be sent, `checked` with a checksum."""
+        """Record that a chunk from `offset` to `end` of `size` bytes is about to be sent, `checked` with a checksum.
+
+        No offset tells later whether the only request of an empty file was sent: its answer is recorded as lost.
+        """
         self.pledged = end if checked and offset <= self.checked else 0
         self.reach = max(self.reach, end)
         known = self._written["sent_until"]
         whole = end - offset == size and not self._state.may_vanish  # a request with all of it needs no entry
         reach = known if whole and known is None else max(self.reach, known or 0)
         self._write(pledged_until=0 if whole else self.pledged, sent_until=reach)
+        if not size and self._state.foreign:
+            self._write(ending=Ending.LOST, url=self.url)
 
     def failed(self, error: errors.UploaderError, *, has_created: bool) -> errors.UploaderError:
         """Record how a request ended that would complete the upload, and return its error.

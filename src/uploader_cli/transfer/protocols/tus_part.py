@@ -106,12 +106,9 @@ class Part:
             self._tus.context.pacer.wait_out_pause(self._state.sleep)
             position = self._client.head(self.entry.url)
             self._note(position)
-            offset, tells = position.offset or 0, position.complete is not None
-            match self._state_at(offset):
-                case UploadState.OPEN if not (self.size or tells) and self.entry.ending is Ending.LOST:
-                    self._state.unchecked = self._done = True  # the offset of an empty upload says nothing
-                case UploadState.CONFIRMED | UploadState.UNKNOWN:
-                    self._settle(position, offset)
+            offset = position.offset or 0
+            if self._state_at(offset) in (UploadState.CONFIRMED, UploadState.UNKNOWN):
+                self._settle(position, offset)
         except errors.UploaderError:
             return False
         return self._done
@@ -350,8 +347,6 @@ class Part:
                 self._renewed = self._renewed or (self.entry.url is None and isinstance(error, errors.ServerFault))
             raise error from error.__cause__
         if self._completing:
-            if not self.size and self.entry.ending is Ending.LOST:
-                self._state.unchecked = True  # some servers answer a repeated request without storing the file
             self.entry.ending = Ending.NONE
 
     def _first_length(self, *, again: bool) -> int:
