@@ -68,11 +68,12 @@ class Outcome(NamedTuple):
     `content_location` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared
     bytes, `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server
     compared every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server.
-    `continued`: a foreign server got bytes after a break, and may have put them at the wrong place. `falls_back`:
-    another protocol can send it; `error` says why this one did not. `values` are those of the template of
-    `--result-url`, of a file that the server still processes; `result_url` is where it can be read once it is
-    processed. `removed` says what became of the local file, `moved_to` where it is now. `new`: whether the server has
-    stored it for a request of this run, and found no equal file there; None where it does not say.
+    `continued`: a foreign server got bytes after a break, and may have put them at the wrong place. `is_present`: it
+    had the file already, and a receipt says so, which stays. `falls_back`: another protocol can send it; `error` says
+    why this one did not. `values` are those of the template of `--result-url`, of a file that the server still
+    processes; `result_url` is where it can be read once it is processed. `removed` says what became of the local file,
+    `moved_to` where it is now. `new`: whether the server has stored it for a request of this run, and found no equal
+    file there; None where it does not say.
     """
 
     file: LocalFile
@@ -85,6 +86,7 @@ class Outcome(NamedTuple):
     file_path: str | None = None
     digest: str | None = None
     continued: bool = False
+    is_present: bool = False
     falls_back: bool = False
     verified_by: VerifiedBy | None = None
     values: dict[str, str] | None = None
@@ -178,7 +180,9 @@ class Ledger:
                 self._run.forget(taken, receipts=False)
             self._run.release(list(bad))
         for outcome in outcomes:
-            if outcome.error is None:
+            if outcome.error is None and outcome.is_present:
+                self.skip(outcome, SkipReason.PRESENT)
+            elif outcome.error is None:
                 self._complete(outcome)
             else:
                 self._fail(outcome.file, outcome.error)

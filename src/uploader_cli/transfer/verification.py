@@ -32,7 +32,7 @@ class Verification:
         digests, verify = self._context.digests, self._context.settings.verify
         if digests is not None:
             outcomes = [outcome._replace(digest=digests.known(outcome.file)) for outcome in outcomes]
-        sure = [one for one in outcomes if one.error is None and not one.continued]
+        sure = [one for one in outcomes if one.error is None and not (one.continued or one.is_present)]
         self.record(sure, verify=verify)
         if digests is not None:
             outcomes = [self._hashed(digests, outcome) for outcome in outcomes]

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
+from scripted_server import Answer
 from tus_services import MIB, CloudflareStream, Service, Supabase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from scripted_server import Request
 
     Files = Callable[..., Path]
 
@@ -122,6 +125,63 @@ def test_metadata_without_value_needs_a_column(plain: Service, make_files: Files
     done = uploader("upload", "--from-file", listed, *options[:2], "--metadata", "name", home=tmp_path)
     assert done.code == 2
     assert "the column name of a list means something else" in done.err
+
+
+class Naming(Service):
+    """Names uploads by their metadata, as @uploadx/core does: a repeated creation is answered with what is there."""
+
+    methods = "OPTIONS POST HEAD PATCH GET"
+
+    def __init__(self, *, readable: bool = True) -> None:
+        super().__init__()
+        self.readable, self.sent = readable, 0
+
+    def _post(self, request: Request) -> Answer:
+        if not self.uploads:
+            return super()._post(request)
+        return Answer(200, headers={"Location": "/files/u0", "Upload-Offset": len(self.only.content)})
+
+    def _patch(self, request: Request) -> Answer:
+        self.sent += len(request.body)
+        return super()._patch(request)
+
+
+@pytest.mark.parametrize(
+    ("there", "readable", "code", "ends"),
+    [
+        (b"a" * 100, True, 0, "file.completed"),
+        (b"b" * 100, True, 7, "file.failed"),
+        (b"a" * 100, False, 4, "file.failed"),
+        (b"a" * 60, True, 0, "file.completed"),
+        (b"b" * 60, True, 7, "file.failed"),
+    ],
+    ids=["full and equal", "full and different", "full and unreadable", "a part", "a part that differs"],
+)
+def test_upload_that_the_server_had_before_is_compared(
+    there: bytes, readable: bool, code: int, ends: str, make_files: Files, tmp_path: Path
+) -> None:
+    """Where no receipt has the file. What is missing is sent."""
+    files = make_files(**{"a.mp4": b"a" * 100})
+    with Naming(readable=readable) as service:
+        service.existing(100, there)
+        done = uploader("upload", files, "--tus-endpoint", service.url, "--json", home=tmp_path)
+    assert (done.code, len(done.of(ends)), service.sent) == (code, 1, 100 - len(there)), done.err
+
+
+@pytest.mark.parametrize(("more", "sent"), [((), 0), (("--no-resume",), 0), (("--then", "delete"), 0)])
+def test_file_that_a_repeated_creation_finds_is_present_by_its_receipt(
+    more: tuple[str, ...], sent: int, make_files: Files, tmp_path: Path
+) -> None:
+    """`--then` reads it."""
+    files = make_files(**{"a.mp4": b"a" * 100})
+    with Naming() as service:
+        command = ("upload", files, "--tus-endpoint", service.url, "--json")
+        assert uploader(*command, home=tmp_path).code == 0
+        service.sent = 0
+        again = uploader(*command, *more, home=tmp_path)
+    assert (again.code, service.sent) == (0, sent), again.err
+    assert [event["reason"] for event in again.of("file.skipped")] == ["present"]
+    assert (files / "a.mp4").exists() == ("delete" not in more)
 
 
 @pytest.mark.thorough

@@ -84,6 +84,18 @@ class UploadEntry:
             server_id = self._state.server_id if self.index is None else None
             self.announced(url, first, **({"server_id": server_id} if server_id else {}))
 
+    def adopts(self, offset: int) -> bool:
+        """Take over an upload of the file with more bytes than were sent, which a creation was answered with.
+
+        Foreign servers that name uploads by their metadata answer so. Return whether the file is stored, by a receipt.
+        Otherwise the rest is sent, and the file compared with what is stored.
+        """
+        state = self._state
+        if not state.foreign or self.index is not None or not self.reach < offset <= state.size:
+            return False
+        self.reach = offset
+        return state.adopt(offset)
+
     def refused(self) -> None:
         """Forget the URL of an upload that was not created, also of one that the server announced."""
         self.url = None

@@ -128,6 +128,8 @@ class TusFile:
             url = None  # no event and no receipt has the URL of an upload that a service created
         else:  # only the paths of a foreign server are known
             url = (stored_url(sent) if state.foreign else location or sent.url) or None
+        if (known := state.receipt) is not None:
+            return Outcome(file, None, known.server_id, known.location, result_url=known.link, is_present=True)
         verified = not state.unchecked and sum(part.entry.checked for part in self.parts) == state.size
         verified = verified and (self._tus.proof.holds if state.size else not state.foreign)
         server_id = state.id_in(sent) or state.server_id
@@ -143,7 +145,7 @@ class TusFile:
             text = f"{utf8(file.path)}: an upload of it that failed may be stored, and can't be deleted: {old}"
             self._context.warn(WarningCode.MAY_BE_STORED, f"{text} ({error})")
         stored = Outcome(file, server_id=server_id, location=location, content_location=url)
-        continued = state.foreign and any(part.continued for part in self.parts)
+        continued = state.adopted or (state.foreign and any(part.continued for part in self.parts))
         stored = stored._replace(values=self._values(sent, server_id), continued=continued)
         if not verified:
             return stored

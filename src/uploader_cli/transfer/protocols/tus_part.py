@@ -153,7 +153,8 @@ class Part:
                 self.entry.ending = Ending.NONE
             self._created(created)
         if offset is not None:
-            self._settle(created, offset, accepted=completes or created.complete is True)
+            is_known = not self._deferred and self.entry.adopts(offset)
+            self._settle(created, offset, accepted=completes or created.complete is True or is_known)
 
     def _post(self, size: int) -> Position:
         """Send the request that creates the upload, with its first `size` bytes."""
@@ -164,16 +165,8 @@ class Part:
         if state.has_keys:
             metadata["uploadKey"] = self.entry.key
         self._deferred = self.size == ENDLESS
-        new = Creation(
-            None if self._deferred else self.size,
-            metadata,
-            body,
-            checksum,
-            partial,
-            path=utf8(file.relative_path),
-            sha256=file.sha256,
-            on_url=self._announced,
-        )
+        length, path = None if self._deferred else self.size, utf8(file.relative_path)
+        new = Creation(length, metadata, body, checksum, partial, path=path, sha256=file.sha256, on_url=self._announced)
         try:
             with self._completion():
                 created = self._client.create(new)

@@ -19,6 +19,7 @@ from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
 
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
+    from uploader_cli.transfer.journal import Stored
     from uploader_cli.transfer.pool import Pool
     from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
     from uploader_cli.transfer.protocols.tus_reading import Readings
@@ -94,6 +95,8 @@ class TusFileState:
     error: BaseException | None = None  # the first failure of a part: it stops the others
     unsure = False  # whether nothing tells if the server has stored the file
     read = False  # whether a reading of its last byte confirmed it, and no answer
+    adopted = False  # whether a foreign server had the upload before this client created it
+    receipt: Stored | None = None  # of the file, where the upload was adopted and is full
     unchecked = False  # whether bytes are there that this client has not sent, or no answer confirmed the end
 
     def __init__(self, tus: Tus, session: str, file: LocalFile, claim: Claim) -> None:
@@ -215,6 +218,13 @@ class TusFileState:
         In the IETF's protocol the server itself says so.
         """
         return self.foreign and not (self.size or self.may_vanish) and self._context.settings.empty_at_creation
+
+    def adopt(self, offset: int) -> bool:
+        """Take over an upload with `offset` bytes; return whether it is full, and a receipt has the file."""
+        self.unchecked = self.adopted = True
+        if offset == self.size and not self._context.settings.resend:
+            (self.receipt,) = self._context.run.receipts([self.file])
+        return self.receipt is not None
 
     def stores_early(self, error: errors.AnswerError) -> bool:
         """Return whether the refusal of the PATCH of an empty file says that it was stored at its creation.
