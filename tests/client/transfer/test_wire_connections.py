@@ -856,3 +856,24 @@ def test_round_trip_is_that_of_the_fastest_call_without_connecting(client) -> No
             http.request("GET", server.url)
             took.append(time.monotonic() - began)
     assert 0.05 <= http.request_ids.round_trip <= min(took[1:])
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such limit")
+def test_dead_peer_is_noticed_within_a_minute(client: Callable[..., HttpClient]) -> None:
+    """The wait for a finish of half an hour relies on it: by keepalive, and where sent bytes get no acknowledgement."""
+
+    def answers(peer: Peer) -> None:
+        peer.request()
+        peer.answer(200)
+        peer.hold()
+
+    with ScriptedServer(answers) as server:
+        http = client(server)
+        http.request("GET", f"{server.url}/health")
+        names = ("USER_TIMEOUT", "KEEPIDLE", "KEEPINTVL", "KEEPCNT")
+        (limit, idle, interval, count), *_ = [
+            [sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}")) for name in names]
+            for sock in http.sockets.open
+        ]
+    assert limit == 60_000
+    assert idle + interval * count <= 60
