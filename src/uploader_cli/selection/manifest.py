@@ -24,6 +24,7 @@ from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
 from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, Selected, Step, has_hidden_content
 from uploader_cli.sources.directories import real_directory
 from uploader_cli.sources.files import Status, absolute, identity_of, status
+from uploader_cli.sources.removal import restore
 
 BAD_LINES_NAMED = 20  # maximum bad lines reported one by one
 LONGEST_PATH = 200  # maximum characters of a path in a message
@@ -183,6 +184,8 @@ class Manifest:
 def look(entry: Entry) -> Status | BadLine:
     """Return the status of a listed file, or why it can't be sent. Links are followed."""
     code = FailureCode.UNREADABLE
+    if not is_url(entry.path) and not os.path.lexists(entry.path):
+        restore(os.path.dirname(entry.path))
     try:
         info = status(entry.path)
     except (FileNotFoundError, NotADirectoryError):

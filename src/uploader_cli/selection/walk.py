@@ -23,6 +23,7 @@ from uploader_cli.core.record import Record
 from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Filters, Ignores
 from uploader_cli.sources import files as sources
 from uploader_cli.sources.directories import real_directory
+from uploader_cli.sources.removal import ASIDE, restore
 
 AT_ONCE = 20_000  # maximum names of a directory sorted in memory; a larger one is read several times
 HIDDEN_CONTENT = "has content although its size is 0: copy it to a regular file first"
@@ -34,8 +35,8 @@ Step = Selected | None  # None: something was examined that is not selected
 
 
 def missing(paths: Iterable[str]) -> list[str]:
-    """Return those of `paths` that don't exist, in order."""
-    return [path for path in paths if not sources.exists(path)]
+    """Return those of `paths` that don't exist, in order; what an interrupted `--then` has set aside is put back."""
+    return [path for path in paths if not (sources.exists(path) or restore(os.path.dirname(path)))]
 
 
 def forgiven(item: Selected, is_stored: Callable[[LocalFile], bool]) -> Selected:
@@ -156,6 +157,7 @@ class _Walker:
                 stack.pop()
 
     def _entries(self, directory: _Directory) -> Iterator[Step | _Directory]:
+        restore(directory.path)
         try:
             ignores = directory.ignores.within(directory.path, directory.below("")[:-1])
             for entry in _sorted_entries(directory.path):
@@ -168,6 +170,8 @@ class _Walker:
 
     def _entry(self, directory: _Directory, entry: os.DirEntry[str], ignores: Ignores) -> Step | _Directory:
         name, below = f"{directory.relative}/{entry.name}", directory.below(entry.name)
+        if entry.name == ASIDE:
+            return None
         is_link = entry.is_symlink()
         if is_link and not self._follow:
             if not self._wants(below, ignores):

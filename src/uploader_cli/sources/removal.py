@@ -7,6 +7,7 @@ into its place meanwhile. No link is followed, and no file is overwritten.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -25,6 +26,10 @@ GRANULARITY = 0.05
 """Seconds within which two writes may get the same time from a file system."""
 LOOKS = 4
 """At a file that is being written; then it has no identity."""
+ASIDE = ".uploader-aside"
+"""The directory in which a file is while the server is asked whether it is its own."""
+ROOT_MARK = ".uploader"
+"""The bundled server's own directory in its root."""
 BLOCK = 1 << 20  # bytes that are copied at a time
 _NOT_LINKED = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 """Errors of file systems that give a file no second name, or none in another file system."""
@@ -88,6 +93,98 @@ def move(file: LocalFile, place: str, sha256: str, checkpoint: Callable[[], None
         _persist(target)
         os.unlink(name, dir_fd=source)
     return os.path.join(os.path.dirname(place), new)
+
+
+def is_in_root(directory: str) -> bool:
+    """Return whether a directory is the root of a bundled server, or below one: its files are the stored ones."""
+    above = os.path.realpath(directory)
+    while not os.path.lexists(os.path.join(above, ROOT_MARK)):
+        if above == (above := os.path.dirname(above)):
+            return False
+    return True
+
+
+@contextmanager
+def set_aside(file: LocalFile) -> Iterator[None]:
+    """Keep an unchanged file in the directory `ASIDE` beside it for a while: what else has its path has it no more.
+
+    A process that is killed meanwhile leaves it there, and `restore` puts it back. Raise as `delete`.
+    """
+    with _opened(os.path.dirname(file.path) or ".", getattr(os, "O_PATH", 0)) as directory:
+        name = os.path.basename(file.path)
+        with suppress(FileExistsError):
+            os.mkdir(ASIDE, 0o700, dir_fd=directory)
+        with _aside(directory) as aside:
+            _check_unchanged(file, directory, name)
+            if _exists(name, aside):
+                raise FileFailure(f"another file of its name is in {ASIDE}", code=FailureCode.KEPT)
+            os.rename(name, name, src_dir_fd=directory, dst_dir_fd=aside)
+            try:
+                yield
+            finally:
+                _put_back(name, aside, directory)
+
+
+def restore(path: str) -> bool:
+    """Put back what an interrupted `set_aside` has left in a directory; return whether there was anything."""
+    if not os.path.lexists(os.path.join(path, ASIDE)):
+        return False
+    with suppress(OSError, FileFailure), _opened(path or ".", getattr(os, "O_PATH", 0)) as directory:
+        with _aside(directory) as aside:
+            names = os.listdir(aside)
+            for name in names:
+                with suppress(FileFailure):
+                    _put_back(name, aside, directory)
+        return bool(names)
+    return False
+
+
+@contextmanager
+def _aside(directory: int) -> Iterator[int]:
+    """Open `ASIDE` in a directory, for this process alone; remove it in the end if it is empty."""
+    aside = os.open(ASIDE, os.O_RDONLY | os.O_NOFOLLOW | _DIRECTORY, dir_fd=directory)
+    try:
+        if os.fstat(aside).st_uid != os.geteuid():
+            raise FileFailure(f"{ASIDE} beside it belongs to another user", code=FailureCode.KEPT)
+        try:
+            fcntl.flock(aside, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileFailure("another run looks at its directory", code=FailureCode.KEPT, retryable=True) from None
+        try:
+            yield aside
+        finally:
+            with suppress(OSError):
+                os.rmdir(ASIDE, dir_fd=directory)
+    finally:
+        os.close(aside)
+
+
+def _put_back(name: str, aside: int, directory: int) -> None:
+    """Give a file of `ASIDE` its place again. Raise `FileFailure` where another file has taken it."""
+    try:
+        os.link(name, name, src_dir_fd=aside, dst_dir_fd=directory, follow_symlinks=False)
+    except FileExistsError:
+        if not os.path.samestat(_lstat(name, aside), _lstat(name, directory)):  # else it was killed before `unlink`
+            words = f"another file has taken its place, and it is in {ASIDE} beside that"
+            raise FileFailure(words, code=FailureCode.KEPT) from None
+    except OSError as error:
+        if error.errno not in _NOT_LINKED or _exists(name, directory):
+            raise
+        os.rename(name, name, src_dir_fd=aside, dst_dir_fd=directory)
+        return
+    os.unlink(name, dir_fd=aside)
+
+
+def _lstat(name: str, directory: int) -> os.stat_result:
+    return os.stat(name, dir_fd=directory, follow_symlinks=False)
+
+
+def _exists(name: str, directory: int) -> bool:
+    try:
+        _lstat(name, directory)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 @contextmanager

@@ -75,6 +75,10 @@ class StoredFiles:
                 item = self._stored(api, location_of(file, self._context.settings.category))
             yield self._is_equal(file, receipt, item) if isinstance(item, FoundFile) else item
 
+    def has(self, api: Api, file: LocalFile, location: str | None) -> bool | None:
+        """Return whether the server has a file of this size at `location` now; None for unknown."""
+        return self._by_receipt(api, file, location)
+
     def _by_receipt(self, api: Api, file: LocalFile, location: str | None) -> bool | None:
         if location is None:
             return None

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import nullcontext, suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
 from uploader_cli.sources.content import is_local, sha256_of
-from uploader_cli.sources.removal import delete, identified, move
+from uploader_cli.sources.removal import ROOT_MARK, delete, identified, is_in_root, move, set_aside
 from uploader_cli.transfer.ledger import failed
-from uploader_cli.transfer.stored_files import NO_OUTCOME, looked_up, with_digests
-from uploader_cli.transfer.verification import receipt_of
+from uploader_cli.transfer.pacer import holding
+from uploader_cli.transfer.stored_files import NO_OUTCOME, StoredFiles, looked_up, with_digests
+from uploader_cli.transfer.verification import receipt_of, stored_digest
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.upload_session import RunContext
     from uploader_cli.transfer.verification import Verification
 
+KNOWN_DIRECTORIES = 10_000
 COMPARED = (VerifiedBy.DIGEST, VerifiedBy.BYTES)
 """What shows that stored bytes, and not only those that arrived, are the file's."""
 
@@ -41,6 +43,8 @@ class Then:
     3. `prove`: the SHA-256 of the bytes that were read here in this run is that of the stored file: by a digest of
        bytes that the server reads now, or by the bytes read back. Neither receipts nor the checksums of chunks count,
        and digests that the server has recorded only for a file that it has stored anew for this run.
+       Where the server had an equal file before this run, that is another one than the local file, which may be in a
+       mounted root: the first file of each directory is set aside, and the server is asked for its own (`_apart`).
     4. With `--result-url` the server has processed the file.
     5. `carry_out`: the file still has its identity, and is moved or deleted. Then its end is reported. If only the
        ctime differs, as after the removal of another hard link, steps 1 and 3 are repeated with what is here now. Its
@@ -53,6 +57,8 @@ class Then:
     def __init__(self, context: RunContext, verification: Verification) -> None:
         self._context, self._verification, self._removal = context, verification, context.settings.then
         self._reads = True  # whether the server's lookup reads files anew; early versions refuse that
+        self._stored, self._is_in_root = StoredFiles(context), lru_cache(KNOWN_DIRECTORIES)(is_in_root)
+        self._asking, self._other = threading.Lock(), set[str]()  # directories whose files are not the server's own
         self._linked = threading.Lock()  # held by the removal of a hard link, which changes the ctime of the others
 
     def admit(self, file: LocalFile) -> LocalFile:
@@ -75,12 +81,13 @@ class Then:
             for one in outcomes
         ]
         found = self._looked_up(api, [outcome for outcome in outcomes if outcome.error is None])
-        return [
+        proven = [
             outcome
             if outcome.error is not None
             else self._proven(api, outcome, found.get(outcome.file.file), trusts=outcome.file.file not in receipts)
             for outcome in outcomes
         ]
+        return [one if one.error is not None else self._apart(api, one) for one in proven]
 
     def carry_out(self, outcomes: Sequence[Outcome]) -> Iterator[Sequence[Outcome]]:
         """Yield the outcomes, each once its local file is moved or deleted: it is reported before the next one."""
@@ -141,6 +148,50 @@ class Then:
             return _kept(outcome, why, FailureCode.UNVERIFIABLE)
         return outcome
 
+    def _apart(self, api: Api, outcome: Outcome) -> Outcome:
+        """Return the outcome; keep a file that is what the server has stored, because its root is mounted here.
+
+        Where the server had an equal file already, the first one of each directory is set aside, and the server is
+        asked whether it still has its own.
+        """
+        file, directory = outcome.file, os.path.dirname(outcome.file.path)
+        if file.identity is None:  # `carry_out` keeps it
+            return outcome
+        if self._is_in_root(directory):
+            return _kept(outcome, f"it is below the root of a server (a directory above it has {ROOT_MARK})")
+        if outcome.new:
+            return outcome
+        with holding(self._asking, self._context.stop.checkpoint):
+            if directory in self._other:
+                return outcome
+            try:
+                with set_aside(file):
+                    there = self._has(api, outcome)
+                file = self._read_again(file, outcome.sha256 or "")
+            except errors.FileFailure as error:
+                return _kept(outcome, str(error), error.code, retryable=error.retryable)
+            except OSError as error:
+                if not os.path.lexists(file.path):  # `carry_out` says so
+                    return outcome
+                return _kept(outcome, f"it can't be set aside: {error.strerror or error}")
+            if there is None:
+                return _kept(outcome, "the server does not say whether it is another file than the stored one")
+            if not there:
+                return _kept(outcome, "it is the stored file itself: the server does not have it without this one")
+            if len(self._other) == KNOWN_DIRECTORIES:
+                self._other.clear()
+            self._other.add(directory)
+            return outcome._replace(file=file)
+
+    def _has(self, api: Api, outcome: Outcome) -> bool | None:
+        """Return whether the server has a file now; None where it neither says that nor gives out its bytes."""
+        location = outcome.content_location or outcome.location
+        there = self._stored.has(api, outcome.file, location)
+        if there is None and location is not None:
+            with suppress(errors.AnswerError, errors.ProtocolError):
+                there = stored_digest(api, location, anew=True) is not None or None
+        return there
+
     def _removed(self, outcome: Outcome, removal: Removal) -> Outcome:
         file = outcome.file
         if file.identity is None:
@@ -181,7 +232,7 @@ class Then:
 def planned_removal(settings: Settings, file: LocalFile) -> dict[str, Any]:
     """Return the fields of an event that say what will become of a file, if the server has the same bytes then."""
     then = settings.then
-    if then is None or not is_local(file) or os.path.islink(file.path):
+    if then is None or not is_local(file) or os.path.islink(file.path) or is_in_root(os.path.dirname(file.path)):
         return {}
     if then.path is None:
         return {"removed": Removed.DELETED}

@@ -434,3 +434,51 @@ def test_watched_directory_empties_itself(server: EmbeddedServer, make_files: Fi
     assert left(files) == {}
     assert left(sent) == {"x": b"", "in/a.bin": b"1", "in/a (2).bin": b"2"}
     assert left(server.root / "personal") == {"in/a.bin": b"1", "in/a (2).bin": b"2"}
+
+
+ROOTS = {"root": ("root/personal", "below the root of a server"), "category": ("data", "it is the stored file itself")}
+
+
+@pytest.mark.parametrize(("place", "reason"), ROOTS.values(), ids=ROOTS)
+@pytest.mark.parametrize("then", ["delete", "move:to"], ids=["delete", "move"])
+def test_stored_copy_is_kept_where_it_is_what_is_sent(
+    then: str, place: str, reason: str, make_files: Files, tmp_path: Path
+) -> None:
+    """The server's root is mounted here, or the directory of a category is, without what marks the root."""
+    files = make_files(f"{place}/files", **{"a.bin": 10, "sub/b.bin": 20})
+    (tmp_path / "to").mkdir()
+    if place == "data":
+        (tmp_path / "root").mkdir()
+        (tmp_path / "root/personal").symlink_to(tmp_path / "data")
+    before = left(files)
+    with running_server(root=tmp_path / "root") as server:
+        how = ("-s", server.url, "--then", then, "--json")
+        for more in ("--skip-existing", "--no-pack", "--protocol=batch"):
+            done = uploader("upload", files, *how, more, home=tmp_path)
+            failed = done.of("file.failed")
+            assert [(event["code"], reason in event["message"]) for event in failed] == [("kept", True)] * 2, done.out
+    assert left(files) == before
+    assert left(tmp_path / "to") == {}
+
+
+def test_file_that_an_interrupted_question_has_set_aside_is_put_back(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """The client is killed while the server is asked; the next run finds the file in its place."""
+    files = make_files(**{"a.bin": 10})
+    assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
+    running: SimpleQueue[Process] = SimpleQueue()
+
+    class AtQuestion(Onlooker):
+        def head(self, request: Request) -> None:
+            if (files / ".uploader-aside/a.bin").exists():
+                running.get(timeout=PATIENCE).kill()
+
+    with Proxy(server.url, AtQuestion()) as proxy:
+        process = start("upload", files, "-s", proxy.url, "--skip-existing", *HAS_THEN, home=tmp_path)
+        running.put(process)
+        assert finish(process).code == -signal.SIGKILL
+    assert not (files / "a.bin").exists()
+    done = uploader("upload", files, "-s", server.url, "--skip-existing", home=tmp_path)
+    assert (done.code, left(files)) == (0, {"a.bin": b"a" * 10})
+    assert [path.name for path in files.iterdir()] == ["a.bin"]
