@@ -13,6 +13,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.fleet.outcomes import Creating, FileEnd, Journaled
 from uploader_cli.transfer.journal import PendingUpload, Stored
+from uploader_cli.transfer.journal.reading import written_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -191,4 +192,5 @@ class TaskNews:
 
 def _receipt(file: LocalFile, end: ev.FileCompleted, *, has_link: bool) -> Stored:
     sha256 = end.checksum.removeprefix("sha256:") if end.checksum else None
-    return Stored(file, end.server_id, end.location, sha256, end.verified, end.url if has_link else None)
+    link = end.url if has_link else None
+    return Stored(file, end.server_id, end.location, sha256, end.verified, link, written_identity(file))

@@ -10,6 +10,7 @@ from uploader_cli.core.packs import FoundFile
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.unchanged import open_unchanged
 from uploader_cli.transfer.journal import Claim, ClaimState, Stored
+from uploader_cli.transfer.journal.reading import is_recorded
 from uploader_cli.transfer.ledger import Outcome, failed
 from uploader_cli.transfer.stored_files import (
     NO_OUTCOME,
@@ -18,7 +19,6 @@ from uploader_cli.transfer.stored_files import (
     equal_on_server,
     equal_to,
     has_bytes,
-    is_there,
     location_of,
     says_nothing,
     shows_place,
@@ -117,7 +117,7 @@ class FileChecks:
         match claim.state:
             case ClaimState.DONE:
                 done = claim.receipt
-                before = done is not None and done.verified and done.checksum is not None
+                before = done is not None and done.verified and done.checksum is not None and is_recorded(file, done)
                 return self._compared(api, file, done, before=before)
             case ClaimState.BUSY:
                 return failed(file, FailureCode.IN_USE, "another run is uploading this file now", retryable=True)
@@ -189,15 +189,19 @@ class FileChecks:
         End the files that `--verify` finds to differ.
         """
         known = [(file, sent[file.file]) for file in files if file.file in sent]
-        answers, left, ended = iter(self._stored.look_up(api, known)), [], list[Outcome]()
+        answers, left, ended = iter(self._stored.confirmed(api, known)), [], list[Outcome]()
         there: list[Present] = []
         for file in files:
             receipt, found = sent.get(file.file), next(answers) if file.file in sent else None
-            if receipt is None or not isinstance(found, FoundFile) or not is_there(receipt, found):
+            if receipt is None or not isinstance(found, FoundFile):
                 left.append(file)
                 continue
-            # The digest of a receipt may be one of `--digest`, which nothing was compared with.
-            before = found.sha256 is not None and found.sha256 == receipt.checksum
+            # Of a large file the receipt has no digest, and its size is enough.
+            alone = receipt.checksum is None and found.size is not None and is_recorded(file, receipt)
+            if not (found.size == file.size if alone else self._stored.is_equal(file, receipt, found)):
+                left.append(file)
+                continue
+            before = found.sha256 is not None and not alone
             compared = self._compared(api, file, receipt, before=before)
             if compared.error is not None:
                 ended.append(compared)
@@ -251,7 +255,8 @@ class FileChecks:
         if location is None and context.limits.relative_paths:
             location = location_of(file, context.settings.category)
         if context.digests is not None and context.settings.then is None:
-            sha256 = (receipt.checksum if receipt is not None else None) or digest_of(file, context.stop.checkpoint)
+            recorded = receipt.checksum if receipt is not None and is_recorded(file, receipt) else None
+            sha256 = recorded or digest_of(file, context.stop.checkpoint)
         return Outcome(file, location=location, digest=sha256, result_url=receipt.link if receipt is not None else None)
 
     def _free(self, api: Api, files: Picked) -> Picked:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote
+
+from msgspec.structs import replace
 
 from uploader_cli import errors
 from uploader_cli.core.events import VerifiedBy, WarningCode
@@ -14,6 +17,7 @@ from uploader_cli.core.packs import FoundFile, LookedUp
 from uploader_cli.core.protocol import location_in, utf8
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.first_contact import upload_calls
+from uploader_cli.transfer.journal.reading import is_recorded, written_identity
 from uploader_cli.transfer.ledger import Outcome
 from uploader_cli.transfer.refusals import NO_ANSWER
 
@@ -69,11 +73,11 @@ class StoredFiles:
             for file, receipt in files:
                 yield self._by_receipt(api, file, receipt.location if receipt is not None else None)
             return
-        for (file, receipt), item in zip(files, self.look_up(api, files), strict=True):
+        for (file, receipt), item in zip(files, self.confirmed(api, files), strict=True):
             unsure = isinstance(item, FoundFile) and item.size in (None, file.size) and item.sha256 is None
             if unsure and receipt is None:  # the lookup computes no digest
                 item = self._stored(api, location_of(file, self._context.settings.category))
-            yield self._is_equal(file, receipt, item) if isinstance(item, FoundFile) else item
+            yield self.is_equal(file, receipt, item) if isinstance(item, FoundFile) else item
 
     def has(self, api: Api, file: LocalFile, location: str | None) -> bool | None:
         """Return whether the server has a file of this size at `location` now; None for unknown."""
@@ -94,14 +98,46 @@ class StoredFiles:
     def _stored(self, api: Api, location: str) -> FoundFile | Literal[False] | None:
         return _asked(lambda: api.stored(location, retries=api.pacer.retries) or False)
 
-    def _is_equal(self, file: LocalFile, receipt: Stored | None, found: FoundFile) -> bool | None:
-        """Compare size and digest; None if the server tells neither. A receipt's digest saves reading the file."""
+    def is_equal(self, file: LocalFile, receipt: Stored | None, found: FoundFile) -> bool | None:
+        """Compare size and digest; None if the server tells neither.
+
+        A receipt's digest saves reading the file if it counts (`is_recorded`); otherwise it does from now on.
+        """
         if found.size not in (None, file.size):
             return False
         if found.sha256 is None:
             return None if found.size is None else True
-        known = receipt.checksum if receipt is not None else None
-        return found.sha256 == (digest_of(file, self._context.stop.checkpoint) if known is None else known)
+        if receipt is not None and receipt.checksum is not None and is_recorded(file, receipt):
+            return found.sha256 == receipt.checksum
+        if found.sha256 != digest_of(file, self._context.stop.checkpoint):
+            return False
+        if receipt is not None:
+            now = replace(receipt, file=file, checksum=found.sha256, verified=True, identity=written_identity(file))
+            self._context.run.completed([now])
+        return True
+
+    def confirmed(self, api: Api, files: Sequence[Sent]) -> list[FoundFile | Literal[False] | None]:
+        """Return what `look_up` does; the server reads files whose digests it does not know, and their receipts do."""
+        found, offer = self.look_up(api, files), self._context.lookups
+        unknown = [
+            number
+            for number, ((file, receipt), one) in enumerate(zip(files, found, strict=True))
+            if isinstance(one, FoundFile) and (one.size, one.sha256) == (file.size, None)
+            if receipt is not None and receipt.checksum is not None
+        ]
+        if offer is None or self._one_by_one or not unknown:
+            return found
+        asked = [looked_up(files[number][0], self._context.settings.category, files[number][1]) for number in unknown]
+        ask = partial(api.lookup, offer, digests="compute", retries=api.pacer.retries)
+        try:
+            answer = with_digests(ask, asked, self._context.stop, self._context.settings.max_wait)
+        except NO_OUTCOME:
+            raise
+        except errors.UploaderError:
+            return found
+        for number, one in zip(unknown, answer, strict=True):
+            found[number] = one or False
+        return found
 
 
 def _asked(call: Callable[[], T]) -> T | None:
@@ -165,13 +201,6 @@ def shows_place(receipt: Stored, file: LocalFile, own: str) -> bool:
         return False
     path, name = unquote(location.removeprefix(root)), utf8(file.relative_path)
     return path == name or _number.sub("", path) == name
-
-
-def is_there(receipt: Stored, found: FoundFile) -> bool:
-    """Return whether the server has the file of a receipt, by its size, and its digest if both know one."""
-    if found.sha256 is None or receipt.checksum is None:
-        return found.size == receipt.file.size
-    return found.size in (None, receipt.file.size) and found.sha256 == receipt.checksum
 
 
 def says_nothing(error: errors.UploaderError) -> bool:

@@ -9,6 +9,7 @@ from uploader_cli.core.events import FailureCode, VerifiedBy, WarningCode
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import Digests, sha256_of
 from uploader_cli.transfer.journal import Awaited, Stored
+from uploader_cli.transfer.journal.reading import written_identity
 from uploader_cli.transfer.ledger import Outcome, failed
 from uploader_cli.transfer.stored_files import NO_OUTCOME, digest_read
 
@@ -111,7 +112,8 @@ def _awaited_of(outcome: Outcome, values: dict[str, str]) -> Awaited:
 def receipt_of(outcome: Outcome, *, verify: bool = False) -> Stored:
     """Return the receipt, with `verify` without a digest that was not compared: a resumed run verifies the file."""
     location, sha256 = outcome.location or outcome.content_location, outcome.checksum if verify else outcome.sha256
-    return Stored(outcome.file, outcome.server_id, location, sha256, outcome.verified, outcome.result_url)
+    known = (outcome.server_id, location, sha256, outcome.verified, outcome.result_url)
+    return Stored(outcome.file, *known, written_identity(outcome.file))
 
 
 def stored_digest(api: Api, location: str, *, anew: bool = False) -> tuple[VerifiedBy, str] | None:

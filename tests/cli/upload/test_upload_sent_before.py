@@ -45,13 +45,12 @@ def rewrite(file: Path, content: bytes) -> None:
 def test_files_of_earlier_runs_are_skipped_unless_resent(
     by: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str
 ) -> None:
-    """They are not read, and every output has where they are, also where a name was taken."""
+    """Every output has where they are, also where a name was taken."""
     files = make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
     outputs = ("--links", "links.txt", "--report", "r.json", "--json")
     command = ("upload", "files", "-s", server.url, *by, "--dest", dest, *outputs)
     first = {event["path"]: event["location"] for event in uploader(*command, home=tmp_path).of("file.completed")}
     assert set(first) == {"files/a.mp4", "files/b.mp4"}
-    rewrite(files / "a.mp4", b"six")
     calls = server.faults.count("POST", "*")
     again = uploader(*command, home=tmp_path)
     assert (ends(again), again.code) == (dict.fromkeys(("a.mp4", "b.mp4"), "present"), 0)
@@ -62,6 +61,7 @@ def test_files_of_earlier_runs_are_skipped_unless_resent(
     planned = uploader(*command[:-5], "-n", "--json", home=tmp_path)
     assert json.loads(planned.out.splitlines()[-1])["skipped"] == 2
 
+    rewrite(files / "a.mp4", b"six")
     resent = uploader(*command, "--resend", home=tmp_path)
     assert ends(resent) == dict.fromkeys(("a.mp4", "b.mp4"), "file.completed")
     where = {event["path"]: event["location"] for event in resent.of("file.completed")}
@@ -114,6 +114,22 @@ def test_file_is_sent_again_unless_all_is_as_it_was(
             assert run() == ("present" if name != "another name" else "file.completed")
 
 
+@pytest.mark.parametrize("how", [(), ("--verify",), ("--skip-existing",)])
+def test_packed_file_that_changed_with_its_time_kept_is_sent_again(
+    how: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str
+) -> None:
+    """Its ctime shows that: it is read. One that is as it was is present."""
+    files = make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
+    command = ("upload", "files", "-s", server.url, "--dest", dest, "--json", *how)
+    assert uploader(*command, home=tmp_path).code == 0
+    rewrite(files / "a.mp4", b"six")
+    (files / "b.mp4").chmod(0o600)
+    done = uploader(*command, home=tmp_path)
+    assert (ends(done), done.code) == ({"a.mp4": "file.completed", "b.mp4": "present"}, 0)
+    again = uploader(*command, home=tmp_path)
+    assert (ends(again), again.code) == ({"a.mp4": "present", "b.mp4": "present"}, 0)
+
+
 @pytest.mark.parametrize(
     ("first", "again"),
     [([], []), ([], ["--no-pack"]), pytest.param(["--digest"], ["--no-pack"], marks=pytest.mark.thorough)],
@@ -121,12 +137,15 @@ def test_file_is_sent_again_unless_all_is_as_it_was(
 def test_verify_compares_skipped_files(
     server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str, first: list[str], again: list[str]
 ) -> None:
-    """Only `--verify` reads them, also if their digests are known; one that differs is sent by the next run."""
+    """Only `--verify` reads them, unless a receipt has a digest; one that differs is sent by the next run."""
     make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
     command = ("upload", "files", "-s", server.url, "--dest", dest, "--json")
     assert uploader(*command, "--no-pack", *first, home=tmp_path).code == 0
     command += tuple(again)
     (server.root / "personal" / dest / "files" / "a.mp4").write_bytes(b"eno")
+    if first:
+        assert ends(uploader(*command, home=tmp_path)) == {"a.mp4": "file.completed", "b.mp4": "present"}
+        return
     assert ends(uploader(*command, home=tmp_path)) == {"a.mp4": "present", "b.mp4": "present"}
     compared = uploader(*command, "--verify", home=tmp_path)
     assert (ends(compared), compared.code) == ({"a.mp4": "file.failed", "b.mp4": "present"}, 7)

@@ -37,7 +37,7 @@ SELECT path, run = ?2, run != ?2 AND alive((SELECT id FROM run WHERE number = pe
   identity
 FROM pending WHERE target = ?1"""
 _RECEIPTS = """
-SELECT path, size, mtime_ns, server_id, location, checksum, verified, link
+SELECT path, size, mtime_ns, server_id, location, checksum, verified, link, identity
 FROM receipt WHERE target = ?1 AND period > ?2"""
 _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `quote` does not change
 _parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
@@ -154,7 +154,10 @@ class SavedSession(NamedTuple):
 
 
 class Stored(Record, frozen=True):
-    """A stored file. `checksum` is a hex SHA-256; `verified`: it was compared; `link` is that of `--result-link`."""
+    """A stored file. `checksum` is a hex SHA-256; `verified`: it was compared; `link` is that of `--result-link`.
+
+    `identity` is that of the file then (see `written_identity`).
+    """
 
     file: LocalFile
     server_id: str | None = None
@@ -162,6 +165,7 @@ class Stored(Record, frozen=True):
     checksum: str | None = None
     verified: bool = False
     link: str | None = None
+    identity: str | None = None
 
 
 class ClaimState(StrEnum):
@@ -203,6 +207,15 @@ def written_identity(file: LocalFile) -> str | None:
     return None if file.identity is None else f"{file.identity.inode} {file.identity.ctime_ns}"
 
 
+def is_recorded(file: LocalFile, receipt: Stored) -> bool:
+    """Return whether the digest of a receipt counts for a file: size, mtime, ctime and inode are those of then.
+
+    Otherwise the file has to be read. Of a file at a URL only size and mtime are known (see `RemoteStatus`); receipts
+    of early versions of the journal have no identity, so they do not count for a local file.
+    """
+    return is_same(file, receipt.file) and written_identity(file) == receipt.identity
+
+
 def is_same(one: LocalFile, other: LocalFile) -> bool:
     return one.size == other.size and one.mtime_ns == other.mtime_ns
 
@@ -241,11 +254,11 @@ def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterato
 def find_receipts(db: Connection, target: int, files: Files, since: int) -> Iterator[tuple[bytes, Stored]]:
     """Yield receipts for the paths of `files` from periods after `since`."""
     rows = db.execute(_RECEIPTS + _paths(files), (target, since, *files))
-    for key, size, mtime_ns, server_id, location, checksum, verified, link in rows:
+    for key, size, mtime_ns, server_id, location, checksum, verified, link, identity in rows:
         if isinstance(location, bytes):
             location = _lengthened(location, key)
         file = replace(files[key], size=size, mtime_ns=mtime_ns)
-        yield key, Stored(file, _unpacked(server_id), location, _unpacked(checksum), bool(verified), link)
+        yield key, Stored(file, _unpacked(server_id), location, _unpacked(checksum), bool(verified), link, identity)
 
 
 def _paths(files: Files) -> str:
@@ -255,7 +268,7 @@ def _paths(files: Files) -> str:
 
 def receipt_row(target: int, run: int, key: bytes, row: Stored, period: int, at: int) -> tuple[Any, ...]:
     known = (_packed(row.server_id), _shortened(row.location, key, row.file), _packed(row.checksum), row.verified)
-    return (target, key, row.file.size, row.file.mtime_ns, run, period, *known, at, row.link)
+    return (target, key, row.file.size, row.file.mtime_ns, run, period, *known, at, row.link, row.identity)
 
 
 def _shortened(location: str | None, key: bytes, file: LocalFile) -> str | bytes | None:

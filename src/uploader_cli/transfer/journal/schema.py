@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal.locking import Checkpoint
 
 NAME = "journal.sqlite3"
-VERSION = 12
+VERSION = 13
 MIGRATED = 8  # the oldest version that `_ADDED` changes in place
 KEPT_SECONDS = 90 * 86_400.0  # for unfinished runs, and for receipts whose files are gone or changed
 SEEN_SECONDS = 86_400.0  # until the file of an excess receipt is looked for again
@@ -53,7 +53,7 @@ CREATE TABLE period (number INTEGER PRIMARY KEY, receipts INTEGER NOT NULL DEFAU
 CREATE TABLE receipt (
   target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, run INTEGER NOT NULL,
   period INTEGER NOT NULL, server_id, location, checksum, verified INTEGER NOT NULL, completed_at INTEGER NOT NULL,
-  link, PRIMARY KEY (target, path)
+  link, identity TEXT, PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
 CREATE TABLE target (
   id INTEGER PRIMARY KEY, server TEXT NOT NULL, destination TEXT NOT NULL, UNIQUE (server, destination)
@@ -90,6 +90,7 @@ ALTER TABLE session ADD COLUMN open INTEGER NOT NULL DEFAULT 1;
     10: "ALTER TABLE pending ADD COLUMN awaited TEXT;",
     11: "ALTER TABLE receipt ADD COLUMN link;",
     12: "ALTER TABLE pending ADD COLUMN identity TEXT;",
+    13: "ALTER TABLE receipt ADD COLUMN identity TEXT;",
 }
 _OUTDATED_RUNS = """
 DELETE FROM run WHERE number IN (

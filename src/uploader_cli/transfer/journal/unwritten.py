@@ -115,7 +115,7 @@ class Unwritten:
                 period = db.execute("INSERT INTO period DEFAULT VALUES").lastrowid
             db.execute(_COUNT, (len(receipts), now, period))
             db.executemany(
-                "INSERT OR REPLACE INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [receipt_row(target, run, key, receipt, period, now) for key, receipt in receipts],
             )
 
