@@ -6,7 +6,7 @@ or pack. Sizes are in bytes, times in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -24,9 +24,8 @@ LEAST_AFTER_413 = 64 << 10  # a 413 for a smaller chunk is final (docs/protocol.
 LARGEST_PACKED = 1 << 20  # larger files are sent by tus, which can resume within a file
 MOST_PACK_FILES = 500  # or what the server offers, if that is less
 MOST_PACK = 8 << 20  # as a chunk, so that an interruption costs no more than a chunk does; PACK_MEMORY limits all
-FIRST_PACK = 2 << 20
-LEAST_PACK = 64 << 10  # on a slow connection
-SLOW_PACK = 2.0  # time of a pack from which the next ones get smaller
+FIRST_PACK, FIRST_FAR_PACK = 2 << 20, 256 << 10  # the latter at a distant server, whose connection may be slow
+PACK_SECONDS = 2.0  # target time of a pack: a slower one makes the next ones smaller
 REMOTE = 64 << 10  # bytes for which a file at a URL counts beside its own: the requests to its store take time
 PACK_MEMORY = 64 << 20  # all packs being sent; each is in memory twice while its body is built
 
@@ -126,13 +125,27 @@ class ChunkSize:
 
 
 class PackSize:
-    """The limits of a pack: at most `files` and `bytes`, and no file larger than `largest`."""
+    """The limits of a pack: at most `files` and `bytes`, and no file larger than `largest`.
 
-    def __init__(self, offer: PackOffer, chunk_size: int | Literal["auto"], jobs: int) -> None:
+    Packs are planned ahead, and cut when they are sent: to what takes `PACK_SECONDS` by `--limit-rate` or by the last
+    one, and to one file at least.
+    """
+
+    def __init__(
+        self,
+        offer: PackOffer,
+        chunk_size: int | Literal["auto"],
+        jobs: int,
+        *,
+        limit_rate: float | None = None,
+        far: bool = False,
+    ) -> None:
+        """`limit_rate` is in bytes/s for all `jobs`; `far`: the server is distant."""
         chunk = MOST_PACK if chunk_size == "auto" else max(chunk_size, LARGEST_PACKED)
         self.endpoint, self.files = offer.endpoint, min(offer.max_files, MOST_PACK_FILES)
         self._most = min(offer.max_bytes, MOST_PACK, chunk)
-        self.bytes = min(self._most, FIRST_PACK)
+        allowed = self._most if limit_rate is None else max(1, int(limit_rate * PACK_SECONDS / jobs))
+        self.bytes = min(self._most, FIRST_FAR_PACK if far else FIRST_PACK, allowed)
         self.share(jobs)
         self.largest = min(offer.max_file_size, LARGEST_PACKED, self._most)
         self.refused = False
@@ -143,6 +156,20 @@ class PackSize:
         self._most = min(self._most, max(LARGEST_PACKED, PACK_MEMORY // (2 * jobs)))
         self.bytes = min(self.bytes, self._most)
 
+    @property
+    def planned(self) -> int:
+        """The bytes of a planned pack, which may be cut when it is sent: only the first ones may have to be small."""
+        return max(self.bytes, min(self._most, FIRST_PACK))
+
+    def count(self, files: Sequence[LocalFile]) -> int:
+        """Return how many of the files the next pack takes: at least one."""
+        size = 0
+        for number, file in enumerate(files):
+            size += self.cost(file)
+            if number and size > self.bytes:
+                return number
+        return len(files)
+
     @staticmethod
     def cost(file: LocalFile) -> int:
         """Return the bytes for which a file counts in a pack."""
@@ -152,10 +179,10 @@ class PackSize:
         return not (self.refused or file.once or file.upload_url) and file.size <= self.largest
 
     def measured(self, size: int, seconds: float) -> None:
-        """Record how long a pack that counts `size` bytes took; the next ones should take 1 to 2 s."""
-        if seconds > SLOW_PACK:
-            self.bytes = max(LEAST_PACK, min(self.bytes, int(size * SLOW_PACK / (2 * seconds))))
-        elif seconds < SLOW_PACK / 2 and 2 * size > self.bytes:
+        """Record how long a pack that counts `size` bytes took; the next ones should take about `PACK_SECONDS`."""
+        if seconds > PACK_SECONDS:
+            self.bytes = max(1, min(self.bytes, int(size * PACK_SECONDS / seconds)))
+        elif seconds < PACK_SECONDS / 2 and 2 * size > self.bytes:
             self.bytes = min(self._most, 2 * self.bytes)
 
     def shrink(self, size: int) -> None:
@@ -182,7 +209,7 @@ class Groups:
             self._append(file, self._most, packed=False)
             return
         cost = packs.cost(file)
-        if self._bytes + cost > packs.bytes:
+        if self._bytes + cost > packs.planned:
             self._flush(packed=True)
         self._bytes += cost
         self._append(file, packs.files, packed=True)

@@ -217,6 +217,13 @@ class ProgressState(Struct):
         return self.settled_bytes - self.earlier_bytes + sum(file.sent for file in self.running.values())
 
     @property
+    def bytes_confirmed(self) -> int:
+        """The part of `bytes_through` that the server has."""
+        if self.watched:
+            return self.bytes_through
+        return self.settled_bytes - self.earlier_bytes + sum(file.confirmed for file in self.running.values())
+
+    @property
     def bytes_reached(self) -> int:
         """`bytes_through` with what must be sent again."""
         return self.bytes_through + sum(max(0, file.reached - file.sent) for file in self.running.values())

@@ -90,7 +90,7 @@ class Plan:
         )
         self._packs: PackSize | None = None
         if self._tus is not None and self._seen.packs is not None and settings.pack and not settings.foreign:
-            self._packs = PackSize(self._seen.packs, settings.chunk_size, self._jobs)
+            self._packs = PackSize(self._seen.packs, settings.chunk_size, self._jobs, limit_rate=settings.limit_rate)
         self._destinations = Destinations(settings, lambda: None)
         self._pack_of: dict[int, int] = {}
         """The number of the pack of each file that goes into one, until its session is planned."""
@@ -165,10 +165,13 @@ class Plan:
         checked: deque[LocalFile] = deque()
 
         def put(group: list[LocalFile], packed: bool) -> None:
-            self._groups += 1
             checked.extend(group)
-            if packed:
-                self._pack_of |= {file.file: self._groups for file in group}
+            while group:
+                count = self._packs.count(group) if packed and self._packs is not None else len(group)
+                self._groups += 1
+                if packed:
+                    self._pack_of |= {file.file: self._groups for file in group[:count]}
+                group = group[count:]
 
         groups = Groups(self._packs, CHECKED_AT_ONCE, put)
         for file in files:

@@ -149,7 +149,8 @@ def _file_bar(file: FileState, width: int) -> Row:
     """Draw the sent bytes; while the server processes the file, its percentage in another line style."""
     if file.phase is Phase.PROCESSING:
         return bar(min(0.99, (file.server_percent or 0) / 100), width, PROCESSING, "═")
-    return bar(file_fraction(file), width, SENDING, reached=min(1.0, file.reached / file.size) if file.size else 0.0)
+    sure, reached = (file.confirmed / file.size, file.reached / file.size) if file.size else (1.0, 0.0)
+    return bar(file_fraction(file), width, SENDING, confirmed=sure, reached=min(1.0, reached))
 
 
 def next_up(file: FileSelected, state: ProgressState, width: int) -> Row:

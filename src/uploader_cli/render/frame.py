@@ -172,8 +172,10 @@ def _whole(state: ProgressState, now: float, width: int, small: int) -> list[Row
     if not (state.measurable or state.watched):
         return [moving_bar(now, width, SENDING), *_totals(state, now, width, small)]
     percent: Row = [(" " + overview.share(state), "bold")]
-    reached = state.bytes_reached / state.total_bytes if state.total_bytes else 0.0
-    first = [*bar(state.fraction, width - width_of(percent), SENDING, reached=min(1.0, reached)), *percent]
+    total = state.total_bytes
+    sure, reached = (state.bytes_confirmed / total, state.bytes_reached / total) if total else (1.0, 0.0)
+    drawn = bar(state.fraction, width - width_of(percent), SENDING, confirmed=sure, reached=min(1.0, reached))
+    first = [*drawn, *percent]
     return [first, *_totals(state, now, width, small)]
 
 

@@ -192,17 +192,24 @@ def fit(row: Row, width: int) -> Row:
     return out
 
 
-def bar(fraction: float, width: int, style: str, full: str = "━", *, reached: float = 0.0) -> Row:
+def bar(
+    fraction: float, width: int, style: str, full: str = "━", *, confirmed: float = 1.0, reached: float = 0.0
+) -> Row:
     """Draw a bar with a resolution of half a cell; the rest is a thin line, readable without colour.
 
-    Up to the fraction `reached` it is shaded.
+    From the fraction `confirmed` on it is dim: that was sent, and nobody knows yet whether it arrived. Up to the
+    fraction `reached` it is shaded: that was sent before, and must be sent again.
     """
     width = max(0, width)
     whole, half = divmod(int(fraction * width * 2), 2)
     edge = "╸" if half and full == "━" else ""
+    sure = min(whole, int(confirmed * width))
     shaded = max(0, int(reached * width) - whole - len(edge))
     left = width - whole - len(edge) - shaded
-    return [(full * whole + edge, style), ("╍" * shaded, f"dim {style}"), ("─" * left, "dim")]
+    sent = full * (whole - sure) + edge
+    if sure == whole:
+        return [(full * whole + edge, style), ("╍" * shaded, f"dim {style}"), ("─" * left, "dim")]
+    return [(full * sure, style), (sent, f"dim {style}"), ("╍" * shaded, f"dim {style}"), ("─" * left, "dim")]
 
 
 def moving_bar(now: float, width: int, style: str) -> Row:

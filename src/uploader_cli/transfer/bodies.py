@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Content = LocalFile | Iterable[bytes | bytearray]
 
-REPORT_EVERY = 0.05  # seconds between two reports of a file's sent bytes
+REPORT_EVERY, COUNT_EVERY = 0.05, 0.25  # seconds between two reports of a file's sent bytes, or of those of a body
 
 
 def content_type(name: str) -> str:
@@ -108,6 +108,7 @@ class Body:
         checkpoint: Callable[[], None],
         throttle: Callable[[int], int] = lambda wanted: wanted,
         on_sent: Callable[[LocalFile, int], None] = lambda _file, _sent: None,
+        on_count: Callable[[int], None] = lambda _sent: None,
         on_last: Callable[[], None] = lambda: None,
         on_through: Callable[[], None] = lambda: None,
         on_read: OnRead = ignore_read,
@@ -116,14 +117,14 @@ class Body:
     ) -> None:
         """`checkpoint` raises to stop; `throttle` waits and returns how many bytes may be sent.
 
-        `on_sent(file, bytes)` is called as the kernel takes bytes, `on_last()` before the last piece is read (no server
-        has the whole request before), `on_through()` after the last byte, `on_read` with what is read from a file,
-        `on_doubt` as by `check_unchanged`.
+        `on_sent(file, bytes)` is called as the kernel takes bytes, `on_count(bytes)` with those of the body so far,
+        `on_last()` before the last piece is read (no server has the whole request before), `on_through()` after the
+        last byte, `on_read` with what is read from a file, `on_doubt` as by `check_unchanged`.
         """
         self.content_type, self.checkpoint = content_type, checkpoint
         self._parts, self._throttle, self._clock = parts, throttle, clock
-        self._on_sent, self._on_last, self._on_through = on_sent, on_last, on_through
-        self._on_read, self._on_doubt = on_read, on_doubt
+        self._on_sent, self._on_count, self._on_last = on_sent, on_count, on_last
+        self._on_through, self._on_read, self._on_doubt = on_through, on_read, on_doubt
         self._began: float | None = None
         self._ended: float | None = None
         self._unsent: deque[tuple[int, int, LocalFile]] = deque()
@@ -134,6 +135,7 @@ class Body:
             if part.file is not None:
                 self._unsent.append((self._length, part.length, part.file))
         self._reported_at, self._reported = clock(), 0
+        self._counted_at = self._reported_at
         self._given = self._wanted = 0
         self.sent = 0  # bytes that the kernel has taken
         self._pieces = self._read_parts()
@@ -183,6 +185,9 @@ class Body:
             if sent > self._reported:
                 self._reported_at, self._reported = now, sent
                 self._on_sent(file, sent)
+        if now - self._counted_at >= COUNT_EVERY:
+            self._counted_at = now
+            self._on_count(self.sent)
         if self.through and self._ended is None:
             self._ended = now
             self._on_through()

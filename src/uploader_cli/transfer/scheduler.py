@@ -142,7 +142,13 @@ class Scheduler:
             readings = Readings(self._context.warn, known=_tells_missing(self._settings.preset))
             self._terms = Tus(self._context, self._pool, self._tus, checksum, proof, readings)
             if self._api.packs is not None and self._settings.pack and not (self._settings.foreign or self._tus.ietf):
-                self._packs = PackSize(self._api.packs, self._settings.chunk_size, self._pool.most)
+                self._packs = PackSize(
+                    self._api.packs,
+                    self._settings.chunk_size,
+                    self._pool.most,
+                    limit_rate=self._settings.limit_rate,
+                    far=is_far(self._api.request_ids.round_trip),
+                )
                 self._pool.resized = self._packs.share
         self.begin()
         self._context.lookups = self._api.lookups

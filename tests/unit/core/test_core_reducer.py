@@ -646,6 +646,21 @@ def test_file_of_a_pack_has_no_progress_and_counts_once(told: bool) -> None:
     assert run.state.meter.rate(run.now) > 0
 
 
+def test_pack_counts_its_bytes_as_they_leave_in_the_order_of_its_files() -> None:
+    """No line of the stream tells of it, and what is confirmed does not move."""
+    run = Run()
+    for number in range(3):
+        run.put(ev.FileSelected(number, f"{number}.txt", SIZE))
+        run.put(ev.FileStarted(number, f"{number}.txt", SIZE, SESSION, 0, 1, f"{number}.txt", packed=True))
+    for sent, each in [(SIZE // 2, [SIZE // 2, 0, 0]), (2 * SIZE + 7, [SIZE, SIZE, 7]), (SIZE, [SIZE, SIZE, 7])]:
+        assert run.put(ev.PackSent((0, 1, 2), sent)) == []
+        assert [file.sent for file in run.state.running.values()] == each
+    state = run.state
+    assert (state.bytes_through, state.sent_total, state.bytes_confirmed) == (2 * SIZE + 7, 2 * SIZE + 7, 0)
+    run.put(ev.FileRetry(0, 2, 1.0, FailureCode.NETWORK, "lost"), ev.PackSent((0, 1, 2), 3 * SIZE))
+    assert state.running[1].sent == SIZE, "a report of the attempt before is late"
+
+
 def test_summary_keeps_a_limited_number_of_failures_warnings_and_renamed_files() -> None:
     run = Run()
     for number in range(1, MOST_KEPT + 10):

@@ -11,7 +11,6 @@ from uploader_cli.core.sizes import (
     FIRST_CHUNK,
     FIRST_PACK,
     LEAST_AFTER_413,
-    LEAST_PACK,
     MOST_CHUNK,
     MOST_PACK,
     SAFE_CHUNK,
@@ -155,9 +154,21 @@ def test_packs_double_while_they_are_fast_and_shrink_when_one_takes_long() -> No
         packs.measured(packs.bytes, 0.1)
     assert packs.bytes == MOST_PACK
     packs.measured(8_000_000, 16.0)
-    assert packs.bytes == 500_000
+    assert packs.bytes == 1_000_000, "what takes two seconds"
     packs.measured(1000, 100.0)
-    assert packs.bytes == LEAST_PACK
+    assert packs.bytes == 20
+    assert packs.count(local_files("a b", size=100)) == 1, "there is no least size but one file"
+
+
+@pytest.mark.parametrize(
+    ("limit_rate", "far", "size"),
+    [(None, False, FIRST_PACK), (None, True, 256 << 10), (100_000, True, 50_000), (1e9, False, FIRST_PACK)],
+)
+def test_first_packs_take_two_seconds_by_what_is_known(limit_rate: float | None, far: bool, size: int) -> None:
+    """The jobs share the limit. They are planned larger, for the time when more is known."""
+    packs = PackSize(PackOffer("/packs", 1000, 32 << 20, 4 << 20), "auto", 4, limit_rate=limit_rate, far=far)
+    assert (packs.bytes, packs.planned) == (size, FIRST_PACK)
+    assert packs.count(local_files("a b c d", size=size // 3)) == 3
 
 
 def test_refused_pack_is_halved_and_no_later_one_is_as_large() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -49,10 +50,20 @@ def test_recorded_outage_counts_down_in_one_line_and_says_how_it_ended() -> None
     assert any("✓ server unreachable: recovered after" in text for text in texts)
 
 
-@pytest.mark.parametrize("name", ["steady", "outage", "pause"])
+@pytest.mark.parametrize("name", ["steady", "small-files", "outage", "pause", "retries", "processing"])
 def test_total_of_a_recorded_run_falls_only_by_a_retry(name: str) -> None:
     before, retries = 0, 0
     for _, state, _ in frames(name, 80, 24):
         assert state.bytes_through >= before or state.retries > retries
         before, retries = state.bytes_through, state.retries
     assert before == state.total_bytes
+
+
+def test_small_files_of_a_recorded_run_on_a_slow_link_move_at_once() -> None:
+    """Their bytes count as they leave, not when the answer to their pack arrives."""
+    moved = [0.0]
+    for seconds, state, _ in frames("small-files", 80, 24):
+        if state.bytes_through > state.bytes_confirmed:
+            moved.append(seconds)
+    assert moved[1] < 1.5
+    assert max(after - before for before, after in itertools.pairwise(moved)) < 1.5

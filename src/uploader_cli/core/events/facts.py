@@ -77,6 +77,13 @@ class BytesSent(Event, frozen=True):
     sent: int
 
 
+class PackSent(Event, frozen=True):
+    """The kernel accepted `sent` of the bytes of these files, one after the other, in the pack that carries them."""
+
+    files: tuple[int, ...]
+    sent: int
+
+
 class BytesConfirmed(Event, frozen=True):
     """The server has the first `confirmed` bytes of the file (a tus offset)."""
 

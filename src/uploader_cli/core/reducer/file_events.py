@@ -65,6 +65,21 @@ def _bytes_sent(state: ProgressState, event: ev.BytesSent, now: float) -> list[e
     return [progress_of(file, now)]
 
 
+def _pack_sent(state: ProgressState, event: ev.PackSent, now: float) -> list[ev.Event]:
+    """Count what was sent of a pack in its files, in their order; it is no line of the stream."""
+    left = event.sent
+    for number in event.files:
+        file = state.running.get(number)
+        if left <= 0 or file is None or file.phase is not Phase.SENDING:
+            break
+        part = min(file.size or 0, left)
+        left -= part
+        if part > file.sent:
+            _send_packed(state, file, part, now)
+            state.advanced = now
+    return []
+
+
 def _bytes_confirmed(state: ProgressState, event: ev.BytesConfirmed, now: float) -> list[ev.Event]:
     """Raise `confirmed`, and `sent` if the server has more from an earlier attempt."""
     file = state.running.get(event.file)
@@ -83,7 +98,7 @@ def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.
             file.phase = Phase.PROCESSING
             state.advanced = now
             if file.packed:  # has no progress events
-                _send_whole(state, file, file.size or 0, now)
+                _send_packed(state, file, file.size or 0, now)
             else:
                 out.append(progress_of(file, now))
     return out
@@ -94,7 +109,7 @@ def _still_processing(state: ProgressState, _event: ev.StillProcessing, now: flo
     return []
 
 
-def _send_whole(state: ProgressState, file: FileState, size: int, now: float) -> None:
+def _send_packed(state: ProgressState, file: FileState, size: int, now: float) -> None:
     state.sent_total += size - file.sent
     state.meter.update(now, state.sent_total)
     file.sent = size
@@ -128,7 +143,7 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
             file.size = size
     if file is not None and (file.confirmed < size or file.sent < size):
         if file.packed:
-            _send_whole(state, file, size, now)
+            _send_packed(state, file, size, now)
         else:
             file.sent = file.confirmed = size
             file.phase = Phase.PROCESSING
@@ -289,6 +304,7 @@ def progress_of(file: FileState, now: float) -> ev.FileProgress:
 FILE_HANDLERS: Handlers = {
     ev.FileStarted: _file_started,
     ev.BytesSent: _bytes_sent,
+    ev.PackSent: _pack_sent,
     ev.BytesConfirmed: _bytes_confirmed,
     ev.BodySent: _body_sent,
     ev.StillProcessing: _still_processing,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.packs import PackedFile
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.sizes import PackSize
+    from uploader_cli.transfer.bodies import Piece
     from uploader_cli.transfer.pool import Pool, Worker
     from uploader_cli.transfer.upload_session import RunContext, UploadSession
 
@@ -72,6 +73,8 @@ class Pack:
             return
         if self._tries:
             context.stop.sleep(backoff(self._tries))
+        self._cut()
+        files = [file for file, _ in self._files]
         unread, began = [], time.monotonic()
         for file in files:
             data = bytearray(file.size)
@@ -96,6 +99,15 @@ class Pack:
         if doubts and sha256_of(file, checkpoint) != digest:
             raise failure(file, "it changed while it was being read")
         return digest
+
+    def _cut(self) -> None:
+        """Leave what exceeds the size of packs by now to the next job. What an earlier run sent keeps its key."""
+        if any(claim.state is ClaimState.RESUME for _, claim in self._files):
+            return
+        files = [file for file, _ in self._files]
+        if (count := self._size.count(files)) < len(files):
+            self._put(files[count:], self._tries)
+            self._files = _fresh(files[:count])
 
     def _choose_key(self) -> None:
         """Use the journaled key where it covers exactly these files in this order, else a new one."""
@@ -171,10 +183,7 @@ class Pack:
         more = {"ifExists": "fail"} if context.settings.if_exists == "fail" else {}
         manifest = packs.manifest(session, listed, **more)
         form = pack_form(manifest, [entry.data for entry in entries])
-        sent = ev.BodySent(tuple(entry.file.file for entry in entries))
-        body = Body(
-            *form, checkpoint=context.stop.checkpoint, throttle=context.throttle, on_through=lambda: context.emit(sent)
-        )
+        body = self._body(form)
         began = time.monotonic() - self._reading
         try:
             answer = worker.api.pack(endpoint, session, self._key, body, len(entries))
@@ -184,6 +193,18 @@ class Pack:
         size = len(body) + sum(self._size.cost(entry.file) - entry.file.size for entry in entries)
         self._size.measured(size, time.monotonic() - began)
         return answer
+
+    def _body(self, form: tuple[str, list[Piece]]) -> Body:
+        """Return the body, which reports its bytes as they leave, those before the data and after it in proportion."""
+        context, numbers = self._context, tuple(entry.file.file for entry in self._entries)
+        data, length = sum(entry.file.size for entry in self._entries), sum(piece.length for piece in form[1])
+        return Body(
+            *form,
+            checkpoint=context.stop.checkpoint,
+            throttle=context.throttle,
+            on_count=lambda sent: context.emit(ev.PackSent(numbers, sent * data // length)),
+            on_through=lambda: context.emit(ev.BodySent(numbers)),
+        )
 
     def _outcomes(self, answer: Sequence[PackedFile]) -> list[Outcome]:
         """Return the outcomes; put retryable failures, and all failures of an earlier run, into a new pack."""
@@ -204,8 +225,11 @@ class Pack:
         return outcomes
 
     def _put(self, files: Sequence[LocalFile], tries: int) -> None:
-        fresh = [(file, Claim(ClaimState.NEW)) for file in files]
-        self._pool.put([Pack(self._context, self._pool, self._size, self.session, fresh, tries)], first=True)
+        self._pool.put([Pack(self._context, self._pool, self._size, self.session, _fresh(files), tries)], first=True)
+
+
+def _fresh(files: Sequence[LocalFile]) -> list[tuple[LocalFile, Claim]]:
+    return [(file, Claim(ClaimState.NEW)) for file in files]
 
 
 def _not_packed(files: Sequence[LocalFile], error: errors.UploaderError) -> list[Outcome]:
@@ -225,7 +249,7 @@ def packs_of(
         first, here = pack_position(packed[0][1]) if packed else None, pack_position(claim)
         other = first is not None and (here is None or here[0] != first[0])
         cost = limits.cost(file)
-        if packed and (other or len(packed) >= limits.files or size + cost > limits.bytes):
+        if packed and (other or len(packed) >= limits.files or size + cost > limits.planned):
             yield packed
             packed, size = [], 0
         packed.append((file, claim))
