@@ -104,6 +104,7 @@ class ProgressState(Struct):
     dest: str | None = None
     foreign: bool = False  # whether the server finishes uploads after their last byte
     resumable: bool = False  # whether the journal keeps the run: one that is resumed, or that a server has answered
+    answered: bool = False  # whether the server has answered anything
     started: float = 0.0  # time of the command's start (run clock, seconds); 0 before it is known
     sending: float | None = None  # time of the first attempt of a file (run clock, seconds): speeds count from it
     walking: bool = True

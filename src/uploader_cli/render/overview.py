@@ -7,14 +7,15 @@ from collections import Counter
 from urllib.parse import urlsplit
 
 from uploader_cli.core.alarms import why_nothing_moves
-from uploader_cli.core.events import ChannelState, PauseReason, Transport
+from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentKind
-from uploader_cli.core.state import BRIEF, ChannelStatus, ProgressState
+from uploader_cli.core.state import BRIEF, ChannelStatus, FileState, ProgressState
 from uploader_cli.core.tree import parent_of
 from uploader_cli.render.words import clock, plural, rate, safe, size, size_of
 
 CAUSES = 3  # maximum causes of failures in a line
 PACED = 2.0  # seconds without a completed file after which there is no number of files per second
+SILENT = 0.8  # seconds without any answer of the server after which the view says so
 UNMEASURED = 5.0  # seconds without progress after which a speed that was never measured is shown as 0
 RECONNECTS = 3  # attempts before the channel falls back to polling (docs/protocol.md section 2)
 
@@ -155,16 +156,36 @@ def alert(state: ProgressState, now: float) -> str:
     if state.held is not None:
         ends = now - state.advanced < BRIEF and state.running
         return "pausing: requests being sent are completed" if ends else f"paused {clock(now - state.held)}, p resumes"
-    if pause := _pause(state, now):
+    if pause := _pause(state, now) or _silence(state, now):
         return pause
     parts = []
     if IncidentKind.STALL in state.incidents.active:
         parts.append(f"no progress for {clock(now - state.advanced)}: {safe(why_nothing_moves(state))}")
+    elif (
+        now - state.advanced >= UNMEASURED
+        and state.channel.workers is None
+        and any(_is_unsent(file) for file in state.running.values())
+    ):
+        parts.append(f"no progress for {now - state.advanced:.0f} s")
     if state.channel.stale:
         heard = state.channel.heard
         update = "no update yet" if heard is None else f"no update for {now - heard:.0f} s"
         parts.append(f"{update} ({safe(state.channel.stale[:200])})")
     return " · ".join(parts)
+
+
+def _silence(state: ProgressState, now: float) -> str:
+    """Return what a run waits for whose server has not answered yet; empty in the first second."""
+    waited = now - state.started
+    if state.answered or not state.selected or state.watched or state.sending is not None or waited < SILENT:
+        return ""
+    if waited < UNMEASURED:
+        return f"connecting to {host(state.server)}"
+    return f"no answer from {host(state.server)} for {waited:.0f} s"
+
+
+def _is_unsent(file: FileState) -> bool:
+    return file.phase is Phase.SENDING and file.size is not None and file.sent < file.size
 
 
 def _pause(state: ProgressState, now: float) -> str:

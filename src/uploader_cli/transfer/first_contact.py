@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import threading
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
@@ -16,7 +17,7 @@ from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.upload_session import new_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.core.sizes import ChunkSize
     from uploader_cli.settings import Settings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.upload_calls import UploadCalls
     from uploader_cli.transfer.upload_session import RunContext
 
+BEGUN_AFTER = 0.4  # seconds without an answer after which the run begins nevertheless
 FIRST_CONTACT_RETRIES = 2  # retries of the first call: a wrong address is reported soon
 
 
@@ -32,6 +34,24 @@ class Opened(NamedTuple):
 
     session: Session
     capacity: int
+
+
+@contextmanager
+def meeting(begin: Callable[[], None]) -> Iterator[None]:
+    """Call `begin` after `BEGUN_AFTER` seconds without an answer: a view shows what a run waits for once it has begun.
+
+    A server that is silent within raises `TimedOut` with what `doctor` says about it.
+    """
+    soon = threading.Timer(BEGUN_AFTER, begin)
+    soon.daemon = True
+    soon.start()
+    try:
+        yield
+    except errors.TimedOut as error:
+        words = f"{error}: the server accepts connections, but it is overloaded or hangs"
+        raise errors.TimedOut(words, hint="ask its operator to check or to restart it") from error
+    finally:
+        soon.cancel()
 
 
 def first_contact(context: RunContext, files: Sequence[LocalFile], existing: str = "") -> Opened | None:

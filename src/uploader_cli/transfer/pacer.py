@@ -317,7 +317,8 @@ class _Failures:
             isinstance(error, errors.RateLimited | errors.ServerFault | errors.TooSlow) and error.status in OVERLOADED
         ):
             self._pacer.overloaded()
-        if not error.retryable or isinstance(error, NEVER_REPEATED):
+        silent = isinstance(error, errors.TimedOut) and not self._pacer.budget.answered  # a wrong address is told soon
+        if silent or not error.retryable or isinstance(error, NEVER_REPEATED):
             return False
         if self._pacer.outlast(error, self._on_retry):
             self.outages += not isinstance(error, errors.ConnectFailed)  # that request was never sent

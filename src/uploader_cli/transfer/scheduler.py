@@ -23,7 +23,7 @@ from uploader_cli.sources.checksums import is_fast
 from uploader_cli.transfer.destinations import Destinations
 from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.file_checks import FileChecks
-from uploader_cli.transfer.first_contact import check_lengths, choose, first_contact, reach, upload_calls
+from uploader_cli.transfer.first_contact import check_lengths, choose, first_contact, meeting, reach, upload_calls
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.ledger import Outcome, failed
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
@@ -179,7 +179,8 @@ class Scheduler:
             self._existing = files[0].upload_url
         if self._context.outlasts_start:
             self._context.pacer.probe = self._probe
-        self._opened = first_contact(self._context, files, self._existing)
+        with meeting(self.begin):
+            self._opened = first_contact(self._context, files, self._existing)
         self._context.pacer.probe = self._probe
 
     def _make_worker(self, pool: Pool) -> Worker:

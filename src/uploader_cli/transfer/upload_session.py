@@ -51,14 +51,15 @@ class RunContext:
         self.limits = ASSUMED
         self.reported: Limits | None = None  # the server's own limits
         self.chunk = ChunkSize(api.settings.chunk_size, largest_chunk, api.settings.chunk_rule)
-        self._started = started
+        self._started, self._beginning = started, threading.Lock()
         self.lookups: LookupOffer | None = None
         self.outlasts_start = api.settings.watch  # whether an outage is waited out at the first contact, too
 
     def begin(self, protocol: str, jobs: int) -> None:
         """Report the start of the run, once."""
-        started, self._started = self._started, lambda _protocol, _jobs: None
-        started(protocol, jobs)
+        with self._beginning:
+            started, self._started = self._started, lambda _protocol, _jobs: None
+            started(protocol, jobs)
 
     def learn(self, limits: Limits) -> None:
         """Take the limits that the server has reported."""

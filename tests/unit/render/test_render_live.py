@@ -14,6 +14,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import ChannelState, FailureCode, SkipReason, Transport
 from uploader_cli.render.frame import Frame, Slots
 from uploader_cli.render.live import LiveView
+from uploader_cli.render.plain import progress_line
 
 SIZES = [(20, 5), (20, 24), (23, 10), (30, 12), (40, 24), (59, 24), (60, 24), (80, 24), (100, 30), (120, 40)]
 
@@ -717,3 +718,25 @@ def test_colour_only_on_request(color: bool, monkeypatch: pytest.MonkeyPatch) ->
     run.start(0)
     run.tick()
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-7]m", stream.getvalue())) is color
+
+
+def test_silent_server_is_named_within_a_second(run: Script, screen: Screen) -> None:
+    run.put(ev.RunStarted("http://127.0.0.1:8765", 1, 10 * MIB, 4, "auto"), ev.FileSelected(0, "a.mp4", 10 * MIB))
+    run.put(ev.SelectionEnded())
+    for seconds, words in [(1, "connecting to 127.0.0.1:8765"), (6, "no answer from 127.0.0.1:8765 for 7 s")]:
+        run.now += seconds
+        assert f"! {words}" in screen.lines(), seconds
+        assert words in progress_line(run.state, run.now)
+    run.put(ev.CallMade("GET", "http://127.0.0.1:8765/health", None, 200, 7.0, None))
+    assert "!" not in screen.text()
+
+
+def test_run_that_stands_still_says_so_after_five_seconds(run: Script, screen: Screen) -> None:
+    run.begin(1)
+    run.start(0)
+    run.sent(0, MIB)
+    run.now += 4
+    assert "no progress" not in screen.text()
+    run.now += 2
+    assert "! no progress for 6 s" in screen.lines()
+    assert " left" not in screen.text()

@@ -167,6 +167,7 @@ def test_quiet_shows_only_problems() -> None:
 def test_a_walk_in_progress_and_a_resumed_run() -> None:
     log = Log()
     log.put(ev.RunStarted("http://h:1", None, None, 2, "tus", resumed_from="r-1"), ev.FileSelected(0, "a", 5))
+    log.put(ev.CallMade("GET", "http://h:1/health", None, 200, 0.01, None))
     log.tick(0.1)
     log.tick(5)
     assert log.lines[0] == "uploader: uploading → h:1 (tus, 2 in parallel), resuming run r-1"

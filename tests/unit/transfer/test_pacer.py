@@ -32,7 +32,9 @@ class Policy:
         self.events: list[ev.Event] = []
         self.reports: list[tuple[str, float]] = []
         how: Any = {"refresh": refresh, "clock": self.clock}
-        self.pacer = Pacer(self.stop, RateBudget(self.clock), Settings(**options), self.events.append, **how)
+        budget = RateBudget(self.clock)
+        budget.answered = True
+        self.pacer = Pacer(self.stop, budget, Settings(**options), self.events.append, **how)
 
     def report(self, error: errors.UploaderError, delay: float) -> None:
         self.reports.append((type(error).__name__, delay))
@@ -647,3 +649,17 @@ def test_return_of_the_channel_ends_no_wait_that_the_server_asked_for() -> None:
     call, _ = failing(errors.ServerFault("busy", status=503, retry_after=20.0), None)
     assert policy.pacer.call(call) == "done"
     assert policy.clock() - began >= 20.0
+
+
+def test_server_that_never_answered_gets_one_request() -> None:
+    """A refused connection is tried again, and so is a server that has answered before."""
+    policy = Policy()
+    policy.pacer.budget.answered = False
+    call, calls = failing(errors.TimedOut("late"))
+    with pytest.raises(errors.TimedOut):
+        policy.pacer.call(call, at_most=2)
+    assert len(calls) == 1
+    call, calls = failing(errors.ConnectFailed("refused"))
+    with pytest.raises(errors.ConnectFailed):
+        policy.pacer.call(call, at_most=2)
+    assert len(calls) == 3

@@ -280,6 +280,7 @@ class Run:
         self.clock = Clock()
         self.stop: FakeStop = FakeStop(self.clock)
         self.api.budget = RateBudget(self.clock)
+        self.api.budget.answered = True
         self.reported: Limits | None = None
         self.files: list[LocalFile] = []
 

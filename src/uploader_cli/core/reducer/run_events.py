@@ -180,6 +180,7 @@ def _ticked(state: ProgressState, _event: ev.Ticked, now: float) -> list[ev.Even
 def _call_made(state: ProgressState, event: ev.CallMade, _now: float) -> list[ev.Event]:
     state.measures.call(event)
     state.resumable |= event.status is not None
+    state.answered |= event.status is not None
     return [event]
 
 
