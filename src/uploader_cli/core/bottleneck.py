@@ -8,6 +8,7 @@ from msgspec import Struct
 
 BUSY_CPU = 0.85  # CPU seconds per second from which the interpreter is the limit
 AT_LIMIT = 0.8  # share of `--limit-rate` from which it is the limit
+LEAST_RUN = 2.0  # seconds of a run below which its waits say nothing: start-up and the last answer are most of it
 CLEAR = 0.25  # minimum share of the workers' time for a wait to be reported
 LOCAL = 0.0005
 """Round trip in seconds below which the server is local, so that a full socket means that it reads slowly."""
@@ -50,7 +51,7 @@ def bottleneck(
     """
     if limited is not None and limited >= AT_LIMIT:
         return Bottleneck.LIMIT_RATE
-    if seconds <= 0 or waits.busy <= 0:
+    if seconds < LEAST_RUN or waits.busy <= 0:
         return None
     if cpu / seconds >= BUSY_CPU:
         return Bottleneck.CPU

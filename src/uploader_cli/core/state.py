@@ -46,6 +46,7 @@ class FileState(Struct):
     confirmed: int = 0
     reached: int = 0  # the most that earlier attempts sent: what exceeds `sent` must be sent again
     phase: Phase = Phase.SENDING
+    processing: float | None = None  # when the server had all of it (run clock, seconds)
     server_percent: float | None = None
     server_status: str = ""
     server_id: str | None = None
@@ -104,6 +105,7 @@ class ProgressState(Struct):
     dest: str | None = None
     foreign: bool = False  # whether the server finishes uploads after their last byte
     resumable: bool = False  # whether the journal keeps the run: one that is resumed, or that a server has answered
+    resumed: bool = False  # whether the run continues an earlier one
     answered: bool = False  # whether the server has answered anything
     started: float = 0.0  # time of the command's start (run clock, seconds); 0 before it is known
     sending: float | None = None  # time of the first attempt of a file (run clock, seconds): speeds count from it

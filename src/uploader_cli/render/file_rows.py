@@ -46,8 +46,16 @@ def rows_each(width: int) -> int:
     return 1 if width >= ONE_ROW else 2
 
 
-def running(file: FileState, state: ProgressState, now: float, width: int) -> list[Row]:
+def name_cells(file: FileState, state: ProgressState) -> int:
+    """Return the cells of a file's name with its tag."""
+    name = cells(overview.short(file.path, state))
+    return name + len(_tag(file, name + 26))
+
+
+def running(file: FileState, state: ProgressState, now: float, width: int, names: int) -> list[Row]:
     """Draw one row, or two in a narrow terminal. A status text replaces the numbers while a file doesn't send.
+
+    `names` are the cells of the longest name that is shown: the bars take what the names leave, within limits.
 
     The only file of a run has the bar of the run: a row has its status, if there is one.
     """
@@ -64,10 +72,11 @@ def running(file: FileState, state: ProgressState, now: float, width: int) -> li
         shown = " " * 5 if words and words != PAUSED else percent
         first = [mark, *_name(file, state, width - 8), (f" {shown}", "")]
         return [first, [("  ", ""), *_second(file, words, now, width - 2)]]
-    length = min(40, max(6, (width - _BLOCK - 4) // 4))
+    length = min(40, max(6, width - _BLOCK - 4 - names))
     row = [mark, *_name(file, state, width - _BLOCK - 4 - length), (" ", "")]
     if words and words != PAUSED and file.phase is Phase.QUEUED:
-        return [[mark, (elide(overview.short(file.path, state), width // 2), ""), ("  ", ""), words]]
+        room = max(width // 2, width - 4 - cells(words[0]))
+        return [[mark, (elide(overview.short(file.path, state), room), ""), ("  ", ""), words]]
     full, speed, left = _numbers(file, now)
     numbers = (f"{percent}  {full:>{SIZE_WIDTH}}  {speed:>{RATE_WIDTH}}  {left:>{_LEFT_WIDTH}}", "")
     if words == PAUSED:
@@ -96,14 +105,20 @@ def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
             why = f" · {overview.reason(reason, state)}" if reason else ""
             return f"retry {file.attempt}{wait}{why}", "yellow"
         case Phase.PROCESSING if file.server_percent is None:
-            return "waiting for the server", "dim"
+            return f"waiting for the server{_since(file, now)}", "dim"
         case Phase.PROCESSING:
-            return f"processing{_server_percent(file)}", PROCESSING
+            return f"processing{_server_percent(file)}{_since(file, now)}", PROCESSING
         case _ if file.size is None and not file.sent:
             return f"{safe(file.server_status[:20]) or 'uploading'}{_server_percent(file)}", ""
         case _ if _is_sent(file) and file.meter.idle(now) >= UNCONFIRMED:
             return "the server is finishing" if state.foreign else "sent, not confirmed", "dim"
     return None
+
+
+def _since(file: FileState, now: float) -> str:
+    """Format how long the server has been processing the file; empty in the first second."""
+    took = 0.0 if file.processing is None else now - file.processing
+    return f" {clock(took)}" if took >= 1 else ""
 
 
 def _is_sent(file: FileState) -> bool:

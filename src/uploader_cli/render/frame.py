@@ -1,28 +1,38 @@
 """Draw the state as rows of styled text for a terminal of a given size.
 
 From the top: header, totals, one row reserved for an alert, the workers of an import, the running files, those that are
-sent next, failures, and what ended last. In a wide terminal failures have a column of their own. A running file keeps
-its row; the next file reuses it. Files that end within a second are only counted.
+sent next, what ended last, failures and the newest notice. Width goes to the names first, then to the bars. A running
+file keeps its row; the next file reuses it. Files that end within a second are only counted.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from itertools import islice, zip_longest
+from itertools import islice
 from typing import NamedTuple
 
 from uploader_cli.analysis import timeline
 from uploader_cli.core.events import ChannelState, Phase, WarningCode
 from uploader_cli.core.state import BRIEF, HISTORY, FileState, ProgressState
 from uploader_cli.render import overview
-from uploader_cli.render.file_rows import ONE_ROW, REASON_ROWS, SENDING, failure, finished, next_up, rows_each, running
-from uploader_cli.render.words import Row, bar, clock, elide, fit, moving_bar, plural, safe, width_of
+from uploader_cli.render.file_rows import (
+    ONE_ROW,
+    REASON_ROWS,
+    SENDING,
+    failure,
+    finished,
+    name_cells,
+    next_up,
+    rows_each,
+    running,
+)
+from uploader_cli.render.words import Row, bar, cells, clock, elide, fit, moving_bar, plural, safe, width_of, wrap
 from uploader_cli.render.worker_rows import worker_rows
 
 FAILURES, FINISHED_ROWS, MESSAGE_ROWS, NEXT_ROWS = 3, 6, 5, 8
 """Maximum number of the newest failures; rows for what ended last, for messages of the server, for files sent next."""
-WIDE_VIEW = 110  # minimum width for a second column
+WIDE_VIEW = 110  # minimum width for the details of the channel, and for several messages of the server
 FEW_ROWS = 8  # rows below the totals; where there are fewer, running files leave none to others
 SMALL_FILE = 1 << 20  # bytes; a smaller file has no row before it was running for a while
 STUCK = 5.0  # seconds after which a small file that doesn't move gets a row
@@ -45,6 +55,8 @@ class Frame:
         files = {n: file for n, file in state.running.items() if n in self._slots or _is_long(file, state, now)}
         top = [_header(state, self._run, now, width), *_whole(state, now, width, len(state.running) - len(files))]
         alert = overview.alert(state, now)
+        if cells(alert) + 2 > width:
+            alert = overview.alert(state, now, brief=True)
         if alert or space >= len(top) + 6:
             top.insert(min(len(top), space - 1), [("! ", "bold yellow"), (alert, "bold")] if alert else [])
         top = top[:space]
@@ -52,24 +64,18 @@ class Frame:
         if self.expanded:
             return [fit(row, width) for row in [*top, *_failures(state, width, space)]]
         shown = MESSAGE_ROWS if self._messages else 0
-        most = max(FAILURES, (space - shown) // 2)
-        beside = _troubles(state, now, width * 2 // 5 - 2, space, most, shown) if width >= WIDE_VIEW else []
-        column = width - width * 2 // 5 if beside else width
-        body = worker_rows(state, now, column, space // 2)
+        body = worker_rows(state, now, width, space // 2)
         left = space - len(body)
-        body += self._running(files, state, now, column, left - (left // 3 if left >= FEW_ROWS else 0))
+        body += self._running(files, state, now, width, left - (left // 3 if left >= FEW_ROWS else 0))
         if state.analysis is not None:
-            body += timeline.rows(state.analysis, now, column, space - len(body))
-        below: list[Row] = []
-        if not beside:
-            free = space - len(body)
-            below = _troubles(state, now, width, free, min(FAILURES, max(1, free // 4)), min(1, shown))
+            body += timeline.rows(state.analysis, now, width, space - len(body))
+        free = space - len(body)
+        below = _troubles(state, now, width, free, max(1, free // 4), shown if width >= WIDE_VIEW else min(1, shown))
         free = max(0, min(FINISHED_ROWS, space - len(body) - len(below)))
-        below += [finished(done, state, column) for done in list(state.tree.latest)[::-1][:free][::-1]]
-        body += _next(state, now, column, space - len(body) - len(below))
+        below += [finished(done, state, width) for done in list(state.tree.latest)[::-1][:free][::-1]]
+        body += _next(state, now, width, space - len(body) - len(below))
         body += below
-        rows = [*top, *(_beside(left, right, column) for left, right in zip_longest(body, beside))]
-        return [fit(row, width) for row in rows]
+        return [fit(row, width) for row in [*top, *body]]
 
     def _running(
         self, files: Mapping[int, FileState], state: ProgressState, now: float, width: int, space: int
@@ -79,7 +85,8 @@ class Frame:
         if len(files) > capacity:
             capacity = max(0, (space - 1) // each)
         numbers = self._slots.assign(files, capacity)
-        rows = [row for number in numbers for row in running(files[number], state, now, width)]
+        names = max((name_cells(files[number], state) for number in numbers), default=0)
+        rows = [row for number in numbers for row in running(files[number], state, now, width, names)]
         more = len(files) - len(numbers)
         if more and space > 0:
             rows.append([(f"  … and {more:,} more", "dim")])
@@ -254,14 +261,11 @@ def _troubles(state: ProgressState, now: float, width: int, space: int, failures
     rows = [row for one in last for row in failure(one, state, width, most)][:space]
     if state.news is not None and not (state.still(now) and state.news.code in WAITS) and space - len(rows) >= 1:
         mark = ("✓ ", "green") if state.news.code is WarningCode.RECOVERED else ("! ", "bold yellow")
-        rows.append([mark, (overview.reason(state.news.text, state), "")])
+        lines = wrap(overview.reason(state.news.text, state), width - 2)[: min(2, space - len(rows))]
+        rows += [[mark if line is lines[0] else ("  ", ""), (line, "")] for line in lines]
+    if (text := overview.resuming(state)) and space - len(rows) >= 1:
+        rows.append([("↻ ", "yellow"), (text, "")])
     free = min(messages, space - len(rows) - 2)
     if state.channel.state is ChannelState.LIVE and free > 0:
         rows += [[("» " + safe(text[:500]), "dim")] for text in list(state.messages)[-free:]]
     return rows
-
-
-def _beside(left: Row | None, right: Row | None, column: int) -> Row:
-    """Return the row `right` in a second column."""
-    left = fit(left or [], column)
-    return [*left, (" " * (column - width_of(left) + 2), ""), *right] if right else left

@@ -98,6 +98,13 @@ def pace(state: ProgressState, now: float) -> str:
     return f"{files:,.0f} files/s" if files >= 1.5 else ""
 
 
+def resuming(state: ProgressState) -> str:
+    """Format `resuming: 5 of 12 files done`, until a resumed run has completed a file itself."""
+    if not (state.resumed and state.there) or state.completed or state.growing:
+        return ""
+    return f"resuming: {state.there:,} of {plural(state.files_done[1], 'file')} done"
+
+
 def waiting(state: ProgressState) -> str:
     """Format `waiting for 2 files to be complete`, or `waiting for new files`."""
     if not state.settling:
@@ -151,12 +158,15 @@ def channel(now: ChannelStatus, *, latency: bool = True) -> tuple[str, str, str]
     return glyph, words, style
 
 
-def alert(state: ProgressState, now: float) -> str:
-    """Return what stops the run or makes its numbers outdated; empty if nothing does."""
+def alert(state: ProgressState, now: float, *, brief: bool = False) -> str:
+    """Return what stops the run or makes its numbers outdated; empty if nothing does.
+
+    A `brief` one keeps the numbers and drops words, for a narrow terminal.
+    """
     if state.held is not None:
         ends = now - state.advanced < BRIEF and state.running
         return "pausing: requests being sent are completed" if ends else f"paused {clock(now - state.held)}, p resumes"
-    if pause := _pause(state, now) or _silence(state, now):
+    if pause := _pause(state, now, brief=brief) or _silence(state, now, brief=brief):
         return pause
     parts = []
     if IncidentKind.STALL in state.incidents.active:
@@ -174,26 +184,30 @@ def alert(state: ProgressState, now: float) -> str:
     return " · ".join(parts)
 
 
-def _silence(state: ProgressState, now: float) -> str:
+def _silence(state: ProgressState, now: float, *, brief: bool) -> str:
     """Return what a run waits for whose server has not answered yet; empty in the first second."""
     waited = now - state.started
     if state.answered or not state.selected or state.watched or state.sending is not None or waited < SILENT:
         return ""
+    name = "the server" if brief else host(state.server)
     if waited < UNMEASURED:
-        return f"connecting to {host(state.server)}"
-    return f"no answer from {host(state.server)} for {waited:.0f} s"
+        return f"connecting to {name}"
+    return f"no answer for {waited:.0f} s" if brief else f"no answer from {name} for {waited:.0f} s"
 
 
 def _is_unsent(file: FileState) -> bool:
     return file.phase is Phase.SENDING and file.size is not None and file.sent < file.size
 
 
-def _pause(state: ProgressState, now: float) -> str:
+def _pause(state: ProgressState, now: float, *, brief: bool) -> str:
     if state.paused_until is None or not state.paused(now):
         return ""
     left = state.paused_until - now
     if state.pause_reason is PauseReason.RATE_LIMIT:
         return f"rate limited: waiting {clock(left + 0.5)}"
+    if brief:
+        why = "no server" if state.pause_reason is PauseReason.UNREACHABLE else "disk full"
+        return f"{why} {clock(now - state.paused_since)}, " + (f"next try {left + 0.5:.0f} s" if left > 0 else "trying")
     why = "server unreachable" if state.pause_reason is PauseReason.UNREACHABLE else "the server's disk is full"
     tries = left <= 0 or state.channel.state is ChannelState.LIVE  # its return ends the wait
     following = "trying now" if tries else f"next try in {left + 0.5:.0f} s"

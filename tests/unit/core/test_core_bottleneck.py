@@ -43,3 +43,10 @@ def test_waits_of_workers_are_added() -> None:
     waits.add(Waits(10, 20, 30, 40))
     waits.add(Waits(100, 200, 300, 400))
     assert waits == Waits(111, 222, 333, 444)
+
+
+def test_short_run_has_no_bottleneck() -> None:
+    """Most of it is start-up and the last answer: that is not the server's fault."""
+    waits = Waits(busy=1.9, answer=1.9)
+    assert bottleneck(waits, cpu=0.1, seconds=1.9, round_trip=None, limited=None) is None
+    assert bottleneck(waits, cpu=0.1, seconds=2.1, round_trip=None, limited=None) is Bottleneck.SERVER

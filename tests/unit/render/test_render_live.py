@@ -291,7 +291,7 @@ def test_running_files_have_all_rows_of_a_low_terminal(run: Script, screen: Scre
     assert [line[:1] for line in screen.lines(80, 8)[3:]] == ["↑", "↑", "↑", " "]
 
 
-def test_wide_terminal_has_failures_and_messages_in_a_second_column(run: Script, screen: Screen) -> None:
+def test_failures_and_messages_have_lines_of_their_own_in_a_wide_terminal(run: Script, screen: Screen) -> None:
     screen.frame = Frame(messages=True)
     run.begin(30)
     run.live()
@@ -300,9 +300,19 @@ def test_wide_terminal_has_failures_and_messages_in_a_second_column(run: Script,
         run.fail(number, message="no space left")
     run.server(0, 10.0, "Receiving one")
     lines = screen.lines(120, 30)
-    assert re.fullmatch(r"↑ film-0000\.mp4 .*✗ film-0005\.mp4  no space left", lines[4])
-    assert "» Receiving one" in lines[8]
-    assert sum(line.startswith("✗") for line in lines) == 0
+    assert "✗ film-0008.mp4  no space left" in lines
+    assert "» Receiving one" in lines
+    assert sum(line.startswith("✗") for line in lines) == 4
+
+
+def test_resumed_run_says_what_was_done_before_until_it_completes_a_file(run: Script, screen: Screen) -> None:
+    run.put(ev.RunStarted("http://127.0.0.1:8765", 3, 30 * MIB, 4, "tus", "r-1"))
+    run.put(*(ev.FileSelected(number, name_of(number), 10 * MIB) for number in range(3)), ev.SelectionEnded())
+    run.put(ev.FileSkipped(0, name_of(0), SkipReason.RECEIPT))
+    assert "↻ resuming: 1 of 3 files done" in screen.lines()
+    run.start(1)
+    run.complete(1)
+    assert "resuming" not in screen.text()
 
 
 def test_failed_files_leave_the_total_and_keep_it_below_100(run: Script, screen: Screen) -> None:

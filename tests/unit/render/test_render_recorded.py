@@ -11,6 +11,7 @@ from recorded_runs import START, RecordedRun
 
 from uploader_cli.core.state import ProgressState
 from uploader_cli.render.frame import Frame
+from uploader_cli.render.words import cells
 
 SIZES = [(80, 24), (120, 40), (40, 20)]
 _SPEED = re.compile(r"\d (?:[KMG]i)?B/s|files/s")
@@ -37,7 +38,7 @@ def test_nothing_has_a_rate_or_an_end_while_a_recorded_run_is_paused(name: str, 
         text = "\n".join(rows)
         assert not _SPEED.search(text), text
         assert not _LEFT.search(text), text
-        assert text.count("paused") == 1 + len(state.running), text
+        assert sum(row.endswith(" paused") for row in rows) == len(state.running), text
     assert paused > 15
 
 
@@ -67,3 +68,30 @@ def test_small_files_of_a_recorded_run_on_a_slow_link_move_at_once() -> None:
             moved.append(seconds)
     assert moved[1] < 1.5
     assert max(after - before for before, after in itertools.pairwise(moved)) < 1.5
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("name", ["steady", "outage", "retries", "processing"])
+def test_width_of_a_recorded_run_goes_to_names_first(name: str, width: int, height: int) -> None:
+    """At 80 columns and more names of 30 cells are whole, or nearly so; no row is wider than the terminal."""
+    cut = 0
+    for _, _, rows in frames(name, width, height):
+        assert all(cells(row) <= width for row in rows)
+        if width >= 120:
+            assert not any("…" in row for row in rows if "mountains" in row and "retry" not in row), rows
+        cut += any("…" in row for row in rows)
+    assert cut == 0 or width < 120 or name == "retries"
+
+
+def test_countdown_of_a_recorded_outage_keeps_its_number_at_40_columns() -> None:
+    texts = ["\n".join(rows) for _, _, rows in frames("outage", 40, 20)]
+    waiting = [text for text in texts if "no server" in text]
+    assert any("next try 1 s" in text for text in waiting)
+    assert all(re.search(r"^! no server 0:\d\d, (next try \d+ s|trying)$", text, re.MULTILINE) for text in waiting)
+    assert len(waiting) > 20
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_processing_of_a_recorded_run_has_its_time(width: int, height: int) -> None:
+    texts = ["\n".join(rows) for _, _, rows in frames("processing", width, height)]
+    assert any(re.search(r"(processing +\d+ %|waiting for the server) 0:0[1-9]", text) for text in texts)

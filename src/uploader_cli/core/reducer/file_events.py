@@ -95,7 +95,7 @@ def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.
     for number in event.files:
         file = state.running.get(number)
         if file is not None and file.phase is Phase.SENDING:
-            file.phase = Phase.PROCESSING
+            file.phase, file.processing = Phase.PROCESSING, now
             state.advanced = now
             if file.packed:  # has no progress events
                 _send_packed(state, file, file.size or 0, now)

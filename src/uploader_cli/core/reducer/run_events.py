@@ -38,7 +38,8 @@ def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list
     state.server, state.protocol, state.dest = event.server, event.protocol, event.dest
     state.foreign = event.foreign
     state.started, state.advanced = state.started or now, now
-    state.resumable |= event.resumed_from is not None
+    state.resumed = event.resumed_from is not None
+    state.resumable |= state.resumed
     state.meter.update(now, 0)
     state.measures.sample(now, 0)
     return [event]
