@@ -15,6 +15,7 @@ import os
 import pty
 import re
 import select
+import socket
 import struct
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import pyte
 import requests
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.cells import cell_len
 from rich.console import Console
 from rich.style import Style
@@ -136,17 +138,20 @@ class Screen:
         return "\n".join(self._screen.display)
 
     def save(self, name: str, title: str) -> None:
-        rows = [self._row(number) for number in range(self._screen.lines)]
-        while rows and not rows[-1].plain.strip():
-            rows.pop()
+        HERE.mkdir(exist_ok=True)
+        (HERE / f"{name}.svg").write_text(self.drawn(name, title), encoding="utf-8")
+
+    def drawn(self, name: str, title: str, rows: int = 0, template: str = CONSOLE_SVG_FORMAT) -> str:
+        """Return the screen as SVG, with at least so many rows."""
+        texts = [self._row(number) for number in range(self._screen.lines)]
+        while len(texts) > rows and not texts[-1].plain.strip():
+            texts.pop()
         console = Console(
             record=True, width=self._screen.columns, file=io.StringIO(), force_terminal=True, color_system="truecolor"
         )
-        for row in rows:
+        for row in texts:
             console.print(row, soft_wrap=True)
-        HERE.mkdir(exist_ok=True)
-        picture = console.export_svg(title=title, unique_id=name)
-        (HERE / f"{name}.svg").write_text(_WIDE.sub(_stretched, picture), encoding="utf-8")
+        return _WIDE.sub(_stretched, console.export_svg(title=title, unique_id=name, code_format=template))
 
     def _row(self, number: int) -> Text:
         row, line = Text(), self._screen.buffer[number]
@@ -198,34 +203,19 @@ def shoot(picture: Picture) -> None:
         videos.mkdir()
         for name, size in VIDEOS.items():
             (videos / name).write_bytes(os.urandom(int(size * 1e6)))
-        main, child = pty.openpty()
-        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", *reversed(picture.size), 0, 0))
         environment = {
-            "HOME": home,
-            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
-            "LANG": "C.UTF-8",
-            "TERM": "xterm-256color",
-            "COLORTERM": "truecolor",
             "UPLOADER_SERVER": server.url,
             "UPLOADER_LIMIT_RATE": picture.limit_rate,
             "UPLOADER_TOKEN": issue_token(config.jwt_secret),  # analyses need one
         }
         other = None
         if picture.beside:
-            other = subprocess.Popen(picture.beside.split(), cwd=home, env=environment, stderr=subprocess.DEVNULL)
+            other = subprocess.Popen(
+                picture.beside.split(), cwd=home, env=_around(home, environment), stderr=subprocess.DEVNULL
+            )
             while not requests.get(f"{server.url}/api/activity", timeout=PATIENCE).json()["sessions"]:
                 time.sleep(0.1)
-        process = subprocess.Popen(
-            picture.command.split(),
-            stdin=child,
-            stdout=child,
-            stderr=child,
-            cwd=home,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(child)
+        main, process = _start(picture.command, home, environment, picture.size)
         screen = Screen(*picture.size)
         came = _watch(main, screen, picture.moment)
         if came:
@@ -240,11 +230,41 @@ def shoot(picture: Picture) -> None:
         raise SystemExit(f"{picture.name}: the moment of the picture never came; at last it was\n{screen.text}")
 
 
-def _watch(terminal: int, screen: Screen, moment: str | None) -> bool:
-    """Read until the moment comes, which is the end of the command where it is None; False if it never came."""
-    until = time.monotonic() + PATIENCE
+def _around(home: str, environment: dict[str, str]) -> dict[str, str]:
+    """Return the environment of a command, with what a terminal has."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    usual = {"LANG": "C.UTF-8", "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    return {"HOME": home, "PATH": path, **usual, **environment}
+
+
+def _start(
+    command: str, home: str, environment: dict[str, str], size: tuple[int, int]
+) -> tuple[int, subprocess.Popen[bytes]]:
+    """Start a command in a terminal of this size; return our end of the terminal, and the process."""
+    terminal, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", *reversed(size), 0, 0))
+    process = subprocess.Popen(
+        command.split(),
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        cwd=home,
+        env=_around(home, environment),
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(child)
+    return terminal, process
+
+
+def _watch(terminal: int, screen: Screen, moment: str | None, until: float | None = None) -> bool:
+    """Read until the moment comes, which is the end of the command where it is None; False if it never came.
+
+    With `until`, read to that time; return False at the end of the command.
+    """
+    timed, until = until is not None, time.monotonic() + PATIENCE if until is None else until
     while time.monotonic() < until:
-        if not select.select([terminal], [], [], 1.0)[0]:
+        if not select.select([terminal], [], [], max(0.0, min(1.0, until - time.monotonic())))[0]:
             continue
         try:
             output = os.read(terminal, 65_536)
@@ -253,11 +273,80 @@ def _watch(terminal: int, screen: Screen, moment: str | None) -> bool:
         screen.feed(output)
         if moment is not None and re.search(moment, screen.text):
             return True
-    return moment is None
+    else:
+        return timed
+    return moment is None and not timed
+
+
+FILM, FILM_ROWS = "outage", 13
+FRAME_SVG = (
+    "<style>.{unique_id}-matrix {{ font-family: Fira Code, monospace; font-size: {char_height}px; "
+    "line-height: {line_height}px }} {styles}</style><defs>{lines}</defs>"
+    '<g class="frame {unique_id}" transform="translate({terminal_x}, {terminal_y})">{backgrounds}'
+    '<g class="{unique_id}-matrix">{matrix}</g></g>'
+)
+"""A frame of the film, within the window of the first one."""
+
+
+def film() -> None:
+    """Film an upload whose server goes down and comes back, one frame a second, as an SVG that plays by itself."""
+    command = "uploader upload videos --verify"
+    with tempfile.TemporaryDirectory() as home:
+        videos = Path(home, "videos")
+        videos.mkdir()
+        for name, megabytes in VIDEOS.items():
+            (videos / name).write_bytes(os.urandom(int(megabytes * 1e6)))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        serve = [
+            str(Path(sys.executable).with_name("uploader")),
+            "serve",
+            "--port",
+            str(port),
+            "--root",
+            f"{home}/root",
+        ]
+        environment = {"UPLOADER_SERVER": f"http://127.0.0.1:{port}", "UPLOADER_LIMIT_RATE": "8M"}
+        server = subprocess.Popen(serve, stdout=subprocess.DEVNULL)
+        time.sleep(2)
+        terminal, process = _start(command, home, environment, (80, 24))
+        screen, frames, began = Screen(80, 24), list[str](), time.monotonic()
+        killed = False
+        while process.poll() is None or len(frames) < 5:
+            seconds = time.monotonic() - began
+            if not killed and seconds > 4:
+                server.kill()
+                server.wait()
+                killed = True
+            if killed and server.poll() is not None and seconds > 11:
+                server = subprocess.Popen(serve, stdout=subprocess.DEVNULL)
+            if not _watch(terminal, screen, None, until=began + len(frames) + 1):
+                break
+            frames.append(screen.drawn(f"f{len(frames)}", command, FILM_ROWS, FRAME_SVG))
+        last = screen.drawn(f"f{len(frames)}", command, FILM_ROWS, FRAME_SVG)
+        os.close(terminal)
+        process.wait()
+        server.kill()
+        server.wait()
+    window = Screen(80, 24).drawn(FILM, command, FILM_ROWS)
+    stills = [*frames, *[last] * 5]
+    whole, share = len(stills), 100 / len(stills)
+    rules = "".join(
+        f".f{number} {{ animation-name: k{number} }} @keyframes k{number} {{ 0% {{ visibility: hidden }} "
+        f"{number * share:.2f}% {{ visibility: visible }} "
+        f"{(whole if number == len(frames) else number + 1) * share:.2f}% {{ visibility: hidden }} }}"
+        for number in range(len(frames) + 1)
+    )
+    motion = f"<style>.frame {{ visibility: hidden; animation: {whole}s step-end infinite }} {rules}</style>"
+    picture = window.replace("</svg>", "".join([motion, *frames, last, "</svg>"]))
+    (HERE / f"{FILM}.svg").write_text(picture, encoding="utf-8")
 
 
 def main() -> None:
     wanted = set(sys.argv[1:])
+    if not wanted or FILM in wanted:
+        film()
     for picture in PICTURES:
         if not wanted or picture.name in wanted:
             shoot(picture)
