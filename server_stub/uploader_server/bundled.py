@@ -66,11 +66,12 @@ class Bundled:
         if session.status in {"completed", "partial"}:  # which everyone may know
             raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
         self.sessions.check_writer(session_id, headers)
-        session.end("cancelled")
-        session.touch()
-        await self.store.save(self.store.session_saved(session.row()), frees=True)
         for task in session.requests:
             task.cancel()
+        if not await session.close() and session.status != "cancelled":  # what was being stored has completed it
+            raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
+        session.touch()
+        await self.store.save(self.store.session_saved(session.row()), frees=True)
         await self.sessions.notify(session, "The upload was cancelled")
         await self.tus.discard(session.id)
 
@@ -150,4 +151,4 @@ class Bundled:
 
     def _active(self, session: Session) -> bool:
         """Return whether a request is receiving or storing files of the session."""
-        return bool(session.requests) or self.tus.busy(session)
+        return bool(session.requests or session.stores) or self.tus.busy(session)

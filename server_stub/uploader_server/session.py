@@ -8,12 +8,14 @@ import sqlite3
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from uploader_server.http.errors import ApiError
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.database import EXISTING
 from uploader_server.storage.disk import NO_SPACE
@@ -203,6 +205,9 @@ class Session:
     """Marks of counted pack files (see `packed_mark`), so that none is counted twice; None: only the database has them
     (see `Sessions.recall`)."""
     requests: set[asyncio.Future[Any]] = field(default_factory=set)
+    stores: int = 0  # number of requests that are storing files
+    closing: int = 0  # number of calls of `close` that wait for them
+    _waiters: list[asyncio.Future[None]] = field(default_factory=list)
     began: float = 0.0  # start of the first running request (monotonic seconds)
     reported: float = 0.0  # time of the last progress event (monotonic seconds)
     holder: str = ""  # the client whose share it belongs to (see `http.shares`)
@@ -256,13 +261,54 @@ class Session:
             **({"totalBytes": max(self.expected_bytes, received)} if self.expected_bytes else {}),
         }
 
+    # The status. It changes only here: pending → uploading → completed, partial or cancelled, which is final. Each of
+    # these calls checks it, because it may have changed in any `await` since an earlier check.
+
+    def check_open(self) -> None:
+        """Raise ApiError 409 if the session has ended, or is about to."""
+        if self.ended or self.closing:
+            over = self.status if self.ended else "cancelled"
+            code = "CANCELLED" if over == "cancelled" else "SESSION_ENDED"
+            raise ApiError(409, code, f"The session is {over}: create a new one")
+
+    def start(self) -> None:
+        """Note that a file arrives. Raises ApiError 409 as `check_open`."""
+        self.check_open()
+        self.status = "uploading"
+        self.touch()
+
     def attach(self, request: asyncio.Future[Any]) -> None:
-        """Register a running request, which prevents expiry and is cancelled with the session."""
+        """Register a running request, which prevents expiry and is cancelled with the session. Raises as `start`."""
+        self.start()
         if not self.requests:
             self.began = time.monotonic()
         self.requests.add(request)
-        self.status = "uploading"
-        self.touch()
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Keep the session open while files of it are stored and counted. Raises ApiError 409 as `check_open`."""
+        self.check_open()
+        self.stores += 1
+        try:
+            yield
+        finally:
+            self.stores -= 1
+            while not self.stores and self._waiters:
+                self._waiters.pop().set_result(None)
+
+    async def close(self) -> bool:
+        """End the session as cancelled, once what is being stored is stored; return False if it has ended before.
+
+        No other file is stored meanwhile.
+        """
+        self.closing += 1
+        try:
+            while self.stores:
+                self._waiters.append(asyncio.get_running_loop().create_future())
+                await self._waiters[-1]
+        finally:
+            self.closing -= 1
+        return self.end("cancelled")
 
     def detach(self, request: asyncio.Future[Any]) -> None:
         self.requests.discard(request)
@@ -325,7 +371,7 @@ class Session:
 
     def settle(self) -> bool:
         """End the session if all expected files have ended; return True if this call ended it."""
-        if self.ended or self.completed + self.failed < self.expected:
+        if self.ended or self.stores or self.completed + self.failed < self.expected:
             return False
         self.finish()
         return True
@@ -337,10 +383,14 @@ class Session:
         self.progress = 100
         self.end("partial" if self.failed else "completed")
 
-    def end(self, status: str) -> None:
+    def end(self, status: str) -> bool:
+        """End the session; return False if it has ended before."""
+        if self.ended:
+            return False
         self.status, self.finished = status, timestamp()
         self.counted = set()
         self.parts.clear()
+        return True
 
     def touch(self) -> None:
         """Restart the time to live of the session."""

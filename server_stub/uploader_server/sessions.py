@@ -7,7 +7,8 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,9 +130,7 @@ class Sessions:
     def find_open(self, session_id: str, headers: Mapping[str, str]) -> Session:
         """Return the open session with this id. Raises ApiError as `find_writable`, and 409 if it has ended."""
         session = self.find_writable(session_id, headers)
-        if session.ended:
-            code = "CANCELLED" if session.status == "cancelled" else "SESSION_ENDED"
-            raise ApiError(409, code, f"The session is {session.status}: create a new one")
+        session.check_open()
         session.touch()  # it must not expire before the request registers with it
         return session
 
@@ -236,14 +235,26 @@ class Sessions:
             session.reported, file.speed = now, speed
             await self.notify(session, f"Receiving {file.original_name}", file)
 
+    @asynccontextmanager
+    async def storing(self, session: Session | None) -> AsyncIterator[None]:
+        """Keep a session open while files of it are stored and counted; then end it if they were its last ones.
+
+        Raises ApiError 409 if it has ended: nothing may be stored then. Raises sqlite3.Error.
+        """
+        if session is None:
+            yield
+            return
+        with session.storing():
+            yield
+        await self.settle(session)
+
     async def announce(self, session: Session, files: list[FileState]) -> None:
-        """Count recorded files, emit events, and end the session after its last file. Raises sqlite3.Error."""
+        """Count recorded files and emit events."""
         for number, file in enumerate(files):
             session.count(file)
             if number % BURST == BURST - 1:
                 await asyncio.sleep(PAUSE)
             await self.notify(session, f"{file.original_name}: {file.status}", file)
-        await self.settle(session)
 
     async def settle(self, session: Session) -> None:
         """End the session after its last file. Raises sqlite3.Error."""
@@ -272,7 +283,7 @@ def _restored(saved: SavedSession, clock: Clock) -> Session:
         session.first_ending = extension(saved.first["original_name"])
     session.count_recorded(*saved.counts)
     if session.file_count and session.status == "pending":
-        session.status = "uploading"
+        session.start()
     session.settle()
     return session
 

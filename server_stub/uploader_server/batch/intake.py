@@ -24,11 +24,12 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
     receiving = intake.task = asyncio.ensure_future(intake.receive(request))
     try:
         await asyncio.wait({receiving})
-        if receiving.cancelled() or receiving.result()[0].status == "cancelled":
+        if receiving.cancelled():
             raise ApiError(409, "CANCELLED", "The session was cancelled; nothing of this request was stored")
         session, files = receiving.result()
-        await sessions.put(session, session.category, files, client=holder_of(request.scope))
-        await sessions.announce(session, files)
+        async with sessions.storing(session):
+            await sessions.put(session, session.category, files, client=holder_of(request.scope))
+            await sessions.announce(session, files)
         return batch_answer(session.id, files)
     except BaseException:
         await intake.undo()

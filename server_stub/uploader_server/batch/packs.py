@@ -139,19 +139,20 @@ class Packs:
                 sessions.store.session_saved(session.row()),
             ]
 
-        try:
-            await put(sessions.store, session.category, files, changes, client=client, prepare=unpacking.write)
-        except BaseException:
-            if session.counted is not None:
-                session.counted.difference_update(counted.values())
-            raise
-        finally:
-            await asyncio.to_thread(unpacking.discard)
-        await self._announce(session, files, counted)
+        async with sessions.storing(session):
+            try:
+                await put(sessions.store, session.category, files, changes, client=client, prepare=unpacking.write)
+            except BaseException:
+                if session.counted is not None:
+                    session.counted.difference_update(counted.values())
+                raise
+            finally:
+                await asyncio.to_thread(unpacking.discard)
+            await self._announce(session, files, counted)
         return await asyncio.to_thread(_answer, session.id, files)
 
     async def _announce(self, session: Session, files: list[FileState], counted: Mapping[str, int]) -> None:
-        """Count recorded files and emit events: one per pack, one per failure, one at the session's end."""
+        """Count recorded files and emit events: one per pack, and one per failure."""
         failed = [file for file in files if file.id in counted and file.path is None]
         stored = [file for file in files if file.path is not None]
         new = [file.size for file in stored if file.id in counted]
@@ -162,7 +163,6 @@ class Packs:
             if number % BURST == BURST - 1:
                 await asyncio.sleep(0)
             await notify(session, f"{file.original_name}: failed", file)
-        await self._sessions.settle(session)
 
     def _check_running(self, key: Key, manifest: Manifest) -> None:
         running = self._running.get(key)

@@ -53,20 +53,21 @@ class Receiving:
     async def run(self) -> None:
         """Receive the body.
 
-        Raises ApiError: 408 for a slow body, 410 if the session was cancelled, 413 for too many bytes, 423 if another
-        request took over, 460 for a wrong checksum; ClientDisconnect if the connection closed, OSError or sqlite3.Error
-        if the disk failed.
+        Raises ApiError: 408 for a slow body, 409 if the session has ended, 410 if it is cancelled meanwhile, 413 for
+        too many bytes, 423 if another request took over, 460 for a wrong checksum; ClientDisconnect if the connection
+        closed, OSError or sqlite3.Error if the disk failed.
         """
         if (self._body.length or 0) > self._limit:
             raise self._too_large()
         if self._upload.waiting:
             raise self._ended()
+        self._uploads.check_session(self._upload)
         appender = await self._open()
         reading = asyncio.create_task(self._read(appender))
         self._upload.writer = reading
-        if self._session is not None:
-            self._session.attach(reading)
         try:
+            if self._session is not None:
+                self._session.attach(reading)
             await asyncio.wait({reading})
         finally:
             reading.cancel()  # still running only if the server stops

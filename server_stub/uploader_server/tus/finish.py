@@ -81,17 +81,19 @@ async def _measure(uploads: Uploads, parts: Sequence[Upload]) -> None:
 
 
 async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload] = ()) -> None:
-    """Store the data file and record it; `parts` are the uploads it was joined from."""
+    """Store the data file and record it; `parts` are the uploads it was joined from.
+
+    Raises ApiError 409 if the session has ended: a repeated creation can move the upload to another one.
+    """
     sessions, file = uploads.sessions, upload.file
     await asyncio.sleep(uploads.limits.processing)
     file.size, file.sha256 = upload.offset, upload.sha256
-    known = sessions.known.get(upload.session)
-    if known is not None and known.status == "cancelled":
+    session = sessions.known.get(upload.session)
+    if session is not None and session.status == "cancelled":
         await uploads.retire(upload, "cancelled")
         await uploads.check(upload)
     await _check_digest(uploads, upload)
     file.data = uploads.store.data(upload)  # kept until everything is recorded
-    session = uploads.session_of(upload)
 
     def changes() -> list[Change]:
         if file.path is None:
@@ -100,14 +102,15 @@ async def _become_file(uploads: Uploads, upload: Upload, parts: Sequence[Upload]
         now = uploads.clock.now()  # joining may have taken long
         return [uploads.store.saved(upload, status=FINISHED, path=file.path, touched=now), *joined]
 
-    await sessions.put(session, upload.category, [file], changes, client=upload.holder, resumable=True)
-    if file.path is None:
-        await uploads.retire(upload, "failed")
-    else:
-        await uploads.finished(upload, parts)
-        await _record_digest(uploads, upload)
-    if session is not None:
-        await sessions.announce(session, [file])
+    async with sessions.storing(session):
+        await sessions.put(session, upload.category, [file], changes, client=upload.holder, resumable=True)
+        if file.path is None:
+            await uploads.retire(upload, "failed")
+        else:
+            await uploads.finished(upload, parts)
+            await _record_digest(uploads, upload)
+        if session is not None:
+            await sessions.announce(session, [file])
     if file.path is None:
         raise ApiError(400, file.error_code or "UPLOAD_FAILED", file.error or "The file can't be stored")
 

@@ -95,6 +95,12 @@ class Uploads:
         session = self.sessions.known.get(upload.session)
         return None if session is None or session.ended else session
 
+    def check_session(self, upload: Upload) -> None:
+        """Raise ApiError 409 if the session of an upload has ended: a repeated creation can move it to another one."""
+        session = self.sessions.known.get(upload.session)
+        if session is not None:
+            session.check_open()
+
     # Locking
 
     @contextlib.asynccontextmanager
@@ -151,9 +157,14 @@ class Uploads:
             self._drop(upload)
             self.shared.leave(upload)
             raise
-        session = self.session_of(upload)
-        if session is not None:
+        session = self.sessions.known.get(upload.session)
+        if session is None:
+            return
+        try:
             _enter(upload, session)
+        except ApiError:  # it has ended meanwhile
+            await self.retire(upload, "cancelled")
+            raise
 
     def most(self, upload: Upload) -> int:
         if upload.length is not None:
@@ -266,9 +277,10 @@ class Uploads:
         if upload.path is not None:
             file = upload.file
             file.status, file.progress, file.size, file.path = "completed", 100, upload.offset, upload.path
-            _enter(upload, session)
-            await self.sessions.record(session, [file], self.store.saved(upload))
-            await self.sessions.announce(session, [file])
+            async with self.sessions.storing(session):
+                _enter(upload, session)
+                await self.sessions.record(session, [file], self.store.saved(upload))
+                await self.sessions.announce(session, [file])
             return
         if upload.status == OPEN:
             upload.category = session.category
@@ -310,7 +322,6 @@ class Uploads:
 
 
 def _enter(upload: Upload, session: Session) -> None:
+    session.start()
     if not upload.is_part:
         session.add(upload.file)
-    session.status = "uploading"
-    session.touch()

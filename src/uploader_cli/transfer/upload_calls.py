@@ -183,10 +183,8 @@ class UploadCalls(ABC):
 
     def _check_created(self, answer: Answer, *, is_stored: bool = False) -> None:
         """Raise the refusal of a creation, none where all of the file `is_stored`."""
-        code = error_code(answer.body)
-        if (answer.status, code) in SESSION_ERRORS:
-            words = f"the server has no open session for the upload ({code})"
-            raise errors.SessionLost(words, status=answer.status, error=code)
+        if (lost := _session_lost(answer)) is not None:
+            raise lost
         is_first = self._api.settings.foreign and not self._api.has_created.is_set()
         if is_first and not is_stored and says_no_upload_server(answer):
             raise not_an_upload_server(answer, self._api.option, endpoint=True)
@@ -209,6 +207,8 @@ class UploadCalls(ABC):
 
     def _refusal(self, answer: Answer, kind: Kind | None = None) -> errors.UploaderError:
         """Return the error for an answer that is not 2xx (docs/protocol.md, section 5)."""
+        if (lost := _session_lost(answer)) is not None:
+            return lost
         error, kind = answer_error(answer), kind or KINDS.get(answer.status)
         if kind is not None and not isinstance(error, errors.TooLarge | errors.SessionCancelled):
             said = ": ".join(filter(None, [f"{answer.status} {error.error}".strip(), answer.sentence]))
@@ -283,6 +283,15 @@ class UploadCalls(ABC):
                 f"{base} points to a URL that is not followed: {error}",
                 hint="a server behind a TLS proxy has to know its own public address",
             ) from error
+
+
+def _session_lost(answer: Answer) -> errors.SessionLost | None:
+    """Return the error for an answer that the session of an upload is unknown or has ended."""
+    code = error_code(answer.body)
+    if (answer.status, code) not in SESSION_ERRORS:
+        return None
+    words = f"the server has no open session for the upload ({code})"
+    return errors.SessionLost(words, status=answer.status, error=code)
 
 
 def impossible(answer: Position, offset: int, body: Body) -> errors.OffsetConflict:

@@ -199,7 +199,7 @@ class FakeApi:
     def url_of(self, where: str) -> str:
         return f"http://files.example{where}"
 
-    def stored(self, where: str, retries: int | None = None) -> Any:
+    def stored(self, where: str, retries: int | None = None, *, patient: bool = True) -> Any:
         return self.pacer.call(lambda: self._stored(where), at_most=retries, only_excused=retries is None)
 
     def _stored(self, where: str) -> Any:
