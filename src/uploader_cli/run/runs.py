@@ -50,6 +50,7 @@ def show(flags: Mapping[str, object]) -> int:
     settings = place(flags)
     with existing_journal(replace(settings, state_dir=settings.state_path)) as journal:  # raises without a home
         runs = journal.runs() if journal is not None else []
+        _warn(journal)
     for info in runs:
         options = info.arguments.get("options")
         if isinstance(options, dict) and str(options.get("upload_url", "none")) != "none":
@@ -72,8 +73,7 @@ def forget(run_id: str, flags: Mapping[str, object]) -> int:
     """Delete a run from the journal, so that it can't be resumed."""
     state = place(flags).state_path
     with Journal(state) as journal:
-        listed = journal.run(run_id).arguments.get("list")
-        journal.forget(run_id)
+        listed = journal.forget(run_id)
     drop(state, [Path(listed)] if isinstance(listed, str) else [])
     sys.stderr.write(f"run {run_id} deleted; its unfinished uploads expire on the server\n")
     return Exit.OK
@@ -94,6 +94,14 @@ def session_ids() -> list[tuple[str, str]]:
     return [(session, _told(info)) for session, info in _open_sessions(place({})).items()]
 
 
+def _warn(journal: Journal | None) -> None:
+    """Print what the journal has left out, or set aside."""
+    for notice in journal.notices if journal is not None else ():
+        sys.stderr.write(f"warning: {safe(notice)}\n")
+    if journal is not None:
+        journal.notices = ()
+
+
 def _told(info: RunInfo) -> str:
     """Format when a run was last active, its files and its paths: `2026-01-31 18:05, 3/20 files, videos`."""
     return f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(info.updated_at))}, {_done(info)} files, {_what(info)}"
@@ -105,6 +113,7 @@ def choose(journal: Journal, settings: Settings) -> str | None:
     Where it does not ask it names the others, unless `--quiet`. Raises `UsageError` if the user chooses none.
     """
     runs = [info for info in journal.runs() if info.state == "interrupted"]
+    _warn(journal)
     if len(runs) < 2 or settings.quiet:
         return runs[0].id if runs else None
     if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty() and not os.environ.get("CI"):

@@ -356,3 +356,49 @@ def test_receipts_that_an_unfinished_run_needs_are_kept_beyond_the_bound(tmp_pat
         run = journal.resume(run.id)
         assert {claimed(run, a_file(f"/{number}")).state for number in range(10)} == {"done"}
         assert receipt(run, a_file("/before")) is None
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("arguments", "'[]'"),
+        ("arguments", "'{\"paths\": 5}'"),
+        ("arguments", '\'{"options": {"jobs": {}}}\''),
+        ("arguments", "x'ff'"),
+        ("arguments", "7"),
+        ("outcome", "'no JSON'"),
+        ("outcome", "'{\"failures\": [{}]}'"),
+        ("outcome", '\'{"done": "x"}\''),
+        ("started_at", "'long ago'"),
+        ("updated_at", "9e999"),
+        ("files", "'some'"),
+    ],
+)
+def test_run_of_odd_shape_is_left_out_and_named(journal: Journal, column: str, value: str) -> None:
+    first, second = begin(journal, "a"), begin(journal, "b")
+    for run in (first, second):
+        run.close()
+    journal.db.execute(f"UPDATE run SET {column} = {value} WHERE id = ?", (first.id,))
+    assert [info.id for info in journal.runs()] == [second.id]
+    assert journal.runs()
+    (notice,) = journal.notices
+    assert f"run {first.id} is left out: its journal entry is damaged" in notice
+    with pytest.raises(UsageError, match=f"run {first.id} can't be read") as told:
+        journal.resume(first.id[:8])
+    assert first.id in told.value.hint
+    journal.forget(first.id)
+    assert [info.id for info in journal.runs()] == [second.id]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("parts", "'{}'"), ("parts", "'[[1, \"x\"]]'"), ("checked_until", "'x'"), ("replaced", "'7'")]
+)
+def test_upload_of_odd_shape_is_left_out_and_named(journal: Journal, column: str, value: str) -> None:
+    run, told = begin(journal), list[str]()
+    claimed(run, a_file())
+    run.close()
+    journal.db.execute(f"UPDATE pending SET {column} = {value}")
+    again = begin(journal)
+    again.on_trouble = told.append
+    assert claimed(again, a_file()).state == "new"
+    assert told == ["the journal's entry of /data/a.bin is damaged and left out: the file is sent anew"]

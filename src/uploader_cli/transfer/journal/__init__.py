@@ -4,7 +4,7 @@ One SQLite file in WAL mode serves all runs and processes. A commit survives the
 lose the last commits. It contains no credentials, but upload URLs, which may allow writing: its mode is 0600.
 """
 
-from uploader_cli.transfer.journal.journal import History, Journal, RunInfo
+from uploader_cli.transfer.journal.journal import History, Journal
 from uploader_cli.transfer.journal.reading import (
     Awaited,
     Claim,
@@ -15,6 +15,7 @@ from uploader_cli.transfer.journal.reading import (
     Stored,
 )
 from uploader_cli.transfer.journal.run_handle import RunHandle
+from uploader_cli.transfer.journal.run_rows import RunInfo
 
 __all__ = [
     "Awaited",

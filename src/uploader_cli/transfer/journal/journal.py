@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple
 
-from uploader_cli.core.record import Record
 from uploader_cli.errors import UsageError
 from uploader_cli.transfer.journal.reading import Stored, find_receipts, get_sessions, is_same, path_key
 from uploader_cli.transfer.journal.run_handle import RunHandle
+from uploader_cli.transfer.journal.run_rows import RunInfo, run_info
 from uploader_cli.transfer.journal.schema import Store
 from uploader_cli.transfer.journal.unwritten import as_json, delete_open
 
@@ -24,27 +23,6 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal.reading import RunTarget, SavedSession
 
 LIST = "`uploader resume --list` shows them"
-
-
-class RunInfo(Record, frozen=True):
-    """One run of the list. Times are in seconds since the epoch; `completed_*` include resumed runs.
-
-    `state` is "running", "interrupted" or "finished"; `open_files` are in progress, `sessions` not finished.
-    `outcome` is what `RunHandle.finish` got: empty while it runs, and after a kill.
-    """
-
-    id: str
-    server: str
-    destination: str
-    started_at: float
-    updated_at: float
-    state: str
-    completed_files: int
-    completed_bytes: int
-    open_files: int
-    arguments: Mapping[str, object]
-    outcome: Mapping[str, Any]
-    sessions: tuple[str, ...]
 
 
 class History:
@@ -131,8 +109,13 @@ class Journal(Store):
             return self._resume(db, info.id, as_json(info.arguments))
 
     def runs(self) -> list[RunInfo]:
+        """Return the runs, newest first. A row of another shape is left out, and named in `notices`."""
         with self.read() as db:
-            return _get_runs(db)
+            runs, odd = _get_runs(db)
+        again = "its journal entry is damaged (to delete it: uploader resume --forget"
+        texts = (f"run {name} is left out: {again} {name})" for name in odd)
+        self.notices += tuple(text for text in texts if text not in self.notices)
+        return runs
 
     def run(self, run_id: str) -> RunInfo:
         """Return the run with this id, earlier id or unique prefix. Raise `UsageError`."""
@@ -152,11 +135,16 @@ class Journal(Store):
             ).fetchone()
         return found[0] if found is not None else ""
 
-    def forget(self, run_id: str) -> None:
-        """Delete a run and its uploads in progress, not its receipts. Raise `UsageError` as `resume`."""
+    def forget(self, run_id: str) -> object:
+        """Delete a run and its uploads in progress, not its receipts; return its list. Raise `UsageError` as `resume`.
+
+        A run whose row can't be read is deleted by its whole id.
+        """
         with self.write() as db:
-            run = (_find_idle(db, run_id).id,)
+            info = None if run_id in _get_runs(db, f"{run_id} ")[1] else _find_idle(db, run_id)
+            run = (run_id if info is None else info.id,)
             delete_open(db, db.execute("DELETE FROM run WHERE id = ? RETURNING number", run).fetchall())
+        return info.arguments.get("list") if info is not None else None
 
     def _resume(self, db: Connection, old_id: str, arguments: str) -> RunHandle:
         run_id = secrets.token_hex(8)
@@ -180,25 +168,32 @@ def _find_resumable(db: Connection, target: RunTarget, identity: str) -> tuple[i
     return number, runs.fetchall()
 
 
-def _get_runs(db: Connection, named: str = "") -> list[RunInfo]:
-    """Return the runs whose present or earlier id begins with `named`, newest first."""
+def _get_runs(db: Connection, named: str = "") -> tuple[list[RunInfo], list[str]]:
+    """Return the runs whose present or earlier id begins with `named`, newest first, and the ids of unreadable rows."""
     found = db.execute(
-        "SELECT number, arguments, outcome, run.id, server, destination, started_at, updated_at,"
-        " CASE WHEN alive(run.id) THEN 'running' WHEN finished THEN 'finished' ELSE 'interrupted' END,"
-        " files, bytes, coalesce(open_files, 0) FROM run JOIN target ON target.id = run.target"
+        "SELECT CAST(run.id AS BLOB), CAST(server AS BLOB), CAST(destination AS BLOB), CAST(arguments AS BLOB),"
+        " CAST(outcome AS BLOB), started_at, updated_at, files, bytes, coalesce(open_files, 0), number,"
+        " CASE WHEN alive(run.id) THEN 'running' WHEN finished THEN 'finished' ELSE 'interrupted' END"
+        " FROM run JOIN target ON target.id = run.target"
         " LEFT JOIN (SELECT run AS owner, count(*) AS open_files FROM pending GROUP BY run) ON owner = number"
         " WHERE instr(' ' || earlier || ' ' || run.id || ' ', ' ' || ?) ORDER BY updated_at DESC, number DESC",
         (named,),
     ).fetchall()
-    return [
-        RunInfo(*known, json.loads(arguments), json.loads(outcome), _open(get_sessions(db, number)))  # type: ignore[call-arg]
-        for number, arguments, outcome, *known in found
-    ]
+    runs, odd = list[RunInfo](), list[str]()
+    for *known, number, state in found:
+        try:
+            runs.append(run_info(known[:5], known[5:], state, _open(get_sessions(db, number))))
+        except (ValueError, RecursionError):
+            odd.append(known[0].decode(errors="replace"))
+    return runs, odd
 
 
 def _find_run(db: Connection, run_id: str) -> RunInfo:
     """Return the run with this id or unique prefix. Raise `UsageError`."""
-    found = _get_runs(db, f"{run_id} ") or _get_runs(db, run_id)
+    found, odd = next(filter(any, (_get_runs(db, f"{run_id} "), _get_runs(db, run_id))), ([], []))
+    if not found and odd:
+        words = f"run {odd[0]} can't be read: its journal entry is damaged"
+        raise UsageError(words, hint=f"delete it with: uploader resume --forget {odd[0]}")
     if not found:
         raise UsageError(f"no such run: {run_id}", hint=LIST)
     if len(found) > 1:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from msgspec import field
+from msgspec import convert, field
 from msgspec.json import decode as from_json
 from msgspec.json import encode as to_json
 from msgspec.structs import astuple, replace
@@ -23,7 +23,7 @@ from uploader_cli.core.record import Record
 from uploader_cli.sources.files import absolute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
@@ -241,14 +241,34 @@ def pending_row(target: int, run: int, key: bytes, pending: Pending) -> tuple[An
     )
 
 
-def find_pending(db: Connection, target: int, run: int, files: Files) -> Iterator[tuple[bytes, Pending]]:
-    """Yield uploads in progress for the paths of `files`, as seen by run number `run`."""
+def find_pending(
+    db: Connection, target: int, run: int, files: Files, on_odd: Callable[[str], None] = lambda _path: None
+) -> Iterator[tuple[bytes, Pending]]:
+    """Yield uploads in progress for the paths of `files`, as seen by run number `run`.
+
+    A row of another shape is left out; `on_odd` gets the path of its file.
+    """
     for key, own, busy, size, mtime_ns, *known, identity in db.execute(_PENDING + _paths(files), (target, run, *files)):
-        known[6] = tuple(PendingPart(*part) for part in json.loads(known[6]))
-        known[-2] = tuple(json.loads(known[-2]))
-        known[-1] = from_json(known[-1], type=Awaited) if known[-1] else None
-        file = replace(files[key], size=size, mtime_ns=mtime_ns)
-        yield key, Pending(file, PendingUpload(*known), bool(own), bool(busy), identity)
+        try:
+            upload = _upload(known)
+            file = replace(files[key], size=convert(size, int), mtime_ns=convert(mtime_ns, int))
+        except (ValueError, TypeError):
+            on_odd(files[key].path)
+            continue
+        yield key, Pending(file, upload, bool(own), bool(busy), identity)
+
+
+def _upload(known: Sequence[Any]) -> PendingUpload:
+    """Return the upload of a row's columns. Raise `ValueError` or `TypeError` for another shape."""
+    fields = dict(zip(PendingUpload.__struct_fields__, known, strict=True))
+    fields["uncertain"] = bool(fields["uncertain"])
+    names = PendingPart.__struct_fields__  # earlier versions wrote the first ones
+    fields["parts"] = [
+        dict(zip(names, part, strict=False)) for part in from_json(fields["parts"], type=list[list[Any]])
+    ]
+    fields["replaced"] = from_json(fields["replaced"])
+    fields["awaited"] = from_json(fields["awaited"]) if fields["awaited"] else None
+    return convert(fields, PendingUpload)
 
 
 def find_receipts(db: Connection, target: int, files: Files, since: int) -> Iterator[tuple[bytes, Stored]]:

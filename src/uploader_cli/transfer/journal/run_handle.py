@@ -100,9 +100,10 @@ class RunHandle:
         by_path = dict(zip(paths, files, strict=True))
         uploads = _packed_uploads(reading.new_key()) if pack else None
         pending, receipts, claims = dict[bytes, Pending](), dict[bytes, Stored](), list[Claim]()
+        odd = list[str]()
 
         def look(db: Connection) -> None:  # keeps what precedes damage
-            pending.update(reading.find_pending(db, self._target, self.number, by_path))
+            pending.update(reading.find_pending(db, self._target, self.number, by_path, odd.append))
             receipts.update(reading.find_receipts(db, self._target, by_path, self._since))
 
         def take(db: Connection | None) -> None:
@@ -118,7 +119,9 @@ class RunHandle:
             if not claims:
                 self._read(look)
                 take(None)
-            return claims
+        for path in dict.fromkeys(odd):
+            self.on_trouble(f"the journal's entry of {path} is damaged and left out: the file is sent anew")
+        return claims
 
     def packed(self, files: Sequence[LocalFile]) -> str:
         """Give claimed files of a pack a new key and return it."""
