@@ -24,7 +24,7 @@ from uploader_cli.core.plan import concealed
 from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.sources.files import RemoteStatus
 
-_has_password = re.compile(r"[^/?#]*://[^/?#@]*:[^/?#]*@").match
+_has_password = re.compile(r"[^/?#]*://[^/?#@:]*:[^/?#]*@").match
 _QUERY = re.compile(r"(https?://[^\s?'\"]*\?)[^\s'\"<>]+", re.IGNORECASE)
 RANGE_BLOCK = 4 << 20  # bytes of one request for a range
 NO_PATH = "no path leads to it: its name has an empty part, ends with a slash, or is below another file"

@@ -100,7 +100,7 @@ def test_answers_of_a_gateway_are_waited_out_as_a_refused_connection_is(
     options = ("--json", "--retries", "0", "-j", "1", *PATIENT)
     done = uploader("upload", files, "-s", server.url, *options, home=tmp_path)
     assert (done.code, done.finished["completed"]) == (0, 2)
-    assert [event["code"] for event in done.of("warning")] == ["unreachable"]
+    assert [event["code"] for event in done.of("warning")] == ["unreachable", "recovered"]
 
 
 def test_outage_of_a_tus_server_behind_a_gateway_is_waited_out(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_outage_of_a_tus_server_behind_a_gateway_is_waited_out(tmp_path: Path) -
         options = ("--tus-endpoint", service.url, "--json", "--retries", "0", *PATIENT)
         done = uploader("upload", tmp_path / "a.bin", *options, home=tmp_path)
     assert (done.code, done.finished["completed"]) == (0, 1)
-    assert [event["code"] for event in done.of("warning")] == ["unreachable"]
+    assert [event["code"] for event in done.of("warning")] == ["unreachable", "recovered"]
 
 
 @pytest.mark.parametrize("tus", [True, False], ids=["tus", "sessions"])

@@ -48,7 +48,7 @@ def test_stream_of_a_run_has_all_events_in_order(
     assert (finished["completed"], finished["failed"], finished["skipped"], finished["cancelled"]) == (2, 0, 0, 0)
     assert finished["bytes"] == 3_070_000
     assert finished["seconds"] >= 0.5
-    assert finished["rate"] == pytest.approx(finished["bytes"] / finished["seconds"], rel=0.001)
+    assert finished["rate"] > finished["bytes"] / finished["seconds"], "the start of the command does not count"
     assert finished["exit_code"] == done.code == 0
     assert finished["peak_rss"] > 10_000_000
 
