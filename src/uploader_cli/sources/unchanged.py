@@ -151,6 +151,8 @@ class Doubts:
 
     def settled(self, file: LocalFile) -> None:
         """Forget a doubt, and close the file."""
+        if file.file not in self._sources:  # nearly always: a lock costs more
+            return
         with self._lock:
             source = self._sources.pop(file.file, None)
         if source is not None:
