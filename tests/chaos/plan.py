@@ -17,6 +17,8 @@ FROZEN = 1.5
 FAR = 60
 """Milliseconds of latency with which the client sends a file of `PARTED` bytes in several uploads."""
 PARTED = (10 << 20, 24 << 20)
+PLANTED = ("journal.sqlite3", "journal.sqlite3-wal", "journal.sqlite3-shm", "journal.sqlite3-journal", "journal.lock")
+"""The files of a state directory of which one is his."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Plan:
     rules: list[str] = field(default_factory=list)
     invocations: list[Invocation] = field(default_factory=list)
     proxy: bool = False
+    neighbour: str = ""
+    """The file of another user in a shared state directory that the client is offered first; empty for none."""
 
     @property
     def protocol_is_batch(self) -> bool:
@@ -110,7 +114,13 @@ def make_plan(seed: int) -> Plan:
         rules,
         invocations,
         proxy=proxy,
+        neighbour=_neighbour(seed),
     )
+
+
+def _neighbour(seed: int) -> str:
+    chance = random.Random(f"neighbour {seed}")
+    return chance.choice(PLANTED) if chance.random() < 0.1 else ""
 
 
 def _tus_plan(seed: int, chance: random.Random) -> Plan:

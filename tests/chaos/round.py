@@ -13,6 +13,7 @@ from proxy import Proxy
 
 from chaos import invariants
 from chaos.invariants import Tree
+from chaos.neighbour import Neighbour
 from chaos.plan import Invocation, Plan
 from chaos.processes import Client, Ended, Find, Secrets, Server
 from chaos.trees import make_tree
@@ -95,6 +96,8 @@ class Round:
             self.server.change(self.plan.rules)
         if self.plan.proxy:
             self.proxy = Proxy(f"http://127.0.0.1:{self.server.port}")
+        if self.plan.neighbour:
+            self._meet_neighbour()
         for number, invocation in enumerate(self.plan.invocations):
             ended = self._call(invocation)
             if not self.plan.forgets:
@@ -111,6 +114,14 @@ class Round:
             # a fault may make the client begin an upload again, and leave the first one to expire
             invariants.check_left_by_server(self.server, unfinished=bool(self.plan.rules), forgot=self.plan.forgets)
         self._check_texts()
+
+    def _meet_neighbour(self) -> None:
+        """Call the client once with a state directory to which another user has written."""
+        neighbour = Neighbour(self.directory / "shared", self.plan.neighbour)
+        options = ["upload", *self.plan.client, *self.server.address, "--state-dir", str(neighbour.directory)]
+        env = {"UPLOADER_TOKEN": self.secrets.token}
+        self.client = Client(self.directory / "neighbour", self.home, options, [self.tree.top], env)
+        neighbour.check(self.client.run((), self.server, (), self._look), self.secrets)
 
     def _own_server(self) -> Server | TusServer:
         place = self.directory / "server"

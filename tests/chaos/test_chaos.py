@@ -48,6 +48,15 @@ def test_no_invariant_is_violated_in_short_rounds(tmp_path: Path, seed: int) -> 
     assert run(seed, 5, tmp_path, rounds=1, say=print).finds == []
 
 
+def test_state_directory_that_another_user_writes_to_is_refused(tmp_path: Path) -> None:
+    plan = Plan(1, "bundled", False, {"a": 10}, [], ["--durability", "none"], neighbour="journal.sqlite3-wal")
+    one = Round(plan, tmp_path / "round", None, Secrets(), Result(plan))
+    try:
+        one.run()
+    finally:
+        one.close()
+
+
 @pytest.mark.thorough
 def test_each_invariant_can_be_broken(tmp_path: Path) -> None:
     """After a round without faults, each change of its results is found."""
