@@ -135,7 +135,10 @@ class ServerConfig:
     )
     latency_ms: float = option(0.0, "--latency MS", "Delay every response by MS milliseconds.", parse_count)
     processing_seconds: float | None = option(
-        None, "--processing TIME", "Duration of processing for each file after its last byte.", parse_duration
+        None,
+        "--processing TIME",
+        "Processing of each file of a batch or tus upload after its last byte; none of packs.",
+        parse_duration,
     )
     fail_files: tuple[str, ...] = option((), "--fail-file GLOB", "Fail files with matching names; repeatable.")
     analyses: bool = option(

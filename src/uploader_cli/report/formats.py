@@ -46,9 +46,18 @@ def as_json(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     yield f"\n{ROWS_END}}}\n"
 
 
-def as_csv(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
-    """Yield a header and one record per file (RFC 4180); unknown values are empty."""
-    return _csv_lines(CSV_COLUMNS, spool.rows())
+def as_csv(head: dict[str, Any], spool: Spool) -> Iterator[str]:
+    """Yield a header and one record per file (RFC 4180); unknown values are empty.
+
+    A CSV file has no head, so each record has the run and the category. The digest is also written as lists have it.
+    """
+    return _csv_lines(CSV_COLUMNS, (_with_head(row, head) for row in spool.rows()))
+
+
+def _with_head(row: Row, head: dict[str, Any]) -> Row:
+    """Return a row with the run and the category of `head`, and the SHA-256 of its checksum, where it has none."""
+    digest = (row.get("checksum") or "").removeprefix("sha256:") or None
+    return {"run": head.get("run"), "category": head.get("category"), "sha256": digest} | row
 
 
 def as_links(spool: Spool) -> Iterator[str]:

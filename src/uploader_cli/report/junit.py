@@ -24,12 +24,16 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def as_junit(head: dict[str, Any], spool: Spool) -> Iterator[str]:
-    """Yield the XML; failed files are failures, cancelled ones errors, skipped ones skipped."""
+    """Yield the XML; failed files are failures, cancelled ones errors, skipped ones skipped.
+
+    The time of a suite is that of the run: files are sent at the same time, so their sum is no duration.
+    """
     yield BEGIN
     properties = {name: head.get(name) for name in ("run", "server", "category", "exit_code")}
-    for number, (session, seconds, counts, rows) in enumerate(spool.suites()):
+    for number, (session, counts, rows) in enumerate(spool.suites()):
         named = dict(zip(("tests", "failures", "errors", "skipped"), counts, strict=True))
-        yield opening(number, session or WITHOUT_SESSION, head["started"], seconds, named, properties)
+        suite = session or WITHOUT_SESSION
+        yield opening(number, suite, head["started"], head.get("seconds") or 0.0, named, properties)
         for row in rows:
             yield case(row["path"], "uploader.upload", row.get("seconds", 0.0), _verdict(row))
         yield closing()

@@ -17,12 +17,12 @@ Row: TypeAlias = dict[str, Any]  # a file as in the JSON report, see `report.doc
 
 _TABLE = """
 CREATE TABLE files (
-    number INTEGER PRIMARY KEY, key TEXT, session TEXT, outcome TEXT NOT NULL, seconds REAL NOT NULL, row TEXT NOT NULL
+    number INTEGER PRIMARY KEY, key TEXT, session TEXT, outcome TEXT NOT NULL, row TEXT NOT NULL
 );
 CREATE UNIQUE INDEX by_key ON files (key) WHERE key IS NOT NULL;
 """
 _SUITES = """
-SELECT session, SUM(seconds), COUNT(*), SUM(outcome = 'failed'), SUM(outcome = 'cancelled'), SUM(outcome = 'skipped')
+SELECT session, COUNT(*), SUM(outcome = 'failed'), SUM(outcome = 'cancelled'), SUM(outcome = 'skipped')
 FROM files GROUP BY session ORDER BY MIN(number)
 """
 
@@ -41,8 +41,8 @@ class Spool:
     def put(self, row: Row, key: str | None = None) -> None:
         """Store the row, replacing one with the same `file`; `find` finds it by `key`."""
         text = json.dumps(row, ensure_ascii=True, separators=(",", ":"))
-        values = (row["file"], key, row.get("session"), row["outcome"], row.get("seconds", 0.0), text)
-        self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", values)
+        values = (row["file"], key, row.get("session"), row["outcome"], text)
+        self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", values)
 
     def find(self, key: str) -> Row | None:
         found = self._db.execute("SELECT row FROM files WHERE key = ?", (key,)).fetchone()
@@ -52,15 +52,15 @@ class Spool:
         for (text,) in self._db.execute("SELECT row FROM files ORDER BY number"):
             yield json.loads(text)
 
-    def suites(self) -> Iterator[tuple[str | None, float, tuple[int, int, int, int], Iterator[Row]]]:
+    def suites(self) -> Iterator[tuple[str | None, tuple[int, int, int, int], Iterator[Row]]]:
         """Yield the sessions in the order of their first files, None for files without one.
 
-        Each has the sum of its seconds, its numbers of files, of failed, cancelled and skipped ones, and its rows.
+        Each has its numbers of files, of failed, cancelled and skipped ones, and its rows.
         """
         self._db.execute("CREATE INDEX IF NOT EXISTS by_session ON files (session, number)")
-        for session, seconds, *counts in self._db.execute(_SUITES):
+        for session, *counts in self._db.execute(_SUITES):
             found = self._db.execute("SELECT row FROM files WHERE session IS ? ORDER BY number", (session,))
-            yield session, seconds, tuple(counts), (json.loads(text) for (text,) in found)
+            yield session, tuple(counts), (json.loads(text) for (text,) in found)
 
     def close(self) -> None:
         self._db.close()

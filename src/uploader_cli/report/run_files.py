@@ -74,7 +74,8 @@ def _check(places: Sequence[tuple[str, Path]]) -> None:
         if option == "--metrics-file" and (path.suffix != ".prom" or output_file.is_special(path)):
             raise UsageError(
                 f"{option}: {path} is not the name of a metrics file",
-                hint="use a regular file with the suffix .prom: node_exporter reads no other files",
+                hint=f"use a regular file with the suffix .prom, as {path.stem or 'uploader'}.prom: "
+                "node_exporter reads no other files",
             )
     for _, path in places:
         target = os.path.realpath(path)

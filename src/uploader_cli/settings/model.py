@@ -279,7 +279,9 @@ class Settings:
         None, "FILE  Write the URL and the path of each file that is on the server.", values.path
     )
     metrics_file: Path | None = _report(
-        None, "FILE  Write metrics to FILE.prom during the run, for node_exporter (Prometheus).", values.path
+        None,
+        "FILE.prom  Write metrics during the run, for node_exporter (Prometheus), which reads only *.prom.",
+        values.path,
     )
     on_failure: str | None = _report(
         None, "CMD  Run this command when a run needs attention; its stdin is the report.", values.command, secret=True
