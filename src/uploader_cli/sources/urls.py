@@ -25,7 +25,7 @@ from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.sources.files import RemoteStatus
 
 _has_password = re.compile(r"[^/?#]*://[^/?#@:]*:[^/?#]*@").match
-_QUERY = re.compile(r"(https?://[^\s?'\"]*\?)[^\s'\"<>]+", re.IGNORECASE)
+_WORD = re.compile(r"[^\s'\"<>]+")
 RANGE_BLOCK = 4 << 20  # bytes of one request for a range
 NO_PATH = "no path leads to it: its name has an empty part, ends with a slash, or is below another file"
 _SECOND = 1_000_000_000  # nanoseconds, which hold a digest of the ETag
@@ -315,7 +315,14 @@ def _os_errors() -> Iterator[None]:
 
 
 def _words(error: object) -> str:
-    return _QUERY.sub(r"\1***", str(error))
+    """Return the text of an error without the queries of http URLs, which may be signatures."""
+    return _WORD.sub(lambda word: _without_query(word[0]), str(error))
+
+
+def _without_query(word: str) -> str:
+    begin = min((at for at in map(word.lower().find, ("http://", "https://")) if at >= 0), default=None)
+    end = -1 if begin is None else word.find("?", begin) + 1
+    return f"{word[:end]}***" if 0 < end < len(word) else word
 
 
 def _is_outage(cause: BaseException | None) -> bool:
