@@ -40,6 +40,7 @@ BUGS = re.compile(
 MOST_MEMORY = 300 << 20
 """Bytes that a client may have resident at its peak."""
 KNOWN_STATE = re.compile(r"journal\.(lock|sqlite3)|limits\.json|lists(/.*)?")
+_NUMBER = re.compile(r" \(\d+\)(?=(\.[^./]*)?$)")
 _AFTER_KILL = re.compile(r"journal\.sqlite3-(wal|shm|journal)|run-[0-9a-f]{16}\.lock")
 """What a process that was killed can't remove; the next run does."""
 
@@ -61,6 +62,20 @@ class Tree:
     """Paths that were skipped as no file for this server."""
     selected: dict[str, set[str]] = field(default_factory=dict)
     """What each run was to send, by its id."""
+    changed: dict[str, set[str]] = field(default_factory=dict)
+    """Names that another program changed or replaced by a link, and the digests of their whole bytes over time."""
+
+    def change(self, path: Path, content: bytes | None = None) -> None:
+        """Remember that a file changes, and its next content if that is another one."""
+        name = stored_name(os.path.relpath(path, self.top.parent))
+        versions = self.changed.setdefault(name, {self.digests[name]} if name in self.digests else set())
+        if content is not None:
+            self.digests[name] = hashlib.sha256(content).hexdigest()
+            versions.add(self.digests[name])
+
+    def has_changed(self, stored: str) -> bool:
+        """Return whether a stored file is one of a changed name, or of its next name on the server."""
+        return stored in self.changed or _NUMBER.sub("", stored) in self.changed
 
     def name(self, event: dict[str, Any]) -> str:
         """Return the path of an event relative to the parent of `top`."""
@@ -115,15 +130,15 @@ def check_invocation(tree: Tree, ended: Ended, events: list[dict[str, Any]]) -> 
     ends = [event for event in events if event["type"] in ("file.completed", "file.failed", "file.skipped")]
     for event in ends:
         name = tree.name(event)
-        if name not in tree.digests:
+        if name not in tree.digests and name not in tree.changed:
             raise Find(f"an event about {name!r}, which is no file of the tree")
         if event["type"] == "file.completed":
             tree.confirmed[name] = event.get("stored_as", name)
             tree.unknown.discard(name)
-            if "stored_as" in event:
+            if "stored_as" in event and name not in tree.changed:
                 raise Find(f"{name!r} was stored as {event['stored_as']!r}")
-        elif event["type"] == "file.skipped" and event["reason"] in STORED:
-            tree.confirmed.setdefault(name, name)
+        elif event["type"] == "file.skipped" and event["reason"] in STORED and name not in tree.changed:
+            tree.confirmed.setdefault(name, name)  # of a changed file the end of the round tells where it is
         elif event["type"] == "file.skipped" and event["reason"] in LEFT_OUT:
             tree.left_out.add(name)
         elif event.get("code") == FailureCode.OUTCOME_UNKNOWN:
@@ -181,7 +196,7 @@ def _check_counts(tree: Tree, events: list[dict[str, Any]], ends: list[dict[str,
     counts = finished["completed"], finished["failed"], finished["skipped"]
     if counts != (kinds["file.completed"], kinds["file.failed"], kinds["file.skipped"] - untried):
         raise Find(f"run.finished counts {counts}, the end events are {dict(kinds)}, {untried} of them not tried")
-    missing = sorted(tree.selected[finished["run"]] - {tree.name(event) for event in ends})
+    missing = sorted(tree.selected[finished["run"]] - tree.changed.keys() - {tree.name(event) for event in ends})
     if missing and not interrupted:
         raise Find(f"{len(missing)} files have no end event, as {missing[:3]}")
     if finished["peak_rss"] > MOST_MEMORY:
@@ -200,10 +215,11 @@ def _check_papers(tree: Tree, ended: Ended, events: list[dict[str, Any]], ends: 
     if len(names) != len(set(names)):
         raise Find("--failed-to names a file twice")
     partial = "has only those that it knew of" in ended.err
-    if set(names) - left or (left - set(names) and not partial):
+    foreign, missing = set(names) - left - tree.changed.keys(), left - set(names) - tree.changed.keys()
+    if foreign or (missing and not partial):
         raise Find(
-            f"--failed-to: {sorted(set(names) - left)[:3]} are listed and are not left,"
-            f" {sorted(left - set(names))[:3]} are left and are not listed"
+            f"--failed-to: {sorted(foreign)[:3]} are listed and are not left,"
+            f" {sorted(missing)[:3]} are left and are not listed"
         )
     report = json.loads((ended.directory / "report.json").read_text(encoding="utf-8"))
     finished = events[-1]
@@ -226,7 +242,7 @@ def check_complete(plan: Plan, tree: Tree, server: Server, category: str, when: 
         return stored
     stored = {name: digest for name, digest in stored.items() if name.split("/")[0] == tree.top.name}
     for name, digest in stored.items():
-        if tree.digests.get(name) != digest:
+        if tree.digests.get(name) != digest and not tree.has_changed(name):
             size, whole = (server.root / category / name).stat().st_size, tree.top.parent / name
             most = f" of {whole.stat().st_size}" if whole.exists() else ""
             wrong = f"{name!r} is stored with {size}{most} bytes, and no file of the tree has this name and these bytes"
@@ -243,9 +259,17 @@ def check_stored(plan: Plan, tree: Tree, server: Server, category: str, *, final
     for name, where in tree.confirmed.items():
         if where not in stored:
             raise Find(f"{name!r} was reported complete and is not stored")
-    missing = tree.digests.keys() - stored.keys() - tree.left_out
+        if name in tree.changed and stored[where] not in tree.changed[name]:
+            raise Find(f"{name!r} changed while it was sent, and was reported complete with mixed bytes")
+    missing = tree.digests.keys() - stored.keys() - tree.left_out - tree.changed.keys()
     if finally_ and missing:
         raise Find(f"at the end {len(missing)} files are not stored, as {min(missing)!r}")
+    for name in tree.changed.keys() & tree.digests.keys() if finally_ else ():
+        path = tree.top.parent / name
+        if path.is_file() and not path.resolve().is_relative_to(tree.top.resolve()):
+            continue  # it is behind a link now
+        if path.is_file() and name not in tree.left_out and tree.digests[name] not in stored.values():
+            raise Find(f"at the end {name!r} is not stored as it is now")
 
 
 def _check_renamed(tree: Tree, stored: Counter[str], *, finally_: bool) -> None:

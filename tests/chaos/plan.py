@@ -19,20 +19,24 @@ FAR = 60
 PARTED = (10 << 20, 24 << 20)
 PLANTED = ("journal.sqlite3", "journal.sqlite3-wal", "journal.sqlite3-shm", "journal.sqlite3-journal", "journal.lock")
 """The files of a state directory of which one is his."""
+CHANGES = ("rewrite", "rewrite", "chmod", "link", "directory")
+"""New bytes with the modification time of the old ones, a new mode, a link in place of a file or of a directory."""
 
 
 @dataclass(frozen=True)
 class Strike:
-    """A signal to the client or the server, after the client has printed this many events.
+    """A signal to client or server, or an act of another program, after the client has printed this many events.
 
     A killed or terminated server is restarted, a stopped one (SIGSTOP) continues after `FROZEN` seconds. The signal
     comes `delay` seconds after the event, or `LATEST` seconds after the start if there are fewer events.
     """
 
-    whom: Literal["client", "server"]
+    whom: Literal["client", "server", "tree"]
     number: int
     events: int
     delay: float
+    act: str = ""
+    """One of `CHANGES` to the tree."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def make_plan(seed: int) -> Plan:
     client = _client(chance, batch=batch and not reference, verify=verify, analyze=analyze)
     if not batch and random.Random(f"protocol {seed}").random() < 0.2:
         client += ["--protocol", "ietf", "--checksum", "sha256"]
+    if not (reference or any(rule.startswith("restart") and ":all" not in rule for rule in rules)):
+        _add_others(seed, invocations)
     server = _server(chance, reference=reference)
     proxy = chance.random() < 0.2
     latency = chance.choice(["0", "5", "20"])  # else many runs are over before a strike
@@ -116,6 +122,23 @@ def make_plan(seed: int) -> Plan:
         proxy=proxy,
         neighbour=_neighbour(seed),
     )
+
+
+def _add_others(seed: int, invocations: list[Invocation]) -> None:
+    """Let another program change files during the calls of one round in five."""
+    chance = random.Random(f"changes {seed}")
+    if chance.random() < 0.2:
+        for number in range(len(invocations)):
+            acts = [
+                Strike("tree", 0, chance.choice([1, 3, 10, 40]), chance.choice([0.0, 0.0, 0.02, 0.1, 0.3]), act)
+                for act in chance.choices(CHANGES, k=chance.randint(0 if number else 1, 3))
+            ]
+            invocations[number] = _with_strikes(invocations[number], acts)
+
+
+def _with_strikes(invocation: Invocation, more: list[Strike]) -> Invocation:
+    strikes = sorted([*invocation.strikes, *more], key=lambda strike: strike.events)
+    return Invocation(invocation.command, tuple(strikes))
 
 
 def _neighbour(seed: int) -> str:
@@ -159,8 +182,7 @@ def _invocation(chance: random.Random, number: int, shared: bool, reference: boo
 def _with_end_of_server(chance: random.Random, invocation: Invocation) -> Invocation:
     """Add a kill or a stop of the server, which every round has on a server of its own."""
     events, number = chance.choice([1, 3, 10, 20, 40]), chance.choice([signal.SIGKILL, signal.SIGTERM])
-    strikes = [*invocation.strikes, Strike("server", number, events, chance.choice([0.0, 0.02, 0.1]))]
-    return Invocation(invocation.command, tuple(sorted(strikes, key=lambda strike: strike.events)))
+    return _with_strikes(invocation, [Strike("server", number, events, chance.choice([0.0, 0.02, 0.1]))])
 
 
 def _client(chance: random.Random, *, batch: bool, verify: bool, analyze: bool) -> list[str]:

@@ -204,11 +204,16 @@ class Client:
             )
 
     def run(
-        self, strikes: Sequence[Strike], server: Server, rules: Sequence[str], look: Callable[[str], None]
+        self,
+        strikes: Sequence[Strike],
+        server: Server,
+        rules: Sequence[str],
+        look: Callable[[str], None],
+        other: Callable[[Strike], None] = lambda _: None,
     ) -> Ended:
         """Send the signals and wait for the end. Raises Find if the process does not end, and what `look` raises.
 
-        `look` is called after each end of the server, before and after its restart.
+        `look` is called after each end of the server, before and after its restart; `other` does what others do.
         """
         started, left, sent = time.monotonic(), list(strikes), list[int]()
         events, due, heard = 0, None, started
@@ -221,7 +226,11 @@ class Client:
                     due = now + left[0].delay
                 if left and due is not None and now >= due:
                     due = None
-                    self._strike(left.pop(0), server, rules, sent, look)
+                    strike = left.pop(0)
+                    if strike.act:
+                        other(strike)
+                    else:
+                        self._strike(strike, server, rules, sent, look)
                 if now > heard + DEADLINE:
                     self.process.send_signal(signal.SIGABRT)
                     _kill_group(self.process)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from proxy import Proxy
 
 from chaos import invariants
+from chaos.changes import Changes
 from chaos.invariants import Tree
 from chaos.neighbour import Neighbour
-from chaos.plan import Invocation, Plan
+from chaos.plan import Invocation, Plan, Strike
 from chaos.processes import Client, Ended, Find, Secrets, Server
 from chaos.trees import make_tree
 from chaos.tus import TusServer
@@ -76,6 +77,7 @@ class Round:
         make_tree(top, plan.sizes, plan.seed)
         found = invariants.digests(top)
         self.tree = Tree(top, {f"{top.name}/{invariants.stored_name(name)}": found[name] for name in found})
+        self.changes = Changes(self.tree, directory, plan.seed)
         self.own = shared is None
         self.server: Server | TusServer = shared or self._own_server()
         self.category = "scenic" if "scenic" in plan.client else "personal"
@@ -112,7 +114,9 @@ class Round:
         if self.own and isinstance(self.server, Server):
             self.server.stop()
             # a fault may make the client begin an upload again, and leave the first one to expire
-            invariants.check_left_by_server(self.server, unfinished=bool(self.plan.rules), forgot=self.plan.forgets)
+            invariants.check_left_by_server(
+                self.server, unfinished=bool(self.plan.rules or self.tree.changed), forgot=self.plan.forgets
+            )
         self._check_texts()
 
     def _meet_neighbour(self) -> None:
@@ -154,7 +158,7 @@ class Round:
         if self.proxy is not None:
             env["UPLOADER_PROXY"] = f"http://user:{self.secrets.password}@127.0.0.1:{self.proxy.port}"
         self.client = Client(self.directory / f"call-{number}", self.home, options, paths, env)
-        ended = self.client.run(invocation.strikes, self.server, self.plan.rules, self._look)
+        ended = self.client.run(invocation.strikes, self.server, self.plan.rules, self._look, self._do)
         self.result.codes.append(ended.code)
         self.result.kills += ended.strikes
         self._check(ended, listed)
@@ -179,6 +183,10 @@ class Round:
 
     def _check_stored(self, *, finally_: bool) -> None:
         invariants.check_stored(self.plan, self.tree, self.server, self.category, finally_=finally_)
+
+    def _do(self, strike: Strike) -> None:
+        """Do what another program does during a call."""
+        self.changes.make(strike.act, self.directory / f"call-{len(self.result.codes) + 1}" / "out.jsonl")
 
     def _is_all_stored(self) -> bool:
         """Return whether each file is reported complete, as also where only an analysis failed."""
@@ -224,7 +232,15 @@ class Round:
 
     def _check_texts(self) -> None:
         root = self.server.root
-        leave = [self.tree.top, root / "personal", root / "scenic", self.server.directory / "token"]
+        if self.tree.changed:
+            self.changes.check([root if self.own else root / self.category / self.tree.top.name])
+        leave = [
+            self.tree.top,
+            self.directory / "outside",
+            root / "personal",
+            root / "scenic",
+            self.server.directory / "token",
+        ]
         invariants.check_texts(invariants.texts_below(self.directory, leave), self.secrets)
         if not self.own:
             with (self.server.directory / "output.txt").open("rb") as output:

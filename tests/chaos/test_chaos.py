@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chaos import invariants
-from chaos.plan import Invocation, Plan, make_plan
+from chaos.plan import Invocation, Plan, Strike, make_plan
 from chaos.processes import Ended, Find, Secrets
 from chaos.round import Result, Round
 from chaos.run import run
@@ -55,6 +55,20 @@ def test_state_directory_that_another_user_writes_to_is_refused(tmp_path: Path) 
         one.run()
     finally:
         one.close()
+
+
+@pytest.mark.parametrize("act", ["rewrite", "directory"])
+def test_file_that_changes_while_it_is_sent_is_not_stored_with_other_bytes(tmp_path: Path, act: str) -> None:
+    strike = Strike("tree", 0, 3, 0.0, act)
+    sizes = {"deep/a": 700_000, "deep/b": 700_000, "c": 10}
+    client = ["--limit-rate", "2M", "--chunk-size", "64K"]
+    plan = Plan(1, "bundled", False, sizes, client, ["--durability", "none"], [], [Invocation(strikes=(strike,))])
+    one = Round(plan, tmp_path / "round", None, Secrets(), Result(plan))
+    try:
+        one.run()
+    finally:
+        one.close()
+    assert one.tree.changed
 
 
 @pytest.mark.thorough
@@ -106,6 +120,16 @@ def test_each_invariant_can_be_broken(tmp_path: Path) -> None:
     find("with 5 of 10 bytes", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
     stored.unlink()
     find("is not stored", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
+    stored.write_bytes(b"mixed")
+    tree.change(tree.top / "a", b"after")
+    find("with mixed bytes", lambda: invariants.check_stored(plan, tree, server, "personal", finally_=False))
+    stored.write_bytes(b"after")
+    invariants.check_stored(plan, tree, server, "personal", finally_=True)
+    one.changes.make("directory", call / "out.jsonl")
+    one.changes.make("link", call / "out.jsonl")
+    secret = next(path for path in (tmp_path / "round" / "outside").rglob("*") if path.is_file())
+    stored.write_bytes(secret.read_bytes())
+    find("outside the tree", lambda: one.changes.check([server.root]))
 
 
 @pytest.mark.acceptance
