@@ -22,6 +22,8 @@ class Exit(IntEnum):
     SIGTERM = 143
 
 
+PERMANENT = (Exit.FAILED_FOR_GOOD, Exit.NO_SERVER)
+"""The same command ends in the same way until something is corrected."""
 MEANINGS = {
     1: "an internal error",
     2: "the command or its files are invalid",

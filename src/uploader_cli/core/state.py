@@ -13,7 +13,7 @@ from msgspec import Struct, field
 from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
 from uploader_cli.core.bottleneck import Bottleneck
-from uploader_cli.core.events import ChannelState, PauseReason, Phase, SkipReason, Transport
+from uploader_cli.core.events import ChannelState, FailureCode, PauseReason, Phase, SkipReason, Transport
 from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
 from uploader_cli.core.rate import Meter, Timeline
@@ -27,6 +27,19 @@ THERE = (SkipReason.PRESENT, SkipReason.RECEIPT)
 """Reasons of files that were on the server before the run: they are done."""
 LEFT_OUT = frozenset(SkipReason) - {*THERE, SkipReason.FAIL_FAST, SkipReason.NOT_TRIED}
 """Reasons of files that are not sent: no total counts them."""
+VERDICTS = frozenset(
+    {
+        FailureCode.REFUSED_TYPE,
+        FailureCode.REFUSED_SIZE,
+        FailureCode.EMPTY,
+        FailureCode.BAD_LINE,
+        FailureCode.MISMATCH,
+        FailureCode.VANISHED,
+        FailureCode.EXISTS,
+        FailureCode.SERVER_REFUSED,
+    }
+)
+"""Failures that concern the file or its line: if they are not retryable, the file fails again until it is corrected."""
 FILLING = 0.5  # seconds in which a new connection takes more than the network does
 SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})  # `overallStatus` values that end a session
 
@@ -193,6 +206,27 @@ class ProgressState(Struct):
     def waiting(self) -> bool:
         """True where all known files of watched directories have ended."""
         return self.settling is not None and self.over >= self.selected
+
+    @property
+    def idle(self) -> bool:
+        """True where `waiting` holds, and no file in watched directories is incomplete."""
+        return self.waiting and self.settling == 0
+
+    def resuming_helps(self, *, permanent: bool) -> bool:
+        """Return whether to offer to resume the run.
+
+        It is offered where the run was stopped, where `--fail-fast` left out files, and where a failure may pass. It is
+        not where all failed files have one of the `VERDICTS`, nor where a `permanent` error ended the run before
+        anything was stored: no upload server at that URL, a refused session.
+        """
+        if not self.resumable:
+            return False
+        if self.skips[SkipReason.FAIL_FAST]:
+            return True
+        if any(retryable or code not in VERDICTS for code, retryable in self.failed_as):
+            return True
+        stored = self.resumed or self.completed or self.kept
+        return bool((self.cancelled or self.walking) and (stored or not permanent))
 
     @property
     def growing(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Literal
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import FailureCode, FileFailed, Phase, RunFinished, SkipReason, WarningCode
 from uploader_cli.core.state import ProgressState, SessionState
-from uploader_cli.exit_status import MEANINGS
+from uploader_cli.exit_status import MEANINGS, PERMANENT
 from uploader_cli.render import overview
 from uploader_cli.render.plain import FAILURE_LINES
 from uploader_cli.render.words import cells, plural, rate, safe, size, span, wrap
@@ -136,7 +136,10 @@ def summary(
         for_good = for_good and not any(retryable for _, retryable in state.failed_as)
         again = "retry once that is corrected" if for_good else "retry"
         again = again if outcome.failed or refused else "send the files in a new session" if for_good else again
-        lines.add("→", f"to {'resume' if interrupted else again}: {safe(resume_hint)}")
+        helps = state.resuming_helps(permanent=outcome.exit_code in PERMANENT)
+        again = again if helps or for_good else "retry once that is corrected"
+        command = safe(resume_hint) if helps else "run the same command again"
+        lines.add("→", f"to {'resume' if interrupted else again}: {command}")
     return [_colored(line) for line in lines.out] if color else lines.out
 
 
@@ -200,8 +203,10 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
         return "✓", "already up to date" if outcome.skipped else "nothing to send"
     if not total:
         return "✗", "nothing was sent"
-    failed = f", {outcome.failed:,} failed" if outcome.failed else ""
-    failed = failed or (f", {outcome.cancelled:,} cancelled" if outcome.cancelled else "")
+    untried = state.skips[SkipReason.NOT_TRIED]
+    ends = [(outcome.cancelled - untried, "cancelled"), (untried, "not tried")]
+    ends = [(outcome.failed, "failed")] if outcome.failed else ends
+    failed = "".join(f", {count:,} {word}" for count, word in ends if count)
     there = state.there
     before = f" ({there:,} before)" if there else ""
     done, total = outcome.completed + there, total + there

@@ -67,7 +67,10 @@ def verdict(head: dict[str, Any]) -> tuple[str, str]:
     done, total = counts["completed"], sum(counts[name] for name in ("completed", "failed", "cancelled"))
     if head["ok"]:
         return "✓", f"{plural(done, 'file')} uploaded" if done else "already up to date"
-    others = (f", {counts[name]:,} {name}" for name in ("failed", "cancelled") if counts[name])
+    left = "not sent" if head.get("trouble") else "cancelled"  # by an error, not by the user
+    others = (
+        f", {counts[name]:,} {word}" for name, word in (("failed", "failed"), ("cancelled", left)) if counts[name]
+    )
     return "✗", f"{done:,} of {plural(total, 'file')} uploaded{''.join(others)}"
 
 

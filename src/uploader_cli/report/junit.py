@@ -47,7 +47,9 @@ def _verdict(row: Row) -> str:
             again = "retryable" if row.get("retryable") else "not retryable"
             return verdict("failure", f"{code}: {message} ({again})", type=code, message=message)
         case "cancelled":
-            why = "the run was interrupted before this file was uploaded"
+            untried = row.get("reason") == "not_tried"
+            why = "the run ended" if untried else "the run was interrupted"
+            why += " before this file was uploaded"
             return verdict("error", type="cancelled", message=why)
         case "skipped":
             return verdict("skipped", message=row.get("reason", ""))

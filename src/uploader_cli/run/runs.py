@@ -63,7 +63,7 @@ def show(flags: Mapping[str, object]) -> int:
         sys.stderr.write("no runs are stored\n")
         return Exit.OK
     sys.stdout.write("".join(f"{row}\n" for row in run_rows(runs[::-1], columns(stream=sys.stdout))))
-    newest = next((info for info in runs if info.state == "interrupted"), None)
+    newest = next((info for info in runs if info.is_offered), None)
     if newest is not None:
         sys.stderr.write(f"→ {resume_line(settings, newest.id[:SHOWN_ID])}\n")
     return Exit.OK
@@ -80,13 +80,13 @@ def forget(run_id: str, flags: Mapping[str, object]) -> int:
 
 
 def resumable_ids() -> list[tuple[str, str]]:
-    """Return the IDs of the runs that can be resumed, newest first, with their date, files and paths.
+    """Return the IDs of the runs that resuming helps, newest first, with their date, files and paths.
 
     There are none without a journal, which is not created.
     """
     with existing_journal(place({})) as journal:
         runs = journal.runs() if journal is not None else []
-    return [(info.id, _told(info)) for info in runs if info.state == "interrupted"]
+    return [(info.id, _told(info)) for info in runs if info.is_offered]
 
 
 def session_ids() -> list[tuple[str, str]]:
@@ -108,11 +108,11 @@ def _told(info: RunInfo) -> str:
 
 
 def choose(journal: Journal, settings: Settings) -> str | None:
-    """Return the newest interrupted run, or on a terminal the one of several that the user chooses; None if none is.
+    """Return the newest run that resuming helps, on a terminal the one of several that the user chooses, or None.
 
     Where it does not ask it names the others, unless `--quiet`. Raises `UsageError` if the user chooses none.
     """
-    runs = [info for info in journal.runs() if info.state == "interrupted"]
+    runs = [info for info in journal.runs() if info.is_offered]
     _warn(journal)
     if len(runs) < 2 or settings.quiet:
         return runs[0].id if runs else None

@@ -86,8 +86,11 @@ class Upload:
             error, codes = sending.run(after)
             sending.remember()
             code, state = sending.exit_code(error), loop.state
-            keep = state.resumable and (not isinstance(error, errors.UsageError) or state.completed > 0)
-            run.finish(ok=error is None and not _is_left(state), outcome=_outcome(state), keep=keep)
+            invalid = isinstance(error, errors.UsageError | errors.NotAnUploadServer)  # a wrong option or URL
+            keep = state.resumable and (not invalid or state.completed > 0)
+            run.finish(
+                ok=error is None and not _is_left(state, late=interrupts.late), outcome=_outcome(state, code), keep=keep
+            )
             outcome = loop.finish(
                 exit_status.worst([code, *codes]),
                 sending.connections.channel.stats(),
@@ -221,7 +224,7 @@ class _Sending:
         if error is not None and not isinstance(error, errors.UploaderError):
             return Exit.BUG
         state, interrupts = self._loop.state, self._interrupts
-        left = interrupts.count and (state.cancelled or state.walking)
+        left = interrupts.count and (state.cancelled or (state.walking and not (interrupts.late and state.idle)))
         if left and not interrupts.late:
             return interrupts.code
         answered = self.connections.api.budget.answered
@@ -258,12 +261,13 @@ def _connect(arrivals: Arrivals, loop: Loop, run: RunHandle, settings: Settings)
     loop.listeners.append(arrivals.hear)
 
 
-def _is_left(state: ProgressState) -> bool:
-    """Return whether a resumed run has something to send."""
-    return bool(state.cancelled or state.failed or state.skips[ev.SkipReason.FAIL_FAST] or state.walking)
+def _is_left(state: ProgressState, *, late: bool) -> bool:
+    """Return whether a resumed run has something to send; not if `--watch` was idle at its deadline (`late`)."""
+    more = state.walking and not (state.idle and late)
+    return bool(state.cancelled or state.failed or state.skips[ev.SkipReason.FAIL_FAST] or more)
 
 
-def _outcome(state: ProgressState) -> dict[str, object]:
+def _outcome(state: ProgressState, code: Exit) -> dict[str, object]:
     """Return what the list of runs says of a run that has ended."""
     failures = [{"path": one.path, "code": one.code, "message": one.message[:500]} for one in state.failures[:LISTED]]
     done = state.completed + state.skips[ev.SkipReason.PRESENT] + state.skips[ev.SkipReason.RECEIPT]
@@ -274,6 +278,7 @@ def _outcome(state: ProgressState) -> dict[str, object]:
         "failed": state.failed,
         "failures": failures,
         "trouble": state.trouble[:500],
+        "offered": state.resuming_helps(permanent=code in exit_status.PERMANENT),
     }
 
 

@@ -216,7 +216,7 @@ def test_run_that_sent_nothing_has_no_plots(
     capsys.readouterr()
     assert main(["report", "show", "nothing.json"]) == 0
     for text in (capsys.readouterr().out, Page((place / "nothing.html").read_text()).words):
-        assert "0 of 3 files uploaded, 3 cancelled" in text
+        assert "0 of 3 files uploaded, 3 not sent" in text
         assert "no connection to http://127.0.0.1:1" in text
         assert "Throughput" not in text
 

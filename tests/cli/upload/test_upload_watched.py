@@ -234,3 +234,15 @@ def test_plain_lines_say_that_the_run_waits(server: EmbeddedServer, folder: Path
     done = finish(process)
     assert done.code == 143
     assert any("a.bin (1 B" in line for line in lines)
+
+
+@pytest.mark.parametrize(("names", "code"), [((), 0), (("new.bin",), 3)], ids=["idle", "incomplete file"])
+def test_deadline_is_exit_3_only_with_something_left(
+    server: EmbeddedServer, folder: Path, names: tuple[str, ...], code: int
+) -> None:
+    for name in names:
+        (folder / name).write_bytes(b"1")
+    options = ("-s", server.url, "--settle", "60", "--deadline", "1")
+    done = uploader("upload", "--watch", folder, *options, home=folder.parent)
+    assert done.code == code, done.err
+    assert ("not all files were sent" in done.err, "uploader resume" in done.err) == (code == 3, code == 3)

@@ -70,6 +70,33 @@ def test_permanent_failures_are_retried_only_once_corrected(run: Script) -> None
     assert lines[-1] == "→ to retry once that is corrected: uploader resume"
 
 
+@pytest.mark.parametrize(
+    ("failure", "code", "retryable", "hint"),
+    [
+        (FailureCode.SERVER_REFUSED, 4, False, "→ to retry once that is corrected: run the same command again"),
+        (FailureCode.REFUSED_TYPE, 4, False, "→ to retry once that is corrected: run the same command again"),
+        (FailureCode.SERVER_REFUSED, 3, True, "→ to retry: uploader resume"),
+        (FailureCode.UNAUTHORIZED, 5, False, "→ to retry: uploader resume"),
+    ],
+)
+def test_resume_is_named_only_where_it_helps(
+    run: Script, failure: FailureCode, code: int, retryable: bool, hint: str
+) -> None:
+    run.begin(1)
+    run.start(0)
+    run.put(ev.FileFailed(0, name_of(0), failure, "no", retryable=retryable))
+    assert summary(run.state, run.end(code), width=120, resume_hint="uploader resume")[-1] == hint
+
+
+def test_files_that_were_not_tried_are_not_cancelled(run: Script) -> None:
+    run.begin(2)
+    for number in range(2):
+        run.put(ev.FileSkipped(number, name_of(number), SkipReason.NOT_TRIED))
+    lines = summary(run.state, run.end(6), width=120, resume_hint="uploader resume")
+    assert "✗ 0 of 2 files confirmed by the server, 2 not tried, 0 B in 12.3 s" in lines
+    assert lines[-1] == "→ to retry once that is corrected: run the same command again"
+
+
 def test_files_of_several_sessions_have_their_number(run: Script) -> None:
     run.begin(2)
     run.put(ev.SessionCreated("s-2", "personal", 1))

@@ -123,7 +123,8 @@ class Journal(Store):
             return _find_run(db, run_id)
 
     def newest_unfinished(self) -> RunInfo | None:
-        return next((info for info in self.runs() if info.state == "interrupted"), None)
+        """Return the newest run that resuming helps."""
+        return next((info for info in self.runs() if info.is_offered), None)
 
     def session_secret(self, session: str, server: str) -> str:
         """Return the secret of a session of any run on this server; empty if it is unknown."""

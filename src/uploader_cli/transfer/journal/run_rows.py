@@ -32,6 +32,14 @@ class RunInfo(Record, frozen=True):
     outcome: Mapping[str, Any]
     sessions: tuple[str, ...]
 
+    @property
+    def is_offered(self) -> bool:
+        """True for a run that `resume` takes without being told its ID: resuming helps, or it was killed.
+
+        See `ProgressState.resuming_helps`; runs of earlier versions have no answer, so they are offered.
+        """
+        return self.state == "interrupted" and bool(self.outcome.get("offered", True))
+
 
 class _Arguments(Struct):
     """What `resume` reads; a run without one of these is named when it is resumed."""
@@ -55,6 +63,7 @@ class _Outcome(Struct):
     failed: int = 0
     failures: tuple[_Failure, ...] = ()
     trouble: str = ""
+    offered: bool = True
 
 
 def run_info(texts: Sequence[bytes], numbers: Sequence[object], state: str, sessions: tuple[str, ...]) -> RunInfo:
