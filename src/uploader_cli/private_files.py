@@ -50,9 +50,19 @@ def opened_private(path: Path, flags: int, hint: str) -> int:
 
 
 def check_file(path: Path, hint: str) -> None:
-    """Raise `UsageError` if there is a file at `path` that is not private; narrow a mode that is too wide."""
+    """Raise `UsageError` if there is a file at `path` that is not private; narrow a wide mode. `OSError`: a directory.
+
+    Nothing is opened: closing any descriptor of a file ends all POSIX locks that this process has on it, and with them
+    SQLite's protection of an open database. The directory is private, so nobody replaces the file in between.
+    """
     with suppress(FileNotFoundError):
-        os.close(opened_private(path, os.O_RDONLY, hint))
+        known = os.lstat(path)
+        if stat.S_ISDIR(known.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if why := "it is a symbolic link" if stat.S_ISLNK(known.st_mode) else _reason(known):
+            raise UsageError(f"{path} is not private: {why}", hint=hint)
+        if stat.S_IMODE(known.st_mode) & 0o177:
+            os.chmod(path, 0o600)
 
 
 def check_own(handle: int, path: Path) -> None:

@@ -109,6 +109,18 @@ for number in range(25):
 """
 )
 
+LOCKER = """
+import fcntl, sys
+for suffix, start, length in (("", (1 << 30) + 2, 510), ("-shm", 128, 1)):
+    with open(sys.argv[1] + suffix, "r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+            print("not locked:", file.name)
+        except OSError:
+            pass
+"""
+"""Takes the locks that every connection to a database in WAL mode shares, and prints which were free."""
+
 
 def start(program: str, directory: Path, argument: int, **options) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", program, str(directory), str(argument)]
@@ -225,6 +237,15 @@ def test_many_that_open_and_close_at_once_never_meet_a_locked_journal(tmp_path: 
     assert [opener.communicate(timeout=4 * PATIENCE)[1] for opener in openers] == [""] * 4
     with Journal(tmp_path) as journal:
         assert journal.notices == ()
+
+
+def test_opening_leaves_locks_of_sqlite_in_place(tmp_path: Path) -> None:
+    """Closing any descriptor of a file ends the locks of its process: others would begin the shared memory anew."""
+    locker = [sys.executable, "-c", LOCKER, str(tmp_path / "journal.sqlite3")]
+    with Journal(tmp_path):
+        assert subprocess.run(locker, check=True, capture_output=True, text=True).stdout == ""
+        with Journal(tmp_path):
+            assert subprocess.run(locker, check=True, capture_output=True, text=True).stdout == ""
 
 
 def test_threads_share_a_run(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.errors import UploaderError, UsageError
-from uploader_cli.private_files import check_directory, check_file, opened_private
+from uploader_cli.private_files import check_directory, check_file
 from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.transfer.journal.locking import OURS, error_code, is_locked, locked, persist, words
 
@@ -42,7 +42,7 @@ _CHECKPOINT_BYTES = 768 * 1024
 _WAL_BYTES = 1_000_000
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _ELSEWHERE = "free space or rights there, or name another directory with --state-dir"
-_BESIDE = ("-wal", "-shm", "-journal")  # files that SQLite opens with the journal
+_FILES = ("", "-wal", "-shm", "-journal")  # the journal, and what SQLite opens with it
 
 # A period begins with each run and after `PERIOD_RECEIPTS`. `period > run.since` means "since the run began" without a
 # clock, and pruning finds old receipts without an index on paths. period.receipts is an upper bound: replaced receipts
@@ -237,8 +237,9 @@ class Store:
 
     def _open(self) -> Connection:
         if not self._in_memory:
-            os.close(opened_private(self._path, os.O_RDWR | os.O_CREAT, OURS))  # SQLite gives -wal and -shm its mode
-            self._check_beside()
+            with suppress(FileExistsError):  # SQLite gives -wal and -shm its mode
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            self._check_files()
         # Short, because no signal handler runs while SQLite waits; `persist` repeats.
         db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None, check_same_thread=False)
         try:
@@ -252,7 +253,7 @@ class Store:
             db.executescript(f"PRAGMA wal_autocheckpoint = {pages}; PRAGMA journal_size_limit = {_WAL_BYTES}")
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if not self._in_memory:
-                self._check_beside()  # again: in a sticky directory another user may have been quicker
+                self._check_files()  # again: in a sticky directory another user may have been quicker
             if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
                 raise Unreadable("is not uploader's")
             if version and not MIGRATED <= version <= VERSION:
@@ -269,9 +270,9 @@ class Store:
             raise
         return db
 
-    def _check_beside(self) -> None:
-        """Raise `UsageError` if a file that SQLite opens with the journal is not private."""
-        for suffix in _BESIDE:
+    def _check_files(self) -> None:
+        """Raise `UsageError` if a file that SQLite opens is not private."""
+        for suffix in _FILES:
             check_file(self._path.with_name(NAME + suffix), OURS)
 
     def _is_alive(self, run_id: str | None) -> bool:
