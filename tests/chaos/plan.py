@@ -66,6 +66,8 @@ class Plan:
     proxy: bool = False
     neighbour: str = ""
     """The file of another user in a shared state directory that the client is offered first; empty for none."""
+    endings: int = 0
+    """Number of sessions that are first ended at random waits of a server (`chaos.endings`)."""
 
     @property
     def protocol_is_batch(self) -> bool:
@@ -121,6 +123,7 @@ def make_plan(seed: int) -> Plan:
         invocations,
         proxy=proxy,
         neighbour=_neighbour(seed),
+        endings=0 if seed % 5 else 20,
     )
 
 

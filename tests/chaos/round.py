@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import signal
@@ -13,6 +14,7 @@ from proxy import Proxy
 
 from chaos import invariants
 from chaos.changes import Changes
+from chaos.endings import end_at_random
 from chaos.invariants import Tree
 from chaos.neighbour import Neighbour
 from chaos.plan import Invocation, Plan, Strike
@@ -100,6 +102,8 @@ class Round:
             self.proxy = Proxy(f"http://127.0.0.1:{self.server.port}")
         if self.plan.neighbour:
             self._meet_neighbour()
+        if self.plan.endings:
+            self._end_sessions()
         for number, invocation in enumerate(self.plan.invocations):
             ended = self._call(invocation)
             if not self.plan.forgets:
@@ -118,6 +122,12 @@ class Round:
                 self.server, unfinished=bool(self.plan.rules or self.tree.changed), forgot=self.plan.forgets
             )
         self._check_texts()
+
+    def _end_sessions(self) -> None:
+        try:
+            asyncio.run(end_at_random(self.directory / "endings", self.plan.seed, self.plan.endings))
+        except AssertionError as wrong:
+            raise Find(str(wrong)) from wrong
 
     def _meet_neighbour(self) -> None:
         """Call the client once with a state directory to which another user has written."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import signal
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chaos import invariants
+from chaos.endings import end_at_random
 from chaos.plan import Invocation, Plan, Strike, make_plan
 from chaos.processes import Ended, Find, Secrets
 from chaos.round import Result, Round
@@ -46,6 +48,13 @@ def test_seed_decides_the_plan() -> None:
 def test_no_invariant_is_violated_in_short_rounds(tmp_path: Path, seed: int) -> None:
     """On a bundled server, a shared server, the reference backend and a tus server, with kills and resumes."""
     assert run(seed, 5, tmp_path, rounds=1, say=print).finds == []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", range(5))
+def test_sessions_that_end_at_random_waits_stay_ended(tmp_path: Path, seed: int) -> None:
+    """Also with requests at the same time, and after a restart."""
+    asyncio.run(end_at_random(tmp_path, seed, 40))
 
 
 def test_state_directory_that_another_user_writes_to_is_refused(tmp_path: Path) -> None:

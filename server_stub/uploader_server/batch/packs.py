@@ -84,14 +84,14 @@ class Packs:
         self._check_count(session, manifest)
         await body.begin_data(manifest.total)
         reading = asyncio.ensure_future(body.data(manifest.total))
-        session.attach(reading)
         try:
+            session.attach(reading)
             await asyncio.wait({reading})
             if reading.cancelled():
                 self._sessions.find_open(session.id, headers)  # raises
             return await self._complete(key, manifest, session, reading.result(), request)
         finally:
-            reading.cancel()  # still running only if the server stops
+            reading.cancel()  # still running only if the session has ended, or the server stops
             session.detach(reading)
 
     def _check_count(self, session: Session, manifest: Manifest) -> None:

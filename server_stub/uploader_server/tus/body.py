@@ -57,11 +57,11 @@ class Receiving:
         too many bytes, 423 if another request took over, 460 for a wrong checksum; ClientDisconnect if the connection
         closed, OSError or sqlite3.Error if the disk failed.
         """
+        self._uploads.check_session(self._upload)
         if (self._body.length or 0) > self._limit:
             raise self._too_large()
         if self._upload.waiting:
             raise self._ended()
-        self._uploads.check_session(self._upload)
         appender = await self._open()
         reading = asyncio.create_task(self._read(appender))
         self._upload.writer = reading
@@ -168,4 +168,8 @@ class Receiving:
     def _ended(self) -> ApiError:
         if self._session is not None and self._session.status == "cancelled":
             return ApiError(410, "CANCELLED", "The session was cancelled")
+        try:
+            self._uploads.check_session(self._upload)
+        except ApiError as error:
+            return error
         return ApiError(423, "UPLOAD_TAKEN_OVER", "Another request took over this upload; send HEAD for the offset")
