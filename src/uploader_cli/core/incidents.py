@@ -60,9 +60,12 @@ class IncidentLog(Struct):
     active: dict[IncidentKind, Incident] = field(default_factory=dict)
     retrying: set[int] = field(default_factory=set)  # files being retried without success so far
     given_up: bool = False  # one of them failed
+    moved: float | None = None  # when bytes of any file were sent first after the last failure
 
     def begin(self, kind: IncidentKind, now: float, text: str) -> None:
         """Begin an incident, or count another occurrence in the active one."""
+        if kind is IncidentKind.TRANSFER:
+            self.moved = None
         if (known := self.active.get(kind)) is not None:
             known.times += 1
             return
@@ -70,11 +73,18 @@ class IncidentLog(Struct):
         made = self.active[kind] = Incident(kind, now, " ".join(text[:500].split()))
         self.kept.append(made)
 
+    def sent(self, now: float) -> None:
+        """Note that bytes of a file were sent: the transfer goes on, also where its retries are not confirmed yet."""
+        if self.retrying and self.moved is None:
+            self.moved = now
+
     def end(self, kind: IncidentKind, now: float, ending: IncidentEnding = IncidentEnding.RECOVERED) -> str:
         """End the active incident of this kind, if there is one; return the message about a recovery."""
         over = self.active.pop(kind, None)
         if over is None:
             return ""
+        if kind is IncidentKind.TRANSFER and ending is IncidentEnding.RECOVERED and self.moved is not None:
+            now = self.moved
         over.ended, over.ending = now, ending
         return _recovery(over, now - over.began) if ending is IncidentEnding.RECOVERED else ""
 

@@ -107,6 +107,15 @@ def test_a_fault_of_the_server_is_one_incident_however_many_files_it_hits() -> N
     assert run.told == ["transfer resumed after 7.5 s and 2 retries"]
 
 
+def test_incident_of_retries_lasts_until_bytes_are_sent_again() -> None:
+    """The answer to the request comes seconds later, and meanwhile all bytes were sent."""
+    run = Run((1.0, retry(0)), (2.0, again(0)), (2.5, ev.BytesSent(0, 2, 8)), (9.0, done(0)))
+    (incident,) = run.state.incidents.kept
+    assert (incident.began, incident.ended, run.told) == (1.0, 2.5, [])
+    run = Run((1.0, retry(0)), (2.0, again(0)), (7.5, ev.BytesSent(0, 2, 8)), (9.0, done(0)))
+    assert run.told == ["transfer resumed after 6.5 s and 1 retry"]
+
+
 def test_an_offset_that_was_confirmed_before_the_retry_ends_no_incident() -> None:
     run = Run((1.0, retry(0)), (2.0, ev.FileStarted(0, "0", 10, "s", 5, 2)), (3.0, ev.BytesConfirmed(0, 2, 5)))
     assert run.log == [(IncidentKind.TRANSFER, None, 1)]

@@ -59,6 +59,7 @@ def _bytes_sent(state: ProgressState, event: ev.BytesSent, now: float) -> list[e
         return []
     state.sent_total += event.sent - file.sent
     state.meter.update(now, state.sent_total)
+    state.incidents.sent(now)
     file.sent = event.sent
     file.meter.update(now, event.sent)
     state.advanced = now
@@ -112,6 +113,7 @@ def _still_processing(state: ProgressState, _event: ev.StillProcessing, now: flo
 def _send_packed(state: ProgressState, file: FileState, size: int, now: float) -> None:
     state.sent_total += size - file.sent
     state.meter.update(now, state.sent_total)
+    state.incidents.sent(now)
     file.sent = size
 
 
