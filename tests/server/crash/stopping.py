@@ -146,6 +146,12 @@ class Stored:
     refusals: list[int] = field(default_factory=list)
     """Statuses other than successes after a call that failed."""
 
+    def restarted(self, when: str, *uploads: Upload) -> None:
+        """Look after a restart, before any request: the database knows the data of every upload, or clears it up."""
+        self.look(when, *uploads)
+        if (lost := self.root / ".uploader" / "lost").exists():
+            self.note(f"{when}: lost {', '.join(path.name for path in lost.iterdir())}")
+
     def look(self, when: str, *uploads: Upload) -> None:
         """Look for files that are short or changed, and for confirmed ones that are gone (of all by default)."""
         uploads = uploads or tuple(self.uploads)
@@ -233,7 +239,7 @@ def stop_at_each_call(server: Server, make: Make, action: str, then: Sequence[st
         second = make(name, key=f"{name}-second")
         stored.look(f"{where}: before the restart", upload)
         server.start()
-        stored.look(f"{where}: after the restart", upload)
+        stored.restarted(f"{where}: after the restart", upload)
         _goes_on(stored, f"{where}: another client", second.begin(server.url), server.url)
         if not upload.confirmed:
             upload.meddle(server.url)
@@ -253,7 +259,7 @@ def _restart(server: Server, stored: Stored, where: str, upload: Upload) -> None
     """Look after a stop and after the restart, and let the client finish."""
     stored.look(f"{where}: before the restart", upload)
     server.start()
-    stored.look(f"{where}: after the restart", upload)
+    stored.restarted(f"{where}: after the restart", upload)
     _goes_on(stored, where, upload, server.url)
     stored.finally_(f"{where}: at the end", upload)
     stored.uploads.append(upload)
@@ -280,7 +286,7 @@ def stop_at_each_call_of_the_start(server: Server, make: Make) -> Stored:
             server.close()
         else:
             raise AssertionError("the server never starts")
-        stored.look(f"{where}: after the restarts", upload)
+        stored.restarted(f"{where}: after the restarts", upload)
         _goes_on(stored, where, upload, server.url)
         stored.finally_(f"{where}: at the end", upload)
         stored.uploads.append(upload)

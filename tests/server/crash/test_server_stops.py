@@ -39,6 +39,9 @@ everything = pytest.mark.parametrize(("kind", "durability", "checked"), EVERYTHI
     ("kind", "durability", "checked"),
     [
         ("tus", "fsync", True),
+        ("tus, 1 kB with creation", "none", False),
+        pytest.param("tus, 60 kB with creation", "fsync", True, marks=thorough),
+        pytest.param("ietf, 60 kB at once", "none", False, marks=thorough),
         pytest.param("join in place", "none", False, marks=thorough),
         pytest.param("pack", "none", True, marks=thorough),
     ],

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PARTIAL = {"Upload-Concat": "partial"}
 DRAFT = {"Upload-Draft-Interop-Version": "8"}
+LARGE = 150_000
+"""Bytes of a file; more than the server writes on the event loop, or before it saves the row of an upload."""
 
 
 def path_of(created: requests.Response) -> str:
@@ -86,10 +88,18 @@ class Tus(Upload):
     """A plain tus upload."""
 
     def __init__(
-        self, name: str, *, checked: bool, key: str, pieces: int = 1, creation: bool = False, deferred: bool = False
+        self,
+        name: str,
+        *,
+        checked: bool,
+        key: str,
+        size: int = LARGE,
+        pieces: int = 1,
+        creation: bool = False,
+        deferred: bool = False,
     ) -> None:
         """Send the file in `pieces`; the first with the `creation`; the length with the last one if `deferred`."""
-        self.data = content_of(name)
+        self.data = content_of(name, size)
         super().__init__(name, {f"{name}.bin": self.data}, checked=checked, key=key)
         size = len(self.data)
         self._ends = [size * (number + 1) // pieces for number in range(pieces)]
@@ -150,15 +160,18 @@ class Tus(Upload):
 
 
 class Ietf(Upload):
-    """An upload of the IETF's protocol, in two pieces; only the last one declares the end."""
+    """An upload of the IETF's protocol: in two pieces, of which only the last one declares the end, or `whole`."""
 
-    def __init__(self, name: str, *, checked: bool, key: str) -> None:
-        self.data = content_of(name)
+    def __init__(self, name: str, *, checked: bool, key: str, size: int = LARGE, whole: bool = False) -> None:
+        self.data, self._whole = content_of(name, size), whole
         super().__init__(name, {f"{name}.bin": self.data}, checked=checked, key=key)
         self._told, self._path = 0, ""
 
     def run(self, url: str, last: Callable[[], None] = nothing) -> None:
-        created = asked(requests.post, url + ENDPOINT, headers=self._creation(), timeout=DEADLINE)
+        body = self.data if self._whole and not self._path else b""
+        if body:
+            last()
+        created = asked(requests.post, url + ENDPOINT, data=body, headers=self._creation(body), timeout=DEADLINE)
         self._path = path_of(created)
         self._tell(created)
         while not self.confirmed:
@@ -167,10 +180,10 @@ class Ietf(Upload):
                 last()
             self._tell(asked(self._append, url, self._told, self.data[self._told : end]))
 
-    def _creation(self) -> dict[str, str]:
+    def _creation(self, body: bytes) -> dict[str, str]:
         fields = {"uploadKey": self.key, "sessionId": self.session, "filename": f"{self.name}.bin"}
         length = {"Upload-Length": str(len(self.data)), "Upload-Metadata": metadata(**fields)}
-        return {**DRAFT, "Upload-Complete": "?0", **length, **self._digest("Repr-Digest", self.data)}
+        return {**DRAFT, "Upload-Complete": f"?{bool(body):d}", **length, **self._digest("Repr-Digest", self.data)}
 
     def _append(self, url: str, offset: int, piece: bytes) -> requests.Response:
         complete = {"Upload-Complete": f"?{offset + len(piece) == len(self.data):d}"}
@@ -317,17 +330,20 @@ def _post_batch(url: str, body: bytes) -> requests.Response:
     return requests.post(f"{url}/api/upload/batch", data=body, headers=headers, timeout=DEADLINE)
 
 
-def content_of(name: str) -> bytes:
-    """Return the bytes of a file: other ones for each name, and more than the server writes at once."""
-    return random.Random(name).randbytes(150_000)
+def content_of(name: str, size: int = LARGE) -> bytes:
+    """Return the bytes of a file: other ones for each name."""
+    return random.Random(name).randbytes(size)
 
 
 KINDS: dict[str, Callable[..., Upload]] = {
     "tus": Tus,
     "tus in pieces": lambda name, **how: Tus(name, pieces=3, **how),
     "tus with creation": lambda name, **how: Tus(name, creation=True, **how),
+    "tus, 1 kB with creation": lambda name, **how: Tus(name, size=1000, creation=True, **how),
+    "tus, 60 kB with creation": lambda name, **how: Tus(name, size=60_000, creation=True, **how),
     "tus deferred": lambda name, **how: Tus(name, pieces=2, deferred=True, **how),
     "ietf": Ietf,
+    "ietf, 60 kB at once": lambda name, **how: Ietf(name, size=60_000, whole=True, **how),
     "join": lambda name, **how: Join(name, in_place=False, **how),
     "join in place": lambda name, **how: Join(name, in_place=True, **how),
     "pack": Pack,
