@@ -294,7 +294,9 @@ class Session:
         finally:
             self.stores -= 1
             while not self.stores and self._waiters:
-                self._waiters.pop().set_result(None)
+                waiter = self._waiters.pop()
+                if not waiter.done():  # its `close` was cancelled
+                    waiter.set_result(None)
 
     async def close(self) -> bool:
         """End the session as cancelled, once what is being stored is stored; return False if it has ended before.

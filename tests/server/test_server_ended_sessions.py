@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 from chaos.endings import ENDS, REQUESTS, Application, ended_at, make_task
+
+from uploader_server.session import Session
+from uploader_server.storage.clock import Clock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,3 +31,16 @@ def test_session_that_ends_at_any_wait_of_a_request_stays_ended(request_: str, e
         return at
 
     assert asyncio.run(run()) > 5
+
+
+def test_files_are_stored_although_the_request_that_cancels_their_session_has_gone() -> None:
+    async def run() -> bool:
+        session = Session(str(uuid.uuid4()), "personal", 1, Clock(0.0))
+        with session.storing():
+            closing = asyncio.ensure_future(session.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+        return session.ended
+
+    assert asyncio.run(run()) is False
