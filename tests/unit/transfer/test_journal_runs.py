@@ -402,3 +402,19 @@ def test_upload_of_odd_shape_is_left_out_and_named(journal: Journal, column: str
     again.on_trouble = told.append
     assert claimed(again, a_file()).state == "new"
     assert told == ["the journal's entry of /data/a.bin is damaged and left out: the file is sent anew"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("location", "x'00ff'"), ("size", "'x'"), ("checksum", "7"), ("link", "x'ff'"), ("identity", "x'ff'")],
+)
+def test_receipt_of_odd_shape_is_left_out(journal: Journal, column: str, value: str) -> None:
+    run = begin(journal)
+    claimed(run, a_file())
+    run.completed([Stored(a_file(), "id", "/uploads/personal/a.bin", "ab" * 32)])
+    assert run.receipts([a_file()]) != [None]
+    run.close()
+    journal.db.execute(f"UPDATE receipt SET {column} = {value}")
+    again = begin(journal)
+    assert again.receipts([a_file()]) == [None]
+    assert claimed(again, a_file()).state == "new"

@@ -39,6 +39,7 @@ FROM pending WHERE target = ?1"""
 _RECEIPTS = """
 SELECT path, size, mtime_ns, server_id, location, checksum, verified, link, identity
 FROM receipt WHERE target = ?1 AND period > ?2"""
+_Texts = tuple[str | None, str | None, str | None, str | None, str | None]
 _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `quote` does not change
 _parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
 
@@ -271,14 +272,25 @@ def _upload(known: Sequence[Any]) -> PendingUpload:
     return convert(fields, PendingUpload)
 
 
-def find_receipts(db: Connection, target: int, files: Files, since: int) -> Iterator[tuple[bytes, Stored]]:
-    """Yield receipts for the paths of `files` from periods after `since`."""
+def find_receipts(
+    db: Connection, target: int, files: Files, since: int, on_odd: Callable[[str], None] = lambda _path: None
+) -> Iterator[tuple[bytes, Stored]]:
+    """Yield receipts for the paths of `files` from periods after `since`.
+
+    A row of another shape is left out; `on_odd` gets the path of its file.
+    """
     rows = db.execute(_RECEIPTS + _paths(files), (target, since, *files))
     for key, size, mtime_ns, server_id, location, checksum, verified, link, identity in rows:
-        if isinstance(location, bytes):
-            location = _lengthened(location, key)
-        file = replace(files[key], size=size, mtime_ns=mtime_ns)
-        yield key, Stored(file, _unpacked(server_id), location, _unpacked(checksum), bool(verified), link, identity)
+        try:
+            if isinstance(location, bytes):
+                location = _lengthened(location, key)
+            texts = (_unpacked(server_id), location, _unpacked(checksum), link, identity)
+            server_id, location, checksum, link, identity = convert(texts, _Texts)
+            file = replace(files[key], size=convert(size, int), mtime_ns=convert(mtime_ns, int))
+        except (ValueError, TypeError):
+            on_odd(files[key].path)
+            continue
+        yield key, Stored(file, server_id, location, checksum, bool(verified), link, identity)
 
 
 def _paths(files: Files) -> str:
@@ -308,7 +320,10 @@ def _shortened(location: str | None, key: bytes, file: LocalFile) -> str | bytes
 
 
 def _lengthened(location: bytes, key: bytes) -> str:
-    digits, mark, prefix = _parts(location.decode()).groups()  # type: ignore[union-attr]
+    known = _parts(location.decode())
+    if known is None:
+        raise ValueError("no location")
+    digits, mark, prefix = known.groups()
     return (UPLOADS if mark == "/" else "") + prefix + quote(key.partition(b"\0")[0][-int(digits) :])
 
 

@@ -104,7 +104,7 @@ class RunHandle:
 
         def look(db: Connection) -> None:  # keeps what precedes damage
             pending.update(reading.find_pending(db, self._target, self.number, by_path, odd.append))
-            receipts.update(reading.find_receipts(db, self._target, by_path, self._since))
+            receipts.update(reading.find_receipts(db, self._target, by_path, self._since, odd.append))
 
         def take(db: Connection | None) -> None:
             if db is not None:
