@@ -188,8 +188,12 @@ class Then:
         location = outcome.content_location or outcome.location
         there = self._stored.has(api, outcome.file, location)
         if there is None and location is not None:
-            with suppress(errors.AnswerError, errors.ProtocolError):
+            try:
                 there = stored_digest(api, location, anew=True) is not None or None
+            except NO_OUTCOME:
+                raise
+            except errors.UploaderError:
+                return None
         return there
 
     def _removed(self, outcome: Outcome, removal: Removal) -> Outcome:

@@ -184,6 +184,54 @@ def test_file_that_a_repeated_creation_finds_is_present_by_its_receipt(
     assert (files / "a.mp4").exists() == ("delete" not in more)
 
 
+class Mounted(Naming):
+    """Gives out the file `stored`, which is a local one: the store of the server is mounted here."""
+
+    def __init__(self, stored: Path) -> None:
+        super().__init__()
+        self.stored = stored
+
+    def _answer(self, request: Request) -> Answer | None:
+        if request.method in ("HEAD", "GET") and self.uploads and not self.stored.exists():
+            return Answer(404)
+        return super()._answer(request)
+
+
+@pytest.mark.parametrize("sent_before", [False, True], ids=["without a receipt", "with a receipt"])
+def test_then_keeps_a_local_file_that_is_the_upload_which_the_server_had(
+    sent_before: bool, make_files: Files, tmp_path: Path
+) -> None:
+    files = make_files(**{"a.mp4": b"a" * 100})
+    with Mounted(files / "a.mp4") as service:
+        command = ("upload", files, "--tus-endpoint", service.url, "--json")
+        if sent_before:
+            assert uploader(*command, home=tmp_path).code == 0
+        else:
+            service.existing(100, b"a" * 100)
+        done = uploader(*command, "--then", "delete", home=tmp_path)
+    assert (files / "a.mp4").read_bytes() == b"a" * 100
+    assert [event["code"] for event in done.of("file.failed")] == ["kept"], done.err
+
+
+def test_then_keeps_a_file_while_the_server_does_not_say_whether_it_has_its_own(
+    make_files: Files, tmp_path: Path
+) -> None:
+    """The next file is handled after that."""
+    files = make_files(**{"a.mp4": b"a" * 100})
+
+    class Silent(Mounted):
+        def _answer(self, request: Request) -> Answer | None:
+            answer = super()._answer(request)
+            return None if request.method == "GET" and answer is not None and answer.status == 404 else answer
+
+    with Silent(files / "a.mp4") as service:
+        service.existing(100, b"a" * 100)
+        command = ("upload", files, "--tus-endpoint", service.url, "--json", "--retries", "0", "--then", "delete")
+        done = uploader(*command, home=tmp_path)
+    assert (done.code, (files / "a.mp4").exists()) == (4, True), done.err
+    assert [event["code"] for event in done.of("file.failed")] == ["kept"], done.err
+
+
 @pytest.mark.thorough
 def test_other_metadata_is_another_destination(plain: Service, make_files: Files, tmp_path: Path) -> None:
     """What an interrupted run has sent into one bucket is not in another one."""

@@ -129,7 +129,9 @@ class TusFile:
         else:  # only the paths of a foreign server are known
             url = (stored_url(sent) if state.foreign else location or sent.url) or None
         if (known := state.receipt) is not None:
-            return Outcome(file, None, known.server_id, known.location, result_url=known.link, is_present=True)
+            return Outcome(
+                file, None, known.server_id, known.location, result_url=known.link, is_present=True, new=False
+            )
         verified = not state.unchecked and sum(part.entry.checked for part in self.parts) == state.size
         verified = verified and (self._tus.proof.holds if state.size else not state.foreign)
         server_id = state.id_in(sent) or state.server_id
@@ -147,6 +149,8 @@ class TusFile:
         stored = Outcome(file, server_id=server_id, location=location, content_location=url)
         continued = state.adopted or (state.foreign and any(part.continued for part in self.parts))
         stored = stored._replace(values=self._values(sent, server_id), continued=continued)
+        if state.adopted:  # it may be the local file itself (`Then`)
+            stored = stored._replace(new=False)
         if not verified:
             return stored
         by = verified_by(self._tus.checksum, resumed=any(part.resumed for part in self.parts))
@@ -174,10 +178,11 @@ class TusFile:
             location=awaited.location,
             content_location=awaited.content_location,
             checksum=awaited.sha256 if compared else None,
-            digest=awaited.sha256,
+            digest=awaited.sha256 if self._context.settings.then is None else None,  # `Then` reads the file
             verified=awaited.verified,
             verified_by=awaited.verified_by,
             values=awaited.values if self._context.settings.result_url else None,
+            new=False,
         )
 
     def _divide(self, worker: Worker) -> Position | None:
