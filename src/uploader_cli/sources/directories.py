@@ -52,6 +52,7 @@ class Directories:
 
     def forget(self) -> None:
         """Close all that are not in use: others may be at these paths now, and disks can be unmounted."""
+        _real.cache_clear()
         with self._lock:
             self._kept.clear()
 

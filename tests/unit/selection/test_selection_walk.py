@@ -17,6 +17,8 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.selection import walk as walking
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.walk import Selected, missing, walk
+from uploader_cli.sources.directories import directories
+from uploader_cli.sources.unchanged import open_unchanged
 
 
 @pytest.fixture
@@ -374,3 +376,20 @@ def test_names_that_are_no_utf8_are_found_and_can_be_opened(here: Path) -> None:
     assert [os.fsencode(item.path) for item in items] == [b"d/caf\xe9.mp4", b"d/\xff\xfe"]
     assert all(Path(item.path).read_bytes() == os.fsencode(item.path) for item in items)
     assert line(found("d", exclude="*.mp4")) == os.fsdecode(b"d/\xff\xfe")
+
+
+def test_named_file_is_opened_where_a_link_above_it_leads_now(tmp_path: Path) -> None:
+    """As a watch does, which forgets directories after each look."""
+    for name in ("v1", "v2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(name)
+    current = tmp_path / "current"
+    read = []
+    for name in ("v1", "v2"):
+        current.unlink(missing_ok=True)
+        current.symlink_to(name)
+        (file,) = (step for step in walk([str(current / "a")], Filters()) if isinstance(step, LocalFile))
+        with open_unchanged(file) as source:
+            read.append(source.read())
+        directories.forget()
+    assert read == [b"v1", b"v2"]
