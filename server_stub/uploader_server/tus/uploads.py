@@ -15,6 +15,7 @@ from uploader_server.http.shares import EMPTY_TTL, Share
 from uploader_server.session import Session
 from uploader_server.sessions import Sessions
 from uploader_server.storage.turns import JOINING, Turns
+from uploader_server.storage.writing import SMALL
 from uploader_server.tus.headers import check_length
 from uploader_server.tus.saved import SavedUploads
 from uploader_server.tus.upload import FINISHED, JOINED, OPEN, SharedFile, SharedFiles, Upload
@@ -182,18 +183,24 @@ class Uploads:
             raise ApiError(400, "INVALID_HEADER", "Upload-Length contradicts the state of the upload")
 
     async def finished(self, upload: Upload, parts: Sequence[Upload] = ()) -> None:
-        """Mark an upload as finished after its rows were saved; `parts` are the uploads it was joined from."""
+        """Mark an upload as finished after its rows were saved; `parts` are the uploads it was joined from.
+
+        Data without another name are removed in a thread: freeing many bytes, or many files, takes long.
+        """
         upload.status, upload.path, upload.touched = FINISHED, upload.file.path, self.clock.now()
-        if upload.path is not None:
-            self.store.remove(upload)  # fast: the file keeps its other name
+        freed = list(parts)
+        if upload.path is not None and not upload.file.linked and upload.offset > SMALL:
+            freed.append(upload)  # its bytes were stored already
+        elif upload.path is not None:
+            self.store.remove(upload)
         self._drop(upload)
         for part in parts:
             part.status = JOINED
             self._leave_session(part)
             self.shared.leave(part)
             self.share.remove(part.holder, part)
-        if parts:
-            await asyncio.to_thread(self.store.remove, *parts)
+        if freed:
+            await asyncio.to_thread(self.store.remove, *freed)
 
     def _leave_session(self, upload: Upload) -> None:
         if (session := self.sessions.known.get(upload.session)) is not None:

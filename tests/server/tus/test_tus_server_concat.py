@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -58,6 +60,29 @@ def test_parts_become_one_file_in_the_order_named(server: EmbeddedServer) -> Non
     assert content(urljoin(server.url, whole.headers["location"])) == data
     assert visible(server) - before == {"tus/whole.bin"}
     assert not list((server.root / ".uploader" / "tus").iterdir())
+
+
+def test_freed_data_are_unlinked_off_the_event_loop(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts that were joined, and the data of a file that was there already: only data with another name are fast."""
+    unlink, freed = os.unlink, list[bool]()
+
+    def record(path: str | os.PathLike[str], **how: int | None) -> None:
+        if "/tus/" in os.fspath(path) and os.path.exists(path) and os.stat(path).st_nlink == 1:
+            with contextlib.suppress(RuntimeError):
+                asyncio.get_running_loop()
+                freed.append(False)
+                return unlink(path, **how)
+            freed.append(True)
+        return unlink(path, **how)
+
+    monkeypatch.setattr(os, "unlink", record)
+    pieces = [os.urandom(100_000), os.urandom(100_000)]
+    parts = [part(server.url, piece) for piece in pieces]
+    assert concatenate(server.url, *parts, filename="freed.bin").status_code == 201
+    assert freed == [True, True]
+    again = create(server.url, 200_000, b"".join(pieces), filename="freed.bin")
+    assert again.headers["content-location"] == "/uploads/tus/freed.bin"
+    assert freed == [True, True, True]
 
 
 def test_parts_are_gone_afterwards(server: EmbeddedServer) -> None:
