@@ -197,7 +197,8 @@ def _check_counts(tree: Tree, events: list[dict[str, Any]], ends: list[dict[str,
     if counts != (kinds["file.completed"], kinds["file.failed"], kinds["file.skipped"] - untried):
         raise Find(f"run.finished counts {counts}, the end events are {dict(kinds)}, {untried} of them not tried")
     missing = sorted(tree.selected[finished["run"]] - tree.changed.keys() - {tree.name(event) for event in ends})
-    if missing and not interrupted:
+    ended = any(event["type"] == "warning" and event["code"] == "run_ended" for event in events)
+    if missing and not (interrupted or (ended and len(missing) <= finished["cancelled"])):
         raise Find(f"{len(missing)} files have no end event, as {missing[:3]}")
     if finished["peak_rss"] > MOST_MEMORY:
         raise Find(f"the client used {finished['peak_rss'] >> 20} MiB")
@@ -264,11 +265,10 @@ def check_stored(plan: Plan, tree: Tree, server: Server, category: str, *, final
     missing = tree.digests.keys() - stored.keys() - tree.left_out - tree.changed.keys()
     if finally_ and missing:
         raise Find(f"at the end {len(missing)} files are not stored, as {min(missing)!r}")
-    for name in tree.changed.keys() & tree.digests.keys() if finally_ else ():
-        path = tree.top.parent / name
-        if path.is_file() and not path.resolve().is_relative_to(tree.top.resolve()):
-            continue  # it is behind a link now
-        if path.is_file() and name not in tree.left_out and tree.digests[name] not in stored.values():
+    for name in tree.changed.keys() & tree.digests.keys() - tree.confirmed.keys() - tree.left_out if finally_ else ():
+        path = tree.top.parent / name  # one that was confirmed before its change has the time that it had
+        behind_link = not path.resolve().is_relative_to(tree.top.resolve())
+        if path.is_file() and not behind_link and tree.digests[name] not in stored.values():
             raise Find(f"at the end {name!r} is not stored as it is now")
 
 

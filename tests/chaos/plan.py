@@ -14,6 +14,8 @@ Flavour = Literal["bundled", "reference", "tus"]
 Command = Literal["upload", "resume", "list"]
 FROZEN = 1.5
 """Seconds that a server is stopped."""
+ENDINGS = ("cancel", "finish")
+"""Calls of another client that has the secret of the session."""
 FAR = 60
 """Milliseconds of latency with which the client sends a file of `PARTED` bytes in several uploads."""
 PARTED = (10 << 20, 24 << 20)
@@ -31,12 +33,12 @@ class Strike:
     comes `delay` seconds after the event, or `LATEST` seconds after the start if there are fewer events.
     """
 
-    whom: Literal["client", "server", "tree"]
+    whom: Literal["client", "server", "tree", "session"]
     number: int
     events: int
     delay: float
     act: str = ""
-    """One of `CHANGES` to the tree."""
+    """One of `CHANGES` to the tree, or of `ENDINGS` of the session."""
 
 
 @dataclass(frozen=True)
@@ -128,15 +130,18 @@ def make_plan(seed: int) -> Plan:
 
 
 def _add_others(seed: int, invocations: list[Invocation]) -> None:
-    """Let another program change files during the calls of one round in five."""
-    chance = random.Random(f"changes {seed}")
-    if chance.random() < 0.2:
-        for number in range(len(invocations)):
-            acts = [
-                Strike("tree", 0, chance.choice([1, 3, 10, 40]), chance.choice([0.0, 0.0, 0.02, 0.1, 0.3]), act)
-                for act in chance.choices(CHANGES, k=chance.randint(0 if number else 1, 3))
-            ]
-            invocations[number] = _with_strikes(invocations[number], acts)
+    """Let another program change files in one round of five, and another client end sessions in one of seven."""
+    whoms: tuple[tuple[Literal["tree", "session"], float, tuple[str, ...]], ...]
+    whoms = ("tree", 0.2, CHANGES), ("session", 0.15, ENDINGS)
+    for whom, share, acts in whoms:
+        chance = random.Random(f"{whom} {seed}")
+        if chance.random() < share:
+            for number in range(len(invocations)):
+                strikes = [
+                    Strike(whom, 0, chance.choice([1, 3, 10, 40]), chance.choice([0.0, 0.0, 0.02, 0.1, 0.3]), act)
+                    for act in chance.choices(acts, k=chance.randint(0 if number else 1, 3))
+                ]
+                invocations[number] = _with_strikes(invocations[number], strikes)
 
 
 def _with_strikes(invocation: Invocation, more: list[Strike]) -> Invocation:

@@ -19,6 +19,7 @@ from chaos.invariants import Tree
 from chaos.neighbour import Neighbour
 from chaos.plan import Invocation, Plan, Strike
 from chaos.processes import Client, Ended, Find, Secrets, Server
+from chaos.stranger import Stranger
 from chaos.trees import make_tree
 from chaos.tus import TusServer
 
@@ -82,10 +83,12 @@ class Round:
         self.changes = Changes(self.tree, directory, plan.seed)
         self.own = shared is None
         self.server: Server | TusServer = shared or self._own_server()
+        self.stranger = Stranger(self.server, self.home, secrets.token) if plan.flavour == "bundled" else None
         self.category = "scenic" if "scenic" in plan.client else "personal"
         self.client: Client | None = None
         self.proxy: Proxy | None = None
         self._output = 0 if self.own else (self.server.directory / "output.txt").stat().st_size
+        self.sessions_ended = False
         self._last: list[dict[str, Any]] = []
         """The events of the last call."""
         self._killed = False
@@ -115,11 +118,15 @@ class Round:
                 break  # it would store a second time what a later run sends again
         self._end_faults()
         self._finish()
+        if self.stranger is not None:
+            self.stranger.check()
         if self.own and isinstance(self.server, Server):
             self.server.stop()
             # a fault may make the client begin an upload again, and leave the first one to expire
             invariants.check_left_by_server(
-                self.server, unfinished=bool(self.plan.rules or self.tree.changed), forgot=self.plan.forgets
+                self.server,
+                unfinished=bool(self.plan.rules or self.tree.changed or self.sessions_ended),
+                forgot=self.plan.forgets,
             )
         self._check_texts()
 
@@ -195,8 +202,12 @@ class Round:
         invariants.check_stored(self.plan, self.tree, self.server, self.category, finally_=finally_)
 
     def _do(self, strike: Strike) -> None:
-        """Do what another program does during a call."""
-        self.changes.make(strike.act, self.directory / f"call-{len(self.result.codes) + 1}" / "out.jsonl")
+        """Do what another program or another client does during a call."""
+        if strike.whom == "session" and self.stranger is not None:
+            self.stranger.end(strike.act)
+            self.sessions_ended = True
+        else:
+            self.changes.make(strike.act, self.directory / f"call-{len(self.result.codes) + 1}" / "out.jsonl")
 
     def _is_all_stored(self) -> bool:
         """Return whether each file is reported complete, as also where only an analysis failed."""
