@@ -66,7 +66,10 @@ def test_state_directory_that_another_user_writes_to_is_refused(tmp_path: Path) 
         one.close()
 
 
-@pytest.mark.parametrize(("whom", "act"), [("tree", "rewrite"), ("tree", "directory"), ("session", "cancel")])
+@pytest.mark.parametrize(
+    ("whom", "act"),
+    [("tree", "directory"), ("session", "cancel"), pytest.param("tree", "rewrite", marks=pytest.mark.thorough)],
+)
 def test_no_invariant_is_violated_when_others_act_during_an_upload(
     tmp_path: Path, whom: Literal["tree", "session"], act: str
 ) -> None:
