@@ -225,6 +225,9 @@ class ProgressState(Struct):
             return True
         if any(retryable or code not in VERDICTS for code, retryable in self.failed_as):
             return True
+        taken = self.sent_total or not self.selected_bytes  # the journal keeps an upload that was refused at its end
+        if taken and any(code is FailureCode.SERVER_REFUSED for code, _ in self.failed_as):
+            return True
         stored = self.resumed or self.completed or self.kept
         return bool((self.cancelled or self.walking) and (stored or not permanent))
 

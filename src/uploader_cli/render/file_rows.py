@@ -104,6 +104,10 @@ def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
             wait = f" in {clock(due - now + 0.5)}" if due > now else ""
             why = f" · {overview.reason(reason, state)}" if reason else ""
             return f"retry {file.attempt}{wait}{why}", "yellow"
+        case Phase.PROCESSING if file.server_percent is None and state.foreign and file.meter.idle(now) >= UNCONFIRMED:
+            return f"the server is finishing{_since(file, now)}", "dim"
+        case Phase.PROCESSING if file.server_percent is None and file.meter.idle(now) < UNCONFIRMED:
+            return None
         case Phase.PROCESSING if file.server_percent is None:
             return f"waiting for the server{_since(file, now)}", "dim"
         case Phase.PROCESSING:
@@ -162,7 +166,7 @@ def _server_percent(file: FileState) -> str:
 
 def _file_bar(file: FileState, width: int) -> Row:
     """Draw the sent bytes; while the server processes the file, its percentage in another line style."""
-    if file.phase is Phase.PROCESSING:
+    if file.phase is Phase.PROCESSING and file.server_percent is not None:
         return bar(min(0.99, (file.server_percent or 0) / 100), width, PROCESSING, "═")
     sure, reached = (file.confirmed / file.size, file.reached / file.size) if file.size else (1.0, 0.0)
     return bar(file_fraction(file), width, SENDING, confirmed=sure, reached=min(1.0, reached))

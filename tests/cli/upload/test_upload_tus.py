@@ -427,3 +427,12 @@ def test_a_file_that_changes_while_it_is_read_fails(
     assert [event["path"] for event in done.of("file.completed")] == [str(files / "b.mp4")]
     assert [path.name for path in (server.root / "personal").rglob("*.mp4")] == ["b.mp4"]
     assert "a.mp4" in done.err
+
+
+def test_file_whose_bytes_are_sent_is_processed(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """The phase begins with the last byte, and lasts until the server's answer."""
+    with running_server(processing_seconds=0.5) as server:
+        files = make_files(**{"a.mp4": 100_000})
+        done = uploader("upload", files, "-s", server.url, "--no-pack", "--json", home=tmp_path)
+    processed = [event for event in done.of("file.progress") if event["phase"] == "processing"]
+    assert (done.code, processed[0]["sent"], processed[0]["confirmed"]) == (0, 100_000, 0)

@@ -300,6 +300,8 @@ class Emitted:
         self.retries.append(type(error).__name__)
 
     def emit(self, event: Any) -> None:
+        if isinstance(event, ev.BodySent):
+            return
         assert event.attempt == len(self.attempts) == len(self.retries) + 1
         if isinstance(event, ev.BytesSent):
             assert event.sent >= self.sent, "sent fell within an attempt"

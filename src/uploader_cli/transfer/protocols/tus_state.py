@@ -169,6 +169,8 @@ class TusFileState:
             if total > self._most_sent:
                 self._most_sent = total
                 self._tell(ev.BytesSent, total)
+            if total == self.size:  # the server processes it, or joins its parts
+                self._context.emit(ev.BodySent((self.file.file,)))
 
     def report_confirmed(self, offset: int) -> None:
         with self._lock:
