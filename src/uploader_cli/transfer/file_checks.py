@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
@@ -26,7 +27,7 @@ from uploader_cli.transfer.stored_files import (
 from uploader_cli.transfer.verification import Verification, receipt_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.api import Api
@@ -34,17 +35,37 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.upload_session import RunContext
 
     Picked = list[tuple[LocalFile, Claim]]
-    Present = tuple[LocalFile, bool | None, Stored | None]
 
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
 
 
-class FileChecks:
-    """Check groups of files; each thread that asks the server passes its own `Api`."""
+class Present(NamedTuple):
+    """A file that is not sent, because it is stored."""
 
-    def __init__(self, context: RunContext, verification: Verification, then: Then) -> None:
+    file: LocalFile
+    said: bool | None  # whether the server says so; None where only a receipt does
+    receipt: Stored | None
+    compared: bool = True  # whether its bytes were compared before, or are unknown here: `--verify` does not read it
+
+
+class FileChecks:
+    """Check groups of files; each thread that asks the server passes its own `Api`.
+
+    To compare a stored file (`--then`, `--verify`) may take as long as to send it, and new files don't wait for that:
+    `later` is given a function for each comparison, and calls it in any thread, with the `Api` of that.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        verification: Verification,
+        then: Then,
+        later: Callable[[Callable[[Api], None]], None] | None = None,
+    ) -> None:
+        """Without `later`, files are compared at once."""
         self._context, self._verification, self._then, self._stored = context, verification, then, StoredFiles(context)
         skips, asks = context.settings.skips_sent, context.lookups is not None and context.limits.relative_paths
+        self._later = later
         self._counts_receipts, self._hints = skips and asks, skips and not asks and not context.settings.watch
         self._looks_again = context.run.again and context.lookups is not None  # whether an earlier try stored files
 
@@ -75,7 +96,9 @@ class FileChecks:
             elif ends.error is not None:
                 ended.append(ends)
             else:
-                there.append((file, found, claim.receipt))
+                done = claim.receipt
+                before = done is None or (done.verified and done.checksum is not None and is_recorded(file, done))
+                there.append(Present(file, found, done, compared=before))
         self._skip(api, there)
         context.ledger.end(ended)
         if context.settings.if_exists == "fail":
@@ -116,9 +139,7 @@ class FileChecks:
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
         match claim.state:
             case ClaimState.DONE:
-                done = claim.receipt
-                before = done is not None and done.verified and done.checksum is not None and is_recorded(file, done)
-                return self._compared(api, file, done, before=before)
+                return Outcome(file)
             case ClaimState.BUSY:
                 return failed(file, FailureCode.IN_USE, "another run is uploading this file now", retryable=True)
             case ClaimState.UNKNOWN:
@@ -131,9 +152,10 @@ class FileChecks:
                 self._context.warn(WarningCode.FILE_CHANGED, text)
         return None
 
-    def _compared(self, api: Api, file: LocalFile, done: Stored | None, *, before: bool) -> Outcome:
-        """Return the outcome of a file that is stored; with `--verify` it is compared unless it was `before`."""
-        if done is None or not self._context.settings.verify or before:
+    def _compared(self, api: Api, one: Present) -> Outcome:
+        """Return the outcome of a file that is stored; with `--verify` it is compared unless it was before."""
+        file, done = one.file, one.receipt
+        if done is None or not self._context.settings.verify or one.compared:
             return Outcome(file)
         known = (done.server_id, done.location)
         outcome = Outcome(file, None, *known, verified=done.verified, result_url=done.link)
@@ -165,7 +187,7 @@ class FileChecks:
         for (file, receipt), there in zip(receipts, self._stored.present(api, receipts), strict=True):
             context.stop.checkpoint()
             if there or (there is None and receipt is not None and trusts):
-                present.append((file, there, receipt))
+                present.append(Present(file, there, receipt))
             else:
                 missing.append(file)
         self._skip(api, present, by_receipts=True)
@@ -184,12 +206,9 @@ class FileChecks:
         return {file.file: row for file, row in known if row is not None and shows_place(row, file, own)}
 
     def _unconfirmed(self, api: Api, files: Sequence[LocalFile], sent: Mapping[int, Stored]) -> list[LocalFile]:
-        """Skip the files of receipts that the server confirms, without reading them; return the others.
-
-        End the files that `--verify` finds to differ.
-        """
+        """Skip the files of receipts that the server confirms, without reading them; return the others."""
         known = [(file, sent[file.file]) for file in files if file.file in sent]
-        answers, left, ended = iter(self._stored.confirmed(api, known)), [], list[Outcome]()
+        answers, left = iter(self._stored.confirmed(api, known)), []
         there: list[Present] = []
         for file in files:
             receipt, found = sent.get(file.file), next(answers) if file.file in sent else None
@@ -202,13 +221,8 @@ class FileChecks:
                 left.append(file)
                 continue
             before = found.sha256 is not None and not alone
-            compared = self._compared(api, file, receipt, before=before)
-            if compared.error is not None:
-                ended.append(compared)
-            else:
-                there.append((file, True, receipt))
+            there.append(Present(file, said=True, receipt=receipt, compared=before))
         self._skip(api, there)
-        self._context.ledger.end(ended)
         return left
 
     def _hint(self, picked: Picked) -> None:
@@ -237,11 +251,33 @@ class FileChecks:
     def _skip(self, api: Api, there: Sequence[Present], *, by_receipts: bool = False) -> None:
         """Leave out files that are on the server, as it says; `by_receipts`: or as receipts of any run say.
 
-        Such a receipt removes no local file (`--then`), also with `--then-unverified`.
+        Those that have to be compared are left to `later`: each alone, unless one lookup tells the digests of all.
         """
-        ledger, present = self._context.ledger, {file.file for file, said, _ in there if said}
-        found = [self._present(file, receipt) for file, _, receipt in there]
-        alone = {file.file for file, said, _ in there if by_receipts and not said}
+        settings, together = self._context.settings, self._context.lookups is not None
+        compares = settings.then is not None or (settings.verify and not all(one.compared for one in there))
+        if self._later is None or not compares or not there:
+            self._leave_out(there, api, by_receipts=by_receipts)
+            return
+        for group in [there] if together and settings.then is not None else [[one] for one in there]:
+            self._later(partial(self._compare, group, by_receipts=by_receipts))
+
+    def _compare(self, there: Sequence[Present], api: Api, *, by_receipts: bool) -> None:
+        if self._context.fails_fast:
+            self._context.skip([one.file for one in there])
+        else:
+            self._leave_out(there, api, by_receipts=by_receipts)
+
+    def _leave_out(self, there: Sequence[Present], api: Api, *, by_receipts: bool) -> None:
+        """Compare files as far as `--verify` and `--then` demand, and end them.
+
+        A receipt alone removes no local file (`--then`), also with `--then-unverified`.
+        """
+        ledger, outcomes = self._context.ledger, [self._compared(api, one) for one in there]
+        ledger.end([outcome for outcome in outcomes if outcome.error is not None])
+        there = [one for one, outcome in zip(there, outcomes, strict=True) if outcome.error is None]
+        present = {one.file.file for one in there if one.said}
+        found = [self._present(one.file, one.receipt) for one in there]
+        alone = {one.file.file for one in there if by_receipts and not one.said}
         for ended in self._then.carry_out(self._then.prove(api, found, alone, sent=False)):
             for outcome in ended:
                 if outcome.error is None:

@@ -71,11 +71,11 @@ class Worker(threading.Thread):
                 for outcomes in job.run(self):
                     self._finish(self, job, outcomes)
                 self.api.sockets.waits.busy += time.monotonic() - began
-                self._pool.done()
+                self._pool.done(job)
         except BaseException as error:  # noqa: BLE001 - raised by the planner
             self._pool.fail(error)
             if job is not None:
-                self._pool.done()
+                self._pool.done(job)
         finally:
             self.helper.shutdown()  # after what it was told to close
             self.api.close()
@@ -92,7 +92,7 @@ def most_workers() -> int:
 
 
 class Pool:
-    """A queue of jobs, and at most `most` workers, started on demand."""
+    """A queue of jobs, one of jobs that are begun behind these, and at most `most` workers, started on demand."""
 
     def __init__(
         self, jobs: int | Literal["auto"], make_worker: Callable[[Pool], Worker], *, cap: int | None = None
@@ -109,6 +109,8 @@ class Pool:
         self.held = False  # True while no job is begun
         self.resized: Callable[[int], object] = lambda _most: None  # called with each new number of workers
         self._jobs: deque[Job] = deque()
+        self._last: deque[Job] = deque()  # begun only while `_jobs` is empty, and by all workers but one
+        self._last_begun: list[Job] = []
         self._workers: list[Worker] = []
         self._busy = 0
         self._closed = False
@@ -116,8 +118,8 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        """Workers without a job, once the queue is taken."""
-        return max(0, self.most - self._busy - len(self._jobs))
+        """Workers without a job, once the queues are taken."""
+        return max(0, self.most - self._needed)
 
     @property
     def spare(self) -> int:
@@ -126,22 +128,35 @@ class Pool:
         None is added soon after the server was overloaded.
         """
         with self._lock:
-            grows = self.auto is not None and self.most >= FIRST_JOBS and self._busy + len(self._jobs) <= 1
+            grows = self.auto is not None and self.most >= FIRST_JOBS and self._needed <= 1
             return min(self._cap, MOST_JOBS) - 1 if grows else self.idle
 
     @property
     def at_rest(self) -> bool:
         """True without queued jobs and busy workers."""
-        return not self._busy and not self._jobs
+        return not self._needed
 
-    def put(self, jobs: Sequence[Job], *, first: bool = False) -> None:
-        """Append jobs, or put them at the head of the queue; start workers for them."""
+    @property
+    def takes_more(self) -> bool:
+        """True where the next job would be begun before all queued ones: at rest, or with only jobs put `last`."""
+        with self._lock:
+            return self.at_rest or (bool(self._last) and not self._jobs)
+
+    @property
+    def _needed(self) -> int:
+        return self._busy + len(self._jobs) + len(self._last)
+
+    def put(self, jobs: Sequence[Job], *, first: bool = False, last: bool = False) -> None:
+        """Append jobs, or put them at the head of the queue, or `last`: behind all that are put meanwhile.
+
+        Start workers for them.
+        """
         with self._lock:
             if first:
                 self._jobs.extendleft(jobs[::-1])
             else:
-                self._jobs.extend(jobs)
-            self._start(self._busy + len(self._jobs))
+                (self._last if last else self._jobs).extend(jobs)
+            self._start(self._needed)
             self._work.notify(len(jobs))
 
     def connect_ahead(self, jobs: int) -> None:
@@ -159,16 +174,25 @@ class Pool:
     def take(self) -> Job | None:
         """Wait for the next job; None once the pool is closed or has failed."""
         with self._lock:
-            while self.fatal is not None or self.held or not self._jobs or self._busy >= self.most:
+            while self.fatal is not None or self.held or self._busy >= self.most or not (queue := self._next):
                 if self.fatal is not None or (self._closed and not self._busy):  # a busy worker may queue parts
                     return None
                 self._work.wait()
             self._busy += 1
-            return self._jobs.popleft()
+            if queue is self._last:
+                self._last_begun.append(queue[0])
+            return queue.popleft()
 
-    def done(self) -> None:
+    @property
+    def _next(self) -> deque[Job]:
+        """The queue of the next job. One of several workers is left to jobs that are not put `last`."""
+        return self._last if not self._jobs and len(self._last_begun) < max(1, self.most - 1) else self._jobs
+
+    def done(self, job: Job) -> None:
         with self._lock:
             self._busy -= 1
+            if job in self._last_begun:
+                self._last_begun.remove(job)
             if self.at_rest:
                 self._wake()
 
@@ -210,7 +234,7 @@ class Pool:
             self._wake()
 
     def close(self) -> None:
-        """Wait until the queue is empty (or the run has failed) and all workers have ended."""
+        """Wait until the queues are empty (or the run has failed) and all workers have ended."""
         with self._lock:
             self._closed = True
             self._wake()

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, wait
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
@@ -40,7 +41,7 @@ from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_
 from uploader_cli.transfer.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uploader_cli.core.capabilities import Capabilities
     from uploader_cli.transfer.api import Api
@@ -157,7 +158,7 @@ class Scheduler:
             self._pool.connect_ahead(sum(self._terms.parts(file.size, idle, idle, round_trip) for file in supply.ahead))
         self._verification = Verification(self._context)
         self._then = Then(self._context, self._verification)
-        self._checks = FileChecks(self._context, self._verification, self._then)
+        self._checks = FileChecks(self._context, self._verification, self._then, partial(self._ask, last=True))
         self._destinations = Destinations(self._settings, self._stop.checkpoint)
         try:
             self._plan(supply, early)
@@ -245,7 +246,7 @@ class Scheduler:
             groups.flush()
             if checking:
                 wait([checking[0]], TICK)
-            elif supply.ended or idle >= PATIENCE or (full and self._pool.at_rest):
+            elif supply.ended or idle >= PATIENCE or (full and self._pool.takes_more):
                 session = planner.cut()
                 if session is None and supply.ended:
                     return
@@ -261,13 +262,17 @@ class Scheduler:
             picked.set_result(checks.pick(self._api, files, claimed, pack=pack))
             return picked
 
+        self._ask(lambda api: picked.set_result(checks.pick(api, files, claimed, pack=pack)))
+        return picked
+
+    def _ask(self, work: Callable[[Api], None], *, last: bool = False) -> None:
+        # `last`: behind all other work
         def ask(worker: Worker) -> Iterator[Sequence[Outcome]]:
             self._stop.checkpoint()
-            picked.set_result(checks.pick(worker.api, files, claimed, pack=pack))
+            work(worker.api)
             yield from ()
 
-        self._pool.put([Step(ask, None)])
-        return picked
+        self._pool.put([Step(ask, None)], last=last)
 
     def _accept(self, file: LocalFile, groups: Groups) -> None:
         file = self._then.admit(file)

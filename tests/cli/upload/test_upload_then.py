@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from command import ended, finish, read_until, start, uploader
 from proxy import Onlooker, Proxy
 from serving import running_server
 from time_limits import PATIENCE
-from tus_services import Plain
+from tus_services import Plain, Service
 
 from uploader_server.config import Limits
 from uploader_server.faults import Answer
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
 
     from command import Process
     from proxy import Request
+    from scripted_server import Answer as Reply
+    from scripted_server import Request as Asked
 
     from uploader_server.serving import EmbeddedServer
 
     Files = Callable[..., Path]
 
+AT_ONCE = 10.0  # seconds within which a server is asked for what workers do at once
 HAS_THEN = ("--then", "delete", "--json")
 
 
@@ -482,3 +486,43 @@ def test_file_that_an_interrupted_question_has_set_aside_is_put_back(
     done = uploader("upload", files, "-s", server.url, "--skip-existing", home=tmp_path)
     assert (done.code, left(files)) == (0, {"a.bin": b"a" * 10})
     assert [path.name for path in files.iterdir()] == ["a.bin"]
+
+
+class Patient(Service):
+    """A tus server that gives out its first two uploads once both are asked for at once, and the third is stored."""
+
+    methods = "OPTIONS POST HEAD PATCH GET"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readable = True
+        self.together, self.sent = threading.Barrier(2), threading.Event()
+
+    def _get(self, request: Asked) -> Reply:
+        if request.path.endswith("u2"):
+            self.sent.set()
+        else:
+            self.together.wait(AT_ONCE)
+            assert self.sent.wait(AT_ONCE)
+        return super()._get(request)
+
+
+def test_restart_compares_stored_files_together_and_behind_new_ones(make_files: Files, tmp_path: Path) -> None:
+    """With `--watch`: the first run has sent two files, and the second one finds a third."""
+    files = make_files("in", **{"a.bin": b"1", "b.bin": b"2"})
+    with Patient() as service:
+        command = ("upload", "in", "--tus-endpoint", service.url, "--watch", "--settle", "0.3", "--json")
+        process = start(*command, home=tmp_path)
+        seen = read_until(process, "file.completed") + read_until(process, "file.completed")
+        assert ended(process, seen, signal.SIGTERM).code == 143
+        make_files("in", **{"c.bin": b"3"})
+        process = start(*command, "--jobs", "3", "--then", "delete", home=tmp_path)
+        assert process.stdout is not None
+        seen = ""
+        while seen.count('"type":"file.skipped"') + seen.count('"type":"file.completed"') < 3:
+            seen += next(process.stdout)
+        done = ended(process, seen, signal.SIGTERM)
+    assert done.code == 143
+    assert left(files) == {}
+    (end,) = done.of("run.finished")
+    assert (end["completed"], end["skipped"], end["failed"]) == (1, 2, 0)
