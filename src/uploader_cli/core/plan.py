@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Protocol
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -54,7 +54,7 @@ class Content(Protocol):
         """Return a reader that can seek. Raise `FileError` for content that is read once."""
 
 
-class Identity(NamedTuple):
+class Identity(Record, frozen=True, gc=False):
     """What a local file is on its disk: any change of the file, or another file in its place, changes it."""
 
     device: int
@@ -62,6 +62,10 @@ class Identity(NamedTuple):
     size: int
     mtime_ns: int
     ctime_ns: int
+
+    def changed_at(self, ctime_ns: int) -> Identity:
+        """Return it with another ctime."""
+        return replace(self, ctime_ns=ctime_ns)
 
 
 class LocalFile(Record, frozen=True):
@@ -138,7 +142,7 @@ class LocalFile(Record, frozen=True):
 
 def is_url(path: str) -> bool:
     """Return whether a path of a selection is a URL, as `s3://bucket/key`."""
-    return _is_url(path) is not None
+    return "://" in path and _is_url(path) is not None  # few paths get as far as the slower pattern
 
 
 def concealed(path: str) -> str:

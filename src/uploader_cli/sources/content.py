@@ -113,19 +113,28 @@ def hash_range(
     return checksum.digest(), hashing
 
 
+def read_whole(file: LocalFile, data: memoryview, checkpoint: Callable[[], None], on_doubt: OnDoubt) -> str:
+    """Read a small file into memory of its size and return its hex SHA-256."""
+    sha256 = hashlib.sha256(usedforsecurity=False)
+    with open_unchanged(file, file.size) as source:
+        for start in range(0, file.size, CACHE_BLOCK):
+            checkpoint()
+            block = data[start : start + CACHE_BLOCK]
+            read_at(file, source, start, block)
+            sha256.update(block)
+        check_unchanged(file, source, on_doubt)
+    return sha256.hexdigest()
+
+
 def sha256_of(
     file: LocalFile,
     checkpoint: Callable[[], None],
     *,
-    into: memoryview | None = None,
     source: IO[bytes] | None = None,
     on_read: OnRead = ignore_read,
-    on_doubt: OnDoubt = ignore_doubt,
 ) -> str:
     """Return the hex SHA-256 of a file, which is read for it, from `source` if it is open."""
-    digest, _ = hash_range(
-        file, 0, file.size, "sha256", checkpoint, into=into, source=source, on_read=on_read, on_doubt=on_doubt
-    )
+    digest, _ = hash_range(file, 0, file.size, "sha256", checkpoint, source=source, on_read=on_read)
     return digest.hex()
 
 

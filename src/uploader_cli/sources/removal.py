@@ -205,8 +205,10 @@ def _status(name: str, directory: int | None = None) -> Identity | None:
 def _check_unchanged(file: LocalFile, directory: int, name: str, *, linked: bool = False) -> Identity:
     """Return the identity of an unchanged file; `linked`: a new link of ours has changed its ctime."""
     found, read = _status(name, directory), file.identity
-    if found is None or read is None or found != (read._replace(ctime_ns=found.ctime_ns) if linked else read):
-        is_alike = found is not None and read is not None and found[2:4] == read[2:4]  # perhaps in the content, too
+    if found is None or read is None or found != (read.changed_at(found.ctime_ns) if linked else read):
+        is_alike = (
+            found is not None and read is not None and (found.size, found.mtime_ns) == (read.size, read.mtime_ns)
+        )  # perhaps in the content, too
         code = FailureCode.KEPT if is_alike else FailureCode.CHANGED
         raise FileFailure("it has changed since it was read", code=code, retryable=True)
     return found

@@ -34,12 +34,12 @@ def unchanged(file: LocalFile, info: Status) -> bool | None:
     has rewritten. Then the file is read and compared with the digest of what was sent, or of what the server has
     (`Doubts`).
     """
-    if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
+    if info.st_size != file.size or info.st_mtime_ns != file.mtime_ns:
         return False
     known = file.identity
     if known is None or not isinstance(info, os.stat_result):
         return True
-    same = info.st_ctime_ns == known.ctime_ns and (info.st_ino, info.st_dev) == (known.inode, known.device)
+    same = info.st_ctime_ns == known.ctime_ns and info.st_ino == known.inode and info.st_dev == known.device
     return True if same else None
 
 
@@ -64,7 +64,7 @@ def open_unchanged(file: LocalFile, end: int | None = None) -> IO[bytes]:
 def _opened(file: LocalFile, end: int | None) -> IO[bytes]:
     try:
         if file.directory:
-            source = directories.open_file(file.directory, os.path.basename(file.path))
+            source = directories.open_file(file.directory, file.path.rpartition("/")[2])
         else:
             source = open_file(file.source, end)
     except OSError as error:
@@ -142,6 +142,9 @@ class Doubts:
                     kept = open(os.dup(source.fileno()), "rb", buffering=0)  # noqa: SIM115 - closed by `settled`
             self._sources[file.file] = kept
 
+    def __bool__(self) -> bool:
+        return bool(self._sources)
+
     def __contains__(self, file: LocalFile) -> bool:
         return file.file in self._sources
 
@@ -151,8 +154,6 @@ class Doubts:
 
     def settled(self, file: LocalFile) -> None:
         """Forget a doubt, and close the file."""
-        if file.file not in self._sources:  # nearly always: a lock costs more
-            return
         with self._lock:
             source = self._sources.pop(file.file, None)
         if source is not None:

@@ -221,7 +221,7 @@ class Then:
         now, before = identified(file), file.identity
         if before is None or now.identity is None or now.identity == before:
             return file
-        if now.identity._replace(ctime_ns=before.ctime_ns) != before:
+        if now.identity.changed_at(before.ctime_ns) != before:
             return file
         with suppress(errors.FileError):
             return now if sha256_of(now, self._context.stop.checkpoint) == sha256 else file

@@ -160,7 +160,7 @@ def test_interrupted_move_is_completed(
     assert os.path.exists(file.path)
     again = removal.identified(file)
     if far:
-        device, inode = again.identity[:2] if again.identity else (0, 0)
+        device, inode = (again.identity.device, again.identity.inode) if again.identity else (0, 0)
         (target / f".uploader-{device:x}-{inode:x}.part").write_bytes(DATA[:10])
     assert moved(again, target / "a.bin") == target / "a.bin"
     assert not os.path.exists(file.path)

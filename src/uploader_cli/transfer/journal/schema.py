@@ -53,7 +53,7 @@ CREATE TABLE period (number INTEGER PRIMARY KEY, receipts INTEGER NOT NULL DEFAU
 CREATE TABLE receipt (
   target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, run INTEGER NOT NULL,
   period INTEGER NOT NULL, server_id, location, checksum, verified INTEGER NOT NULL, completed_at INTEGER NOT NULL,
-  link, identity TEXT, PRIMARY KEY (target, path)
+  link, identity BLOB, PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
 CREATE TABLE target (
   id INTEGER PRIMARY KEY, server TEXT NOT NULL, destination TEXT NOT NULL, UNIQUE (server, destination)
@@ -69,7 +69,7 @@ CREATE TABLE pending (
   upload_key TEXT NOT NULL, url TEXT, session TEXT, checked_until INTEGER NOT NULL DEFAULT 0,
   pledged_until INTEGER NOT NULL DEFAULT 0, uncertain INTEGER NOT NULL DEFAULT 0, parts TEXT NOT NULL DEFAULT '[]',
   server_id TEXT, sent_until INTEGER, ending TEXT NOT NULL DEFAULT '', replaced TEXT NOT NULL DEFAULT '[]',
-  awaited TEXT, identity TEXT, PRIMARY KEY (target, path)
+  awaited TEXT, identity BLOB, PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
 CREATE TABLE session (
   run INTEGER NOT NULL, id TEXT NOT NULL, category TEXT NOT NULL DEFAULT '', secret TEXT NOT NULL DEFAULT '',
@@ -89,8 +89,8 @@ ALTER TABLE session ADD COLUMN open INTEGER NOT NULL DEFAULT 1;
 """,
     10: "ALTER TABLE pending ADD COLUMN awaited TEXT;",
     11: "ALTER TABLE receipt ADD COLUMN link;",
-    12: "ALTER TABLE pending ADD COLUMN identity TEXT;",
-    13: "ALTER TABLE receipt ADD COLUMN identity TEXT;",
+    12: "ALTER TABLE pending ADD COLUMN identity BLOB;",
+    13: "ALTER TABLE receipt ADD COLUMN identity BLOB;",
 }
 _OUTDATED_RUNS = """
 DELETE FROM run WHERE number IN (

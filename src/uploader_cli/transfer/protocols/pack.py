@@ -12,7 +12,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core import packs
 from uploader_cli.core.events import VerifiedBy, WarningCode
 from uploader_cli.core.protocol import utf8
-from uploader_cli.sources.content import sha256_of
+from uploader_cli.sources.content import read_whole, sha256_of
 from uploader_cli.sources.unchanged import failure
 from uploader_cli.transfer.bodies import Body, pack_form
 from uploader_cli.transfer.journal import Claim, ClaimState
@@ -95,7 +95,7 @@ class Pack:
     def _read(self, file: LocalFile, data: bytearray) -> str:
         """Read a file into `data` and return its SHA-256; one in doubt is read twice. Raise `FileError`."""
         checkpoint, doubts = self._context.stop.checkpoint, list[str]()
-        digest = sha256_of(file, checkpoint, into=memoryview(data), on_doubt=lambda one, _: doubts.append(one.path))
+        digest = read_whole(file, memoryview(data), checkpoint, lambda one, _: doubts.append(one.path))
         if doubts and sha256_of(file, checkpoint) != digest:
             raise failure(file, "it changed while it was being read")
         return digest
