@@ -38,7 +38,7 @@ class PacedSend:
         body = message.get("body", b"")
         if len(body) > PIECE:
             # What changed something is answered in any case: its answer is as large as its request.
-            self._held.keep_answer(body, must_fit=self._scope["method"] == "GET")
+            self._held.keep_answer(body, must_fit=self._scope["method"] == "GET" and not self.started)
         self.started = True
         if self._start is not None:
             start, self._start = self._start, None
@@ -49,6 +49,7 @@ class PacedSend:
         for at in range(0, len(body), PIECE):
             more = at + PIECE < len(body) or message.get("more_body", False)
             await self._pass({**message, "body": body[at : at + PIECE], "more_body": more})
+        self._held.drop_answer()
 
     async def _pass(self, message: Message) -> None:
         if self._is_cut:

@@ -53,12 +53,18 @@ class Held:
 
     def __exit__(self, *_: object) -> None:
         self.resize(0)
-        if self._answer is not None:
-            _body, holder, users = self._memory.answers[id(self._answer)]
-            users.discard(self)
-            if not users:
-                del self._memory.answers[id(self._answer)]
-                holder.resize(0)
+        self.drop_answer()
+
+    def drop_answer(self) -> None:
+        """Release the answer of this request, or a piece of it, unless other requests share it."""
+        if self._answer is None:
+            return
+        _body, holder, users = self._memory.answers[id(self._answer)]
+        users.discard(self)
+        if not users:
+            del self._memory.answers[id(self._answer)]
+            holder.resize(0)
+        self._answer = None
 
     def keep_answer(self, body: bytes, *, must_fit: bool) -> None:
         """Keep an answer until it is sent; one that several requests share counts once. Raises as `check`."""

@@ -211,6 +211,16 @@ def test_pack_without_room_is_refused_before_its_data(shared: EmbeddedServer, mo
             assert connection.recv(65536).startswith(b"HTTP/1.1 503 ")
 
 
+def test_download_of_a_large_file_keeps_one_piece(shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared.app.state.memory, "most", 2 * MIB)
+    session, content = new_session(shared.url), os.urandom(3 * MIB)
+    upload(shared.url, session, file("large.mp4", content))
+    for _ in range(3):
+        answer = requests.get(f"{shared.url}/uploads/personal/large.mp4", timeout=DEADLINE)
+        assert answer.content == content
+    assert shared.app.state.memory.used == 0
+
+
 @pytest.mark.thorough
 def test_each_client_leaves_as_much_as_it_keeps(shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """So slow requests of a few clients lock nobody out."""
