@@ -351,7 +351,8 @@ class Finishing(Service):
         if any(upload is other for other in self._finished):
             return
         self._finished.append(upload)
-        self.arrived.set()
+        if upload.partial == self.of_parts:
+            self.arrived.set()
         fault = self.fault_of(upload)
         if fault == "fail":
             raise Refused(500, "the object store is down")

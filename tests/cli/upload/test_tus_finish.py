@@ -226,12 +226,13 @@ def test_server_killed_before_it_stored_the_file(
     assert service.stored.count(content) == stored
 
 
-@pytest.mark.parametrize("size", [100, 0])
+@pytest.mark.parametrize("size", [100, 0, 200], ids=["last byte", "empty file", "joining"])
 def test_client_killed_before_the_answer_to_the_last_byte_confirms_nothing(size: int, tmp_path: Path) -> None:
     """The server is killed at the same time; HEAD has the full offset."""
     (tmp_path / "a.bin").write_bytes((FIRST + bytes(size))[:size])
     with Finishing("hang") as service:
-        process = start("upload", tmp_path / "a.bin", "--tus-endpoint", service.url, home=tmp_path)
+        line = ("upload", tmp_path / "a.bin", "--tus-endpoint", service.url, "-j", "2")
+        process = start(*line, home=tmp_path, constants=PARTS)
         assert service.arrived.wait(PATIENCE)
         process.kill()
         process.wait()
@@ -330,7 +331,8 @@ def test_upload_url_whose_finish_failed_is_never_confirmed(fault: str, reason: s
         assert done.code == 4
         assert reason in done.of("file.failed")[0]["message"]
         service.fault = ""
-        for again in (command, (*command, "--no-resume"), ("resume", "--json")):
+        assert uploader("resume", "--json", home=tmp_path).code == 2, "resuming can't help"
+        for again in (command, (*command, "--no-resume")):
             done = uploader(*again, home=tmp_path, constants=QUICK)
             assert done.code == 4, again
             assert "ask the service for a new upload URL" in done.of("file.failed")[0]["message"]

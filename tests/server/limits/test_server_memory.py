@@ -213,8 +213,8 @@ def test_pack_without_room_is_refused_before_its_data(shared: EmbeddedServer, mo
 
 def test_download_of_a_large_file_keeps_one_piece(shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared.app.state.memory, "most", 2 * MIB)
-    session, content = new_session(shared.url), os.urandom(3 * MIB)
-    upload(shared.url, session, file("large.mp4", content))
+    content = os.urandom(3 * MIB)
+    upload(shared.url, file("large.mp4", content))
     for _ in range(3):
         answer = requests.get(f"{shared.url}/uploads/personal/large.mp4", timeout=DEADLINE)
         assert answer.content == content

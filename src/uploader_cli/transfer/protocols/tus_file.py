@@ -245,6 +245,8 @@ class TusFile:
             raise errors.OutcomeUnknown(JOINED)
 
         def join() -> Position:
+            if state.foreign:  # also for a process that is killed before the answer
+                self._context.run.update(self.file, ending=Ending.LOST)
             try:
                 return client.create(Creation(None, state.metadata(), parts=self._urls))
             except errors.UploaderError as error:
@@ -264,12 +266,13 @@ class TusFile:
         """Add to `ended` how a request to join the parts ended; raise what the file fails with."""
         ending = self.state.ended(error, Ending.NONE)
         refused = isinstance(error, errors.AnswerError) and error.status < 500
-        if not self.state.foreign or refused or ending is Ending.NONE:  # the parts were not joined
-            raise error
-        ended.append(ending)
+        joined = self.state.foreign and not refused and ending is not Ending.NONE  # at least tried
+        ended += [ending] * joined
         unsure = next((ending for ending in ended if ending in UNCERTAIN), None)
-        if unsure is not None:
-            self._context.run.update(self.file, ending=unsure)
+        if self.state.foreign:
+            self._context.run.update(self.file, ending=unsure or Ending.NONE)
+        if not joined:
+            raise error
         if len(ended) > 1 and unsure is not None:
             raise errors.OutcomeUnknown(JOINED) from error
         if len(ended) > 1 and isinstance(error, errors.AnswerError):
