@@ -331,11 +331,11 @@ def test_upload_url_whose_finish_failed_is_never_confirmed(fault: str, reason: s
         assert done.code == 4
         assert reason in done.of("file.failed")[0]["message"]
         service.fault = ""
-        assert uploader("resume", "--json", home=tmp_path).code == 2, "resuming can't help"
         for again in (command, (*command, "--no-resume")):
             done = uploader(*again, home=tmp_path, constants=QUICK)
             assert done.code == 4, again
             assert "ask the service for a new upload URL" in done.of("file.failed")[0]["message"]
+        assert uploader("resume", "--json", home=tmp_path).code == 2, "resuming can't help"
     assert not service.stored
 
 
