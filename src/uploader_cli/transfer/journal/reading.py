@@ -9,10 +9,10 @@ import secrets
 from contextlib import suppress
 from enum import StrEnum
 from struct import Struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import quote
 
-from msgspec import convert, field
+from msgspec import Meta, convert, field
 from msgspec.json import decode as from_json
 from msgspec.json import encode as to_json
 from msgspec.structs import astuple, replace
@@ -40,7 +40,9 @@ FROM pending WHERE target = ?1"""
 _RECEIPTS = """
 SELECT path, size, mtime_ns, server_id, location, checksum, verified, link, identity
 FROM receipt WHERE target = ?1 AND period > ?2"""
-_Texts = tuple[str | None, str | None, str | None, str | None]
+_Known = tuple[
+    str | None, str | None, str | None, str | None, Annotated[bytes, Meta(min_length=16, max_length=16)] | None
+]
 _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `quote` does not change
 _two_numbers, _64_BITS = Struct(">QQ").pack, (1 << 64) - 1
 _parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
@@ -288,8 +290,8 @@ def find_receipts(
         try:
             if isinstance(location, bytes):
                 location = _lengthened(location, key)
-            texts = (_unpacked(server_id), location, _unpacked(checksum), link)
-            server_id, location, checksum, link = convert(texts, _Texts)  # an odd identity is that of no file
+            known = (_unpacked(server_id), location, _unpacked(checksum), link, identity)
+            server_id, location, checksum, link, identity = convert(known, _Known)
             file = replace(files[key], size=convert(size, int), mtime_ns=convert(mtime_ns, int))
         except (ValueError, TypeError):
             on_odd(files[key].path)
