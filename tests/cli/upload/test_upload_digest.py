@@ -61,6 +61,7 @@ def test_digest_is_computed_in_the_pass_that_sends(
         return read_block(file, source, position, length)
 
     monkeypatch.setattr(bodies, "read_at", counted)
+    monkeypatch.setattr(content, "read_at", counted)
     monkeypatch.setattr(content, "read_block", counted_block)
     names = ("files/small", "files/one", "files/deep/large")
     digests = {name: f"sha256:{sha256(tmp_path / name)}" for name in names}
