@@ -215,20 +215,20 @@ class ProgressState(Struct):
     def resuming_helps(self, *, permanent: bool) -> bool:
         """Return whether to offer to resume the run.
 
-        It is offered where the run was stopped, where `--fail-fast` left out files, and where a failure may pass. It is
-        not where all failed files have one of the `VERDICTS`, nor where a `permanent` error ended the run before
-        anything was stored: no upload server at that URL, a refused session.
+        It is offered where the run was stopped, where it has resumed another one, where `--fail-fast` left out files,
+        and where a failure may pass. It is not where all failed files have one of the `VERDICTS`, nor where a
+        `permanent` error ended the run before anything was stored: no upload server at that URL, a refused session.
         """
         if not self.resumable:
             return False
-        if self.skips[SkipReason.FAIL_FAST]:
+        if self.skips[SkipReason.FAIL_FAST] or (self.resumed and (self.cancelled or self.failed or self.walking)):
             return True
         if any(retryable or code not in VERDICTS for code, retryable in self.failed_as):
             return True
         taken = self.sent_total or not self.selected_bytes  # the journal keeps an upload that was refused at its end
         if taken and any(code is FailureCode.SERVER_REFUSED for code, _ in self.failed_as):
             return True
-        stored = self.resumed or self.completed or self.kept
+        stored = self.completed or self.kept
         return bool((self.cancelled or self.walking) and (stored or not permanent))
 
     @property
