@@ -29,6 +29,7 @@ from uploader_cli.transfer.refusals import (
     answer_error,
     is_tus,
     not_an_upload_server,
+    refuse_missing_page,
     refused,
 )
 from uploader_cli.transfer.request_ids import RequestIds
@@ -213,17 +214,17 @@ class Api(HttpClient):
         )
 
     def progress(self, session_id: str, *, patient: bool = False, **how: Any) -> SessionProgress | None:
-        """Return the progress of a session; None if it is unknown. Wait for the end of a pause if `patient`."""
-        try:
-            body = self.progress_body(session_id, patient=patient, **how)
-        except errors.NotFound:
-            return None
-        return protocol.parse_progress(body, Transport.HTTP)
-
-    def progress_body(self, session_id: str, **how: Any) -> dict[str, object]:
-        """Return the progress as received. Raise `NotFound`, or `NotAnUploadServer` for an answer of another kind."""
+        """Return the progress of a session; None for 404. Wait for the end of a pause if `patient`."""
         path = f"/api/upload/progress/{_segment(session_id)}"
-        return self._ask("GET", path, "overallStatus", files=MOST_LISTED, **how)
+        return self._call("GET", path, self._progress, patient=patient, files=MOST_LISTED, **how)
+
+    def _progress(self, answer: Answer) -> SessionProgress | None:
+        refuse_missing_page(answer, self.option)
+        return None if answer.status == 404 else protocol.parse_progress(_accepted(answer).body, Transport.HTTP)
+
+    def progress_body(self, session_id: str) -> dict[str, object]:
+        """Return the progress as received. Raise `NotFound`, or `NotAnUploadServer` for an answer of another kind."""
+        return self._ask("GET", f"/api/upload/progress/{_segment(session_id)}", "overallStatus", files=MOST_LISTED)
 
     def has_page(self) -> bool:
         """Return whether the server has a page for browsers (docs/web.md); it may ask for a token."""
@@ -232,14 +233,14 @@ class Api(HttpClient):
 
     def cancel(self, session_id: str) -> dict[str, object]:
         """Cancel a session; running work continues (docs/protocol.md, section 3.9). Raise `NotYours`."""
-        own = self.may_write(session_id)
-        return self._ask("POST", f"/api/upload/cancel/{_segment(session_id)}", "success", headers=own)
+        path = f"/api/upload/cancel/{_segment(session_id)}"
+        return self._ask("POST", path, "success", headers=self.may_write(session_id))
 
     def delete(self, file_id: str) -> dict[str, object]:
         return self._ask("DELETE", f"/api/upload/file/{_segment(file_id)}", "success")
 
     def validate(self, files: Sequence[LocalFile], types: Callable[[str], str]) -> dict[str, object]:
-        asked = [{"name": protocol.wire_name(file.name), "size": file.size, "type": types(file.name)} for file in files]
+        asked = [{"name": protocol.wire_name(one.name), "size": one.size, "type": types(one.name)} for one in files]
         return self._ask("POST", "/api/upload/validate", "files", json={"files": asked}, files=len(asked))
 
     def analyse(self, path: str, asked: dict[str, object], limit: float) -> object:
@@ -248,9 +249,9 @@ class Api(HttpClient):
 
     def analysis_status(self, session: str) -> protocol.AnalysisStatus:
         """Return the state of an analysis. Raise `NotFound`."""
+        how: dict[str, Any] = {"patient": False, "read_timeout": STATUS_LIMIT, "files": REPORT}
         path = f"/api/ai/analysis/{_segment(session)}/status"
-        answer = self._call("GET", path, _accepted, patient=False, read_timeout=STATUS_LIMIT, files=REPORT)
-        return protocol.parse_analysis_status(answer.body)
+        return protocol.parse_analysis_status(self._call("GET", path, _accepted, **how).body)
 
     def stored(self, location: str, *, digest: bool = True, **how: Any) -> FoundFile | None:
         """Return what is known of the file at a path or URL from the server, with its `digest`; None for 404.

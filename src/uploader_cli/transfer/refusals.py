@@ -124,6 +124,12 @@ def is_blocked(answer: Answer) -> bool:
     return answer.status in BLOCKED and not is_tus(answer) and not protocol.error_code(answer.body)
 
 
+def refuse_missing_page(answer: Answer, option: str) -> None:
+    """Raise `NotAnUploadServer` for the 404 of a web server; that of an upload server is no page for browsers."""
+    if answer.status == 404 and is_page(answer):
+        raise not_an_upload_server(answer, option)
+
+
 def is_page(answer: Answer) -> bool:
     """Return whether the answer is a page for browsers, which no tus server gives."""
     return answer.headers.get("Content-Type", "").startswith("text/html") and not is_tus(answer)

@@ -375,8 +375,7 @@ def test_second_file_of_an_equal_place_fails_before_its_first_byte(
         assert (failed["path"], failed["code"]) == (str(files / "b" / "same.mp4"), "exists")
         assert "has the same objectName on the server, same.mp4; --metadata 'objectName={path}'" in failed["message"]
         assert service.objects["videos", "same.mp4"].content == (files / "a" / "same.mp4").read_bytes()
-        again = uploader("resume", "--json", home=tmp_path)
-        assert (again.code, again.finished["skipped"]) == (4, 2), "a resumed run does not send it either"
+        assert uploader("resume", "--json", home=tmp_path).code == 2, "resuming does not send it either"
         if listed:
             table = tmp_path / "list.csv"
             rows = [f"{files}/{name}/same.mp4,{name}.mp4" for name in "ab"]

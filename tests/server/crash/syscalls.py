@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ _RESUMED = re.compile(r"<\.\.\. (?P<name>\w+) resumed>(?P<rest>.*)")
 _CALL = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+)")
 _OF_FD = re.compile(r"\d+<([^>]*)>")
 _NAMED = re.compile(r'"([^"]*)"')
+_AT = re.compile(r'(?:AT_FDCWD|\d+)<([^>]*)>, "([^"]*)"')  # a directory and a name
+_AT_CALLS = ("at", "at2")
 _NOT_ASCII = re.compile(r"(?:\\[23][0-7]{2})+")
 _ANSWER = re.compile(r'"HTTP/1\.1 (2\d\d)')
 _NO_CONTENT = ("server.sqlite3", "server.sqlite3-shm", "lock")
@@ -94,7 +97,8 @@ class PowerCut:
         return self._inodes.setdefault(path, len(self._inodes) + self._now * 1000)
 
     def _end(self, name: str, arguments: str, began: int) -> None:
-        named = [path for path in _NAMED.findall(arguments) if path.startswith(f"{self.root}/")]
+        placed = [os.path.join(*found) for found in _AT.findall(arguments)] if name.endswith(_AT_CALLS) else []
+        named = [path for path in placed or _NAMED.findall(arguments) if path.startswith(f"{self.root}/")]
         if name in {"fsync", "fdatasync"}:
             path = _OF_FD.match(arguments)
             if path is not None:

@@ -32,6 +32,7 @@ from serving import ServerProcess, running_server
 
 from uploader_server.batch.intake import Intake
 from uploader_server.http.memory import BUDGET, Held, Memory
+from uploader_server.storage.categories import Categories
 from uploader_server.storage.disk import Disk
 
 if TYPE_CHECKING:
@@ -301,7 +302,7 @@ def test_long_names_stay_neither_in_memory_nor_in_answers(tmp_path: Path) -> Non
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux flushes them at once")
 def test_flush_of_very_many_deep_directories_needs_little_memory(tmp_path: Path) -> None:
     """The paths of all directories of such a pack have 75 million characters."""
-    disk = Disk(tmp_path, durable=True)
+    disk = Disk(tmp_path, Categories(tmp_path, ()), durable=True)
     deep = [f"{tmp_path}/{number}/{'d/' * 1500}x.mp4" for number in range(33)]
     tracemalloc.start()
     try:
