@@ -33,8 +33,8 @@ from uploader_cli.sources.files import absolute, status
 from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, first_contact, reach
 from uploader_cli.transfer.journal import ClaimState, Stored
-from uploader_cli.transfer.ledger import Outcome
 from uploader_cli.transfer.pacer import Stop
+from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.then import Then
 from uploader_cli.transfer.upload_session import RunContext
 from uploader_cli.transfer.verification import Verification
@@ -324,7 +324,7 @@ class Driver:
         names = (*task.lost_by, task.member.name) if died or task.begun else task.lost_by
         if len(names) > self._cluster.allowed_losses:
             lost = errors.NetworkError(f"the workers that sent it died or made no progress: {', '.join(names)}")
-            self._ledger.end([Outcome(file, lost) for file in task.files.values()])
+            self._ledger.end([FileResult(file, lost) for file in task.files.values()])
             return
         self._lost.append((list(task.files.values()), names))
         self._news.lost(task, why)

@@ -12,7 +12,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.unchanged import open_unchanged
 from uploader_cli.transfer.journal import Claim, ClaimState, Stored
 from uploader_cli.transfer.journal.reading import is_recorded
-from uploader_cli.transfer.ledger import Outcome, failed
+from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.stored_files import (
     NO_OUTCOME,
     StoredFiles,
@@ -84,7 +84,7 @@ class FileChecks:
 
         Unless they are `claimed`, the server is asked first, and the others are claimed after that.
         """
-        context, ended = self._context, list[Outcome]()
+        context, ended = self._context, list[FileResult]()
         picked: Picked = []
         there: list[Present] = []
         if claimed is None:
@@ -136,10 +136,10 @@ class FileChecks:
             known = there.get(file.file, True)
             yield file, next(again) if known is False else claim, known
 
-    def _settled(self, api: Api, file: LocalFile, claim: Claim) -> Outcome | None:
+    def _settled(self, api: Api, file: LocalFile, claim: Claim) -> FileResult | None:
         match claim.state:
             case ClaimState.DONE:
-                return Outcome(file)
+                return FileResult(file)
             case ClaimState.BUSY:
                 return failed(file, FailureCode.IN_USE, "another run is uploading this file now", retryable=True)
             case ClaimState.UNKNOWN:
@@ -152,27 +152,27 @@ class FileChecks:
                 self._context.warn(WarningCode.FILE_CHANGED, text)
         return None
 
-    def _compared(self, api: Api, one: Present) -> Outcome:
+    def _compared(self, api: Api, one: Present) -> FileResult:
         """Return the outcome of a file that is stored; with `--verify` it is compared unless it was before."""
         file, done = one.file, one.receipt
         if done is None or not self._context.settings.verify or one.compared:
-            return Outcome(file)
+            return FileResult(file)
         known = (done.server_id, done.location)
-        outcome = Outcome(file, None, *known, verified=done.verified, result_url=done.link)
+        outcome = FileResult(file, None, *known, verified=done.verified, result_url=done.link)
         return self._verification.verified(api, outcome)
 
-    def _unknown(self, api: Api, file: LocalFile) -> Outcome | None:
+    def _unknown(self, api: Api, file: LocalFile) -> FileResult | None:
         """Ask whether the file is stored before it is resent (docs/protocol.md, section 3.15)."""
         run, settings = self._context.run, self._context.settings
         if not settings.resend_unknown:
             if not self._context.limits.relative_paths:
-                return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED))
+                return FileResult(file, errors.OutcomeUnknown(MAY_BE_STORED))
             try:
                 found = equal_on_server(api, file, retries=api.pacer.retries)
             except NO_OUTCOME:
                 raise
             except errors.UploaderError as error:
-                return Outcome(file, errors.OutcomeUnknown(MAY_BE_STORED) if says_nothing(error) else error)
+                return FileResult(file, errors.OutcomeUnknown(MAY_BE_STORED) if says_nothing(error) else error)
             if found is not None:
                 run.completed([receipt_of(found)])
                 return found
@@ -286,14 +286,16 @@ class FileChecks:
                 else:
                     ledger.end([outcome])
 
-    def _present(self, file: LocalFile, receipt: Stored | None) -> Outcome:
+    def _present(self, file: LocalFile, receipt: Stored | None) -> FileResult:
         context, sha256, location = self._context, None, receipt.location if receipt is not None else None
         if location is None and context.limits.relative_paths:
             location = location_of(file, context.settings.category)
         if context.digests is not None and context.settings.then is None:
             recorded = receipt.checksum if receipt is not None and is_recorded(file, receipt) else None
             sha256 = recorded or digest_of(file, context.stop.checkpoint)
-        return Outcome(file, location=location, digest=sha256, result_url=receipt.link if receipt is not None else None)
+        return FileResult(
+            file, location=location, digest=sha256, result_url=receipt.link if receipt is not None else None
+        )
 
     def _free(self, api: Api, files: Picked) -> Picked:
         """Return the files whose names are free on the server; end the others.
@@ -319,7 +321,7 @@ class FileChecks:
                 if not file.once:
                     open_unchanged(file).close()
             except errors.FileError as error:
-                ended.append(Outcome(file, error))
+                ended.append(FileResult(file, error))
             else:
                 readable.append(file)
         self._context.ledger.end(ended)

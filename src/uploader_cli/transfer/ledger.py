@@ -1,16 +1,16 @@
-"""The outcome of a file, and the ledger of files in progress, for all jobs."""
+"""The ledger of files in progress, for all jobs."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from msgspec.structs import replace
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import Event, FailureCode, Removed, SkipReason, VerifiedBy
-from uploader_cli.core.protocol import NAME_TAKEN
+from uploader_cli.core.events import Event, FailureCode, SkipReason
+from uploader_cli.transfer.results import FileResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +37,6 @@ RUN_ENDING = (
 )
 """Errors that end the run: they concern every file."""
 FORGOTTEN = (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY)
-STORE_FAILURES = {"CHECKSUM_MISMATCH": FailureCode.INTEGRITY, NAME_TAKEN: FailureCode.EXISTS}
 REFUSED_FOR_GOOD = (413, 415, 422)
 """Refusals of one file's content; any other status may come from a proxy, a portal, a token or a redeploy."""
 
@@ -62,60 +61,12 @@ class Followers(Protocol):
         """Stop following the session: it is over."""
 
 
-class Outcome(NamedTuple):
-    """The result of one file: the server has stored it, or `error` says why not.
-
-    `content_location` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared
-    bytes, `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server
-    compared every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server.
-    `continued`: a foreign server got bytes after a break, and may have put them at the wrong place. `is_present`: it
-    had the file already, and a receipt says so, which stays. `falls_back`: another protocol can send it; `error` says
-    why this one did not. `values` are those of the template of `--result-url`, of a file that the server still
-    processes; `result_url` is where it can be read once it is processed. `removed` says what became of the local file,
-    `moved_to` where it is now. `new`: whether the server has stored it for a request of this run, and found no equal
-    file there; None where it does not say.
-    """
-
-    file: LocalFile
-    error: errors.UploaderError | None = None
-    server_id: str | None = None
-    location: str | None = None
-    content_location: str | None = None
-    checksum: str | None = None
-    verified: bool = False
-    file_path: str | None = None
-    digest: str | None = None
-    continued: bool = False
-    is_present: bool = False
-    falls_back: bool = False
-    verified_by: VerifiedBy | None = None
-    values: dict[str, str] | None = None
-    result_url: str | None = None
-    removed: Removed | None = None
-    moved_to: str | None = None
-    new: bool | None = None
-
-    @property
-    def sha256(self) -> str | None:
-        return self.checksum or self.digest
-
-
 def _is_forgotten(error: errors.UploaderError) -> bool:
     if error.forgets:
         return True
     if isinstance(error, errors.AnswerError):
         return error.status in REFUSED_FOR_GOOD and not error.retryable
     return error.code in FORGOTTEN
-
-
-def failed(file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> Outcome:
-    return Outcome(file, errors.FileFailure(message, code=code, retryable=retryable))
-
-
-def not_stored(file: LocalFile, why: str | None, error: str = "", *, retryable: bool = False) -> Outcome:
-    """Return the outcome of a file that a server failed to store, with the code `error`."""
-    words = f"the server could not store it: {why or 'it gives no reason'}"
-    return failed(file, STORE_FAILURES.get(error, FailureCode.SERVER_FAILED), words, retryable=retryable)
 
 
 def _checksum(sha256: str | None) -> str | None:
@@ -168,7 +119,7 @@ class Ledger:
         if not isinstance(error, errors.RateLimited | errors.Unauthorized | errors.PackInProgress):
             self.retry(files, error, delay)
 
-    def end(self, outcomes: Sequence[Outcome]) -> None:
+    def end(self, outcomes: Sequence[FileResult]) -> None:
         """Emit the end of each file, and keep or forget what the journal has of those that failed."""
         bad = {outcome.file: outcome.error for outcome in outcomes if outcome.error is not None}
         if bad:
@@ -200,9 +151,9 @@ class Ledger:
         if file.named:
             self._fail(file, errors.FileFailure(refusal.message, code=refusal.code))
         else:
-            self.skip(Outcome(file), SKIPS[refusal.code])
+            self.skip(FileResult(file), SKIPS[refusal.code])
 
-    def skip(self, outcome: Outcome, reason: SkipReason) -> None:
+    def skip(self, outcome: FileResult, reason: SkipReason) -> None:
         """Leave out a file, which may be on the server."""
         file, location, link = outcome.file, outcome.location, outcome.result_url or outcome.location
         if self._close(file):
@@ -223,21 +174,21 @@ class Ledger:
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
         left = list(self.open.values())
-        self.end([Outcome(file, error) for file in left if file.file in self._tried])
+        self.end([FileResult(file, error) for file in left if file.file in self._tried])
         self.skip_untried()
 
     def skip_untried(self) -> None:
         untried = [file for file in list(self.open.values()) if file.file not in self._tried]
         self._run.release(untried)
         for file in untried:
-            self.skip(Outcome(file), SkipReason.NOT_TRIED)
+            self.skip(FileResult(file), SkipReason.NOT_TRIED)
 
     def cancel_all(self) -> None:
         left = tuple(self.open.values())
         self.open.clear()
         self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))
 
-    def _complete(self, outcome: Outcome) -> None:
+    def _complete(self, outcome: FileResult) -> None:
         file, location = outcome.file, outcome.result_url or outcome.content_location or outcome.location
         attempts, began = self._tried.get(file.file) or (1, self._clock())
         if self._close(file):

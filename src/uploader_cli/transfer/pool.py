@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.budget import Limiter
-    from uploader_cli.transfer.ledger import Outcome
+    from uploader_cli.transfer.results import FileResult
     from uploader_cli.transfer.upload_calls import UploadCalls
     from uploader_cli.transfer.upload_session import UploadSession
 
@@ -36,14 +36,14 @@ class Job(Protocol):
     def session(self) -> UploadSession | None:
         """The session of its files."""
 
-    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
+    def run(self, worker: Worker) -> Iterator[Sequence[FileResult]]:
         """Yield groups of outcomes. Raise what ends the run."""
 
 
 class Step(NamedTuple):
     """A job that is one function."""
 
-    run: Callable[[Worker], Iterator[Sequence[Outcome]]]
+    run: Callable[[Worker], Iterator[Sequence[FileResult]]]
     session: UploadSession | None
 
 
@@ -51,7 +51,7 @@ class Worker(threading.Thread):
     """One thread of the pool. It keeps its connections for the whole run."""
 
     def __init__(
-        self, pool: Pool, api: Api, calls: UploadCalls, finish: Callable[[Worker, Job, Sequence[Outcome]], None]
+        self, pool: Pool, api: Api, calls: UploadCalls, finish: Callable[[Worker, Job, Sequence[FileResult]], None]
     ) -> None:
         """`calls` are those of resumable uploads; `finish(worker, job, outcomes)` ends files."""
         super().__init__(name="uploader-worker", daemon=True)

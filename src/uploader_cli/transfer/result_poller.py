@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from uploader_cli.transfer.http_client import Answer
-    from uploader_cli.transfer.ledger import Outcome
+    from uploader_cli.transfer.results import FileResult
     from uploader_cli.transfer.upload_session import RunContext
 
 LEAST_GAP = 0.02  # seconds between two requests
@@ -37,7 +37,7 @@ _TEMPORARY = (408, 425, 429)
 
 
 class _Waiting(Struct):
-    outcome: Outcome
+    outcome: FileResult
     url: str
     began: float
     state: str = "nothing was answered"  # what the last answer said
@@ -52,7 +52,7 @@ class ResultPoller:
     """
 
     def __init__(
-        self, context: RunContext, end: Callable[[Sequence[Outcome]], None], fail: Callable[[BaseException], None]
+        self, context: RunContext, end: Callable[[Sequence[FileResult]], None], fail: Callable[[BaseException], None]
     ) -> None:
         """`end` gets the outcome of a file, `fail` what ends the run; both are called in the thread."""
         self._context, self._settings, self._end, self._fail = context, context.settings, end, fail
@@ -69,7 +69,7 @@ class ResultPoller:
     def waiting(self) -> int:
         return len(self._due) + self._asking
 
-    def take(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    def take(self, outcomes: Sequence[FileResult]) -> list[FileResult]:
         """Begin to ask for the files that are processed; return the outcomes of the others."""
         left = []
         for outcome in outcomes:
@@ -86,7 +86,7 @@ class ResultPoller:
             self._begin(outcome, url)
         return left
 
-    def _begin(self, outcome: Outcome, url: str) -> None:
+    def _begin(self, outcome: FileResult, url: str) -> None:
         file, context = outcome.file, self._context
         context.emit(ev.BytesConfirmed(file.file, context.ledger.attempt(file), file.size))
         context.emit(ev.BodySent((file.file,)))
@@ -147,7 +147,7 @@ class ResultPoller:
     def _deadline(self, one: _Waiting) -> float:
         return one.began + self._settings.result_timeout
 
-    def _asked(self, one: _Waiting) -> Outcome | None:
+    def _asked(self, one: _Waiting) -> FileResult | None:
         """Ask once; return the outcome, or None while the server still processes the file."""
         pause, is_allowed = 0.0, time.monotonic() >= self._free_at
         if is_allowed:
@@ -199,7 +199,7 @@ class ResultPoller:
             self._free_at = time.monotonic() + pause_after(error)
         return error.retry_after or 0.0
 
-    def _read(self, one: _Waiting, answer: Answer) -> Outcome | None:
+    def _read(self, one: _Waiting, answer: Answer) -> FileResult | None:
         """Return the outcome that an answer says; None for one that says nothing yet."""
         outcome, status = one.outcome, answer.status
         if status in (404, 410):
@@ -227,7 +227,7 @@ class ResultPoller:
         self._context.emit(ev.StillProcessing(outcome.file.file))
         return self._judged(one, answer.body)
 
-    def _judged(self, one: _Waiting, body: object) -> Outcome | None:
+    def _judged(self, one: _Waiting, body: object) -> FileResult | None:
         settings, outcome = self._settings, one.outcome
         for path, value in settings.result_failed:
             if written(found_at(body, path)) == value:
@@ -243,13 +243,13 @@ class ResultPoller:
         return None
 
 
-def _failed_processing(outcome: Outcome, why: str) -> Outcome:
+def _failed_processing(outcome: FileResult, why: str) -> FileResult:
     """Return the outcome of a file that the server could not process: a later run sends it anew."""
     error = errors.FileFailure(f"the server could not process it: {why}", code=FailureCode.SERVER_FAILED)
     error.forgets = True
     return outcome._replace(error=error)
 
 
-def _unasked(outcome: Outcome, why: str, code: FailureCode) -> Outcome:
+def _unasked(outcome: FileResult, why: str, code: FailureCode) -> FileResult:
     """Return the outcome of a stored file about which the server says nothing: a later run asks again."""
     return outcome._replace(error=errors.FileFailure(f"it is stored, and its state is unknown: {why}", code=code))

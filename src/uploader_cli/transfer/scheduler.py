@@ -26,7 +26,6 @@ from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.first_contact import check_lengths, choose, first_contact, meeting, reach, upload_calls
 from uploader_cli.transfer.journal import Claim, ClaimState
-from uploader_cli.transfer.ledger import Outcome, failed
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.protocols.batch import BatchSession, Flow
 from uploader_cli.transfer.protocols.pack import Pack, packs_of
@@ -35,6 +34,7 @@ from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
 from uploader_cli.transfer.protocols.tus_reading import Readings
 from uploader_cli.transfer.protocols.tus_state import Tus, is_far
 from uploader_cli.transfer.result_poller import ResultPoller
+from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.second_reading import settle_doubts
 from uploader_cli.transfer.then import Then
 from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
@@ -189,7 +189,7 @@ class Scheduler:
         api.tus = self._tus or api.tus  # what the run has chosen: each later answer says anew what the server offers
         return Worker(pool, api, upload_calls(api, self._context.chunk), self._finish)
 
-    def _finish(self, worker: Worker, job: Job, outcomes: Sequence[Outcome]) -> None:
+    def _finish(self, worker: Worker, job: Job, outcomes: Sequence[FileResult]) -> None:
         """End files in the worker: receipts, verification, events, then their session."""
         outcomes = settle_doubts(self._context, worker.api, outcomes)
         back = [outcome for outcome in outcomes if self._falls_back(outcome)]
@@ -206,7 +206,7 @@ class Scheduler:
             given_up = sum(not isinstance(error, errors.FileFailure) for error in bad)  # the server counts others
             job.session.over(worker.api, len(final), failed=len(bad), given_up=given_up)
 
-    def _end_processed(self, outcomes: Sequence[Outcome]) -> None:
+    def _end_processed(self, outcomes: Sequence[FileResult]) -> None:
         done = [outcome for outcome in outcomes if outcome.error is None]
         self._verification.record(done, verify=self._settings.verify)
         for ended in self._then.carry_out(outcomes):
@@ -267,7 +267,7 @@ class Scheduler:
 
     def _ask(self, work: Callable[[Api], None], *, last: bool = False) -> None:
         # `last`: behind all other work
-        def ask(worker: Worker) -> Iterator[Sequence[Outcome]]:
+        def ask(worker: Worker) -> Iterator[Sequence[FileResult]]:
             self._stop.checkpoint()
             work(worker.api)
             yield from ()
@@ -308,7 +308,7 @@ class Scheduler:
         except errors.UploaderError as error:
             if not context.outlasts(error):
                 raise
-            self._ledger.end([Outcome(file, error) for file in files])
+            self._ledger.end([FileResult(file, error) for file in files])
             return
         session = UploadSession(context, made, len(files))
         # Names that are not UTF-8 may be equal there: the server counts a path with equal bytes once.
@@ -326,11 +326,11 @@ class Scheduler:
             elif isinstance(item, tuple):
                 yield TusFile(self._terms, session, *item)
 
-    def _falls_back(self, outcome: Outcome) -> bool:
+    def _falls_back(self, outcome: FileResult) -> bool:
         wants_tus = self._settings.protocol != "auto" or self._settings.foreign
         return outcome.falls_back and not (wants_tus and isinstance(outcome.error, errors.PatchBlocked))
 
-    def _fall_back(self, worker: Worker, job: Job, session: UploadSession, outcomes: Sequence[Outcome]) -> None:
+    def _fall_back(self, worker: Worker, job: Job, session: UploadSession, outcomes: Sequence[FileResult]) -> None:
         """Queue files for another protocol, because that of their job does not work for them.
 
         A file that can't be packed is sent with tus, in its session. Files whose uploads a proxy blocks are sent in
@@ -356,12 +356,12 @@ class Scheduler:
         jobs = [TusFile(self._terms, session, *item) for item in zip(others, claims, strict=True)]
         self._pool.put(jobs, first=True)
 
-    def _stored_before(self, outcome: Outcome) -> tuple[str, ...]:
+    def _stored_before(self, outcome: FileResult) -> tuple[str, ...]:
         """Return the upload at a tus endpoint that a file has which is sent once more."""
         url = outcome.content_location
         return (url,) if url is not None and self._settings.foreign else ()
 
-    def _send_blocked(self, _worker: Worker) -> Iterator[Sequence[Outcome]]:
+    def _send_blocked(self, _worker: Worker) -> Iterator[Sequence[FileResult]]:
         """Queue sessions for all blocked files; those that other workers are sending follow soon."""
         if self._blocked:
             self._stop.sleep(PATIENCE)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.sources.unchanged import failure
-from uploader_cli.transfer.ledger import Outcome
+from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.stored_files import NO_OUTCOME
 from uploader_cli.transfer.verification import stored_digest
 
@@ -21,7 +21,7 @@ CHANGED_MEANWHILE = "it changed while it was being sent"
 NO_DIGEST = "it may have changed while it was being sent, and no digest can tell: it is sent once more"
 
 
-def settle_doubts(context: RunContext, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
+def settle_doubts(context: RunContext, api: Api, outcomes: Sequence[FileResult]) -> list[FileResult]:
     """Return the outcomes; a doubtful file has failed if its bytes differ from what was sent, or from what is stored.
 
     Where neither digest is known, the outcome falls back: the file is sent once more, and its digest is made then.
@@ -37,7 +37,7 @@ def settle_doubts(context: RunContext, api: Api, outcomes: Sequence[Outcome]) ->
     return settled
 
 
-def _settled(context: RunContext, api: Api, outcome: Outcome) -> Outcome:
+def _settled(context: RunContext, api: Api, outcome: FileResult) -> FileResult:
     file = outcome.file
     sent = context.proof.sent(file)
     location = outcome.content_location or outcome.location

@@ -18,8 +18,8 @@ from uploader_cli.core.protocol import location_in, utf8
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.first_contact import upload_calls
 from uploader_cli.transfer.journal.reading import is_recorded, written_identity
-from uploader_cli.transfer.ledger import Outcome
 from uploader_cli.transfer.refusals import NO_ANSWER
+from uploader_cli.transfer.results import FileResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -214,7 +214,7 @@ def location_of(file: LocalFile, own: str) -> str:
     return location_in(file.category or own, utf8(file.relative_path))
 
 
-def equal_on_server(api: Api, file: LocalFile, *, retries: int | None = None) -> Outcome | None:
+def equal_on_server(api: Api, file: LocalFile, *, retries: int | None = None) -> FileResult | None:
     """Return the outcome of a file whose bytes are at `location_of`, else None. Raise as `Api.stored` does."""
     location = location_of(file, api.settings.category)
     found = api.stored(location, retries=retries)
@@ -223,8 +223,8 @@ def equal_on_server(api: Api, file: LocalFile, *, retries: int | None = None) ->
     return equal_to(file, location, found.sha256)
 
 
-def equal_to(file: LocalFile, location: str | None, sha256: str | None) -> Outcome:
-    return Outcome(file, location=location, checksum=sha256, verified=True, verified_by=VerifiedBy.DIGEST)
+def equal_to(file: LocalFile, location: str | None, sha256: str | None) -> FileResult:
+    return FileResult(file, location=location, checksum=sha256, verified=True, verified_by=VerifiedBy.DIGEST)
 
 
 def has_bytes(found: FoundFile, file: LocalFile, checkpoint: Callable[[], None]) -> bool:

@@ -12,8 +12,8 @@ from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
 from uploader_cli.sources.content import is_local, sha256_of
 from uploader_cli.sources.removal import ROOT_MARK, delete, identified, is_in_root, move, set_aside
-from uploader_cli.transfer.ledger import failed
 from uploader_cli.transfer.pacer import holding
+from uploader_cli.transfer.results import failed
 from uploader_cli.transfer.stored_files import NO_OUTCOME, StoredFiles, looked_up, with_digests
 from uploader_cli.transfer.verification import receipt_of, stored_digest
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
     from uploader_cli.settings.values import Removal
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.ledger import Outcome
+    from uploader_cli.transfer.results import FileResult
     from uploader_cli.transfer.upload_session import RunContext
     from uploader_cli.transfer.verification import Verification
 
@@ -66,8 +66,8 @@ class Then:
         return file if self._removal is None or not is_local(file) else identified(file)
 
     def prove(
-        self, api: Api, outcomes: Sequence[Outcome], receipts: Container[int] = (), *, sent: bool = True
-    ) -> list[Outcome]:
+        self, api: Api, outcomes: Sequence[FileResult], receipts: Container[int] = (), *, sent: bool = True
+    ) -> list[FileResult]:
         """Compare stored files with what was read; those that differ, or can't be compared, fail.
 
         `sent`: this run has sent them. `--then-unverified` is not for the files whose numbers are in `receipts`: these
@@ -89,7 +89,7 @@ class Then:
         ]
         return [one if one.error is not None else self._apart(api, one) for one in proven]
 
-    def carry_out(self, outcomes: Sequence[Outcome]) -> Iterator[Sequence[Outcome]]:
+    def carry_out(self, outcomes: Sequence[FileResult]) -> Iterator[Sequence[FileResult]]:
         """Yield the outcomes, each once its local file is moved or deleted: it is reported before the next one."""
         removal = self._removal
         if removal is None:
@@ -101,13 +101,13 @@ class Then:
                 self._context.run.removed(receipt_of(ended))
             yield [ended]
 
-    def _looked_up(self, api: Api, outcomes: Sequence[Outcome]) -> dict[int, FoundFile]:
+    def _looked_up(self, api: Api, outcomes: Sequence[FileResult]) -> dict[int, FoundFile]:
         """Return what the server's lookup says of files, by their numbers; nothing without one."""
         known = [outcome for outcome in outcomes if outcome.new and outcome.verified_by not in COMPARED]
         found = self._ask(api, known, "compute") if len(known) > 1 else {}
         return found | self._ask(api, [outcome for outcome in outcomes if not outcome.new], "read")
 
-    def _ask(self, api: Api, outcomes: Sequence[Outcome], digests: str) -> dict[int, FoundFile]:
+    def _ask(self, api: Api, outcomes: Sequence[FileResult], digests: str) -> dict[int, FoundFile]:
         """Look stored files up with their digests; return nothing where they have to be asked for one by one."""
         offer, settings = self._context.lookups, self._context.settings
         if offer is None or not outcomes or (digests == "read" and not self._reads):
@@ -124,7 +124,7 @@ class Then:
             return {}
         return {one.file.file: found for one, found in zip(outcomes, answer, strict=True) if found is not None}
 
-    def _proven(self, api: Api, outcome: Outcome, found: FoundFile | None, *, trusts: bool) -> Outcome:
+    def _proven(self, api: Api, outcome: FileResult, found: FoundFile | None, *, trusts: bool) -> FileResult:
         file, known = outcome.file, outcome.checksum if outcome.verified_by in COMPARED else None
         if outcome.new and known is not None and known == outcome.digest:
             return outcome
@@ -148,7 +148,7 @@ class Then:
             return _kept(outcome, why, FailureCode.UNVERIFIABLE)
         return outcome
 
-    def _apart(self, api: Api, outcome: Outcome) -> Outcome:
+    def _apart(self, api: Api, outcome: FileResult) -> FileResult:
         """Return the outcome; keep a file that is what the server has stored, because its root is mounted here.
 
         Where the server had an equal file already, the first one of each directory is set aside, and the server is
@@ -183,7 +183,7 @@ class Then:
             self._other.add(directory)
             return outcome._replace(file=file)
 
-    def _has(self, api: Api, outcome: Outcome) -> bool | None:
+    def _has(self, api: Api, outcome: FileResult) -> bool | None:
         """Return whether the server has a file now; None where it neither says that nor gives out its bytes."""
         location = outcome.content_location or outcome.location
         there = self._stored.has(api, outcome.file, location)
@@ -196,7 +196,7 @@ class Then:
                 return None
         return there
 
-    def _removed(self, outcome: Outcome, removal: Removal) -> Outcome:
+    def _removed(self, outcome: FileResult, removal: Removal) -> FileResult:
         file = outcome.file
         if file.identity is None:
             return _kept(outcome, self._why_kept(file))
@@ -249,5 +249,7 @@ def _place(file: LocalFile, directory: Path, dest: str | None) -> str:
     return os.path.join(directory, *(part for part in name.split("/") if part not in ("", ".", "..")))
 
 
-def _kept(outcome: Outcome, why: str, code: FailureCode = FailureCode.KEPT, *, retryable: bool = False) -> Outcome:
+def _kept(
+    outcome: FileResult, why: str, code: FailureCode = FailureCode.KEPT, *, retryable: bool = False
+) -> FileResult:
     return failed(outcome.file, code, f"it is stored, and kept here: {why}", retryable=retryable)

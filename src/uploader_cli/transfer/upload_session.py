@@ -13,8 +13,9 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.sources.content import Digests
 from uploader_cli.sources.unchanged import Doubts
 from uploader_cli.transfer.budget import Limiter
-from uploader_cli.transfer.ledger import Followers, Ledger, Outcome, ends_run
+from uploader_cli.transfer.ledger import Followers, Ledger, ends_run
 from uploader_cli.transfer.pacer import holding
+from uploader_cli.transfer.results import FileResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -88,7 +89,7 @@ class RunContext:
 
     def skip(self, files: Iterable[LocalFile]) -> None:
         for file in files:
-            self.ledger.skip(Outcome(file), SkipReason.FAIL_FAST)
+            self.ledger.skip(FileResult(file), SkipReason.FAIL_FAST)
 
 
 def new_session(

@@ -10,7 +10,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import Digests, sha256_of
 from uploader_cli.transfer.journal import Awaited, Stored
 from uploader_cli.transfer.journal.reading import written_identity
-from uploader_cli.transfer.ledger import Outcome, failed
+from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.stored_files import NO_OUTCOME, digest_read
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Verification:
     def __init__(self, context: RunContext) -> None:
         self._context = context
 
-    def finish(self, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    def finish(self, api: Api, outcomes: Sequence[FileResult]) -> list[FileResult]:
         """Write the receipts of stored files first, then hash and verify: a kill meanwhile sends no file again."""
         digests, verify = self._context.digests, self._context.settings.verify
         if digests is not None:
@@ -40,7 +40,7 @@ class Verification:
         asked = [one.error is None and (verify or one.continued) for one in outcomes]
         return [self.verified(api, one) if ask else one for one, ask in zip(outcomes, asked, strict=True)]
 
-    def record(self, outcomes: Sequence[Outcome], *, verify: bool = False) -> None:
+    def record(self, outcomes: Sequence[FileResult], *, verify: bool = False) -> None:
         """Journal stored files: receipts, and what is known of those that the server still processes."""
         run = self._context.run
         stored = [receipt_of(outcome, verify=verify) for outcome in outcomes if outcome.values is None]
@@ -50,7 +50,7 @@ class Verification:
             if outcome.values is not None:
                 run.update(outcome.file, awaited=_awaited_of(outcome, outcome.values))
 
-    def _hashed(self, digests: Digests, outcome: Outcome) -> Outcome:
+    def _hashed(self, digests: Digests, outcome: FileResult) -> FileResult:
         try:
             if outcome.error is None and outcome.sha256 is None:
                 outcome = outcome._replace(digest=digests.complete(outcome.file))
@@ -61,7 +61,7 @@ class Verification:
         digests.forget(outcome.file)
         return outcome
 
-    def verified(self, api: Api, outcome: Outcome, *, anew: bool = False) -> Outcome:
+    def verified(self, api: Api, outcome: FileResult, *, anew: bool = False) -> FileResult:
         """Compare the stored bytes with the file on disk and return the new outcome.
 
         With `anew` the bytes are read back: the server may have recorded its digest earlier. A file that was sent
@@ -104,12 +104,12 @@ class Verification:
         return outcome
 
 
-def _awaited_of(outcome: Outcome, values: dict[str, str]) -> Awaited:
+def _awaited_of(outcome: FileResult, values: dict[str, str]) -> Awaited:
     where = (outcome.server_id, outcome.location, outcome.content_location)
     return Awaited(values, *where, outcome.sha256, outcome.verified, outcome.verified_by)
 
 
-def receipt_of(outcome: Outcome, *, verify: bool = False) -> Stored:
+def receipt_of(outcome: FileResult, *, verify: bool = False) -> Stored:
     """Return the receipt, with `verify` without a digest that was not compared: a resumed run verifies the file."""
     location, sha256 = outcome.location or outcome.content_location, outcome.checksum if verify else outcome.sha256
     known = (outcome.server_id, location, sha256, outcome.verified, outcome.result_url)

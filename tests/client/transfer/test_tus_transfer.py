@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from uploader_cli.transfer.ledger import Outcome
+    from uploader_cli.transfer.results import FileResult
     from uploader_server.serving import EmbeddedServer
 
 MIB = 1 << 20
@@ -146,7 +146,7 @@ class Sending:
         self._handle = journal.begin(RunTarget(f"https://up.example/{next(NUMBERS)}", "tus"), {})
         self._line: deque[Any] = deque()
 
-    def run(self, *clients: TusClient) -> Outcome:
+    def run(self, *clients: TusClient) -> FileResult:
         """Return the outcome of the file. Raise what ends the run."""
         emit = lambda event: self.tell(event)  # noqa: E731
         ledger: Any = Ledger(emit, self._handle, str)
@@ -173,7 +173,7 @@ class Sending:
         (outcome,) = done
         return outcome
 
-    def _work(self, client: TusClient, helper: ThreadPoolExecutor, most: int = 1 << 30) -> Iterator[Outcome]:
+    def _work(self, client: TusClient, helper: ThreadPoolExecutor, most: int = 1 << 30) -> Iterator[FileResult]:
         api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=None), sockets=Sockets())
         worker: Any = SimpleNamespace(tus=client, api=api, helper=helper)
         while self._line and most:

@@ -15,7 +15,8 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, SkipReason
 from uploader_cli.core.plan import Refusal
-from uploader_cli.transfer.ledger import Ledger, Outcome, failed
+from uploader_cli.transfer.ledger import Ledger
+from uploader_cli.transfer.results import FileResult, failed
 
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
@@ -48,10 +49,10 @@ class Book:
             self.ledger.admit(file)
 
     def complete(self, file: LocalFile) -> None:
-        self.ledger.end([Outcome(file)])
+        self.ledger.end([FileResult(file)])
 
     def fail(self, file: LocalFile, error: errors.UploaderError) -> None:
-        self.ledger.end([Outcome(file, error)])
+        self.ledger.end([FileResult(file, error)])
 
     def ends(self) -> Counter[int]:
         counted: Counter[int] = Counter()
@@ -72,7 +73,7 @@ def test_completed_file_has_its_attempts_and_the_time_since_the_first() -> None:
     ledger.start(file, "s2", "wire%22name")
     assert ledger.attempt(file) == 2
     book.clock.pass_(3)
-    ledger.end([Outcome(file, server_id="id", location="personal/a.mp4")])
+    ledger.end([FileResult(file, server_id="id", location="personal/a.mp4")])
     assert book.told == [
         ev.FileStarted(0, "a.mp4", 10, "s", 0, 1, "wire%22name"),
         ev.FileRetry(0, 2, 0.123, FailureCode.NETWORK, "lost"),
@@ -103,7 +104,7 @@ def test_retry_has_the_code_and_message_of_the_error(
 
 def test_checksum_makes_a_file_verified() -> None:
     book = Book()
-    book.ledger.end([Outcome(book.files[0], checksum="ab" * 32)])
+    book.ledger.end([FileResult(book.files[0], checksum="ab" * 32)])
     (done,) = book.told
     assert isinstance(done, ev.FileCompleted)
     assert (done.verified, done.checksum) == (True, "sha256:" + "ab" * 32)
@@ -112,7 +113,7 @@ def test_checksum_makes_a_file_verified() -> None:
 
 def test_failure_has_the_code_and_message_of_the_error() -> None:
     book = Book()
-    broken = Outcome(book.files[0], errors.ServerFault("broken", status=500))
+    broken = FileResult(book.files[0], errors.ServerFault("broken", status=500))
     book.ledger.end([broken, failed(book.files[1], FailureCode.SERVER_FAILED, "the disk is full")])
     assert book.told == [
         ev.FileFailed(0, "a.mp4", FailureCode.SERVER_ERROR, "broken", retryable=True),
@@ -162,7 +163,9 @@ def test_fail_all_fails_started_files_and_skips_the_others() -> None:
 
 def test_end_reports_files_in_their_order() -> None:
     book = Book()
-    book.ledger.end([Outcome(book.files[2]), failed(book.files[0], FailureCode.EMPTY, "empty"), Outcome(book.files[1])])
+    book.ledger.end(
+        [FileResult(book.files[2]), failed(book.files[0], FailureCode.EMPTY, "empty"), FileResult(book.files[1])]
+    )
     assert [(event.type, event.file) for event in book.told] == [  # type: ignore[attr-defined]
         ("file.completed", 2),
         ("file.failed", 0),
@@ -204,7 +207,7 @@ def test_changed_file_with_a_listed_sha256_is_a_mismatch() -> None:
 def test_journal_forgets_only_files_that_can_never_be_resumed(error: errors.UploaderError, forgotten: bool) -> None:
     """Other refusals may come from a proxy, a captive portal, an expired token or a redeployment."""
     book = Book()
-    book.ledger.end([Outcome(book.files[0]), Outcome(book.files[1], error)])
+    book.ledger.end([FileResult(book.files[0]), FileResult(book.files[1], error)])
     assert book.run.forgotten == ([1] if forgotten else [])
     assert book.run.released == [1]
 
@@ -213,7 +216,7 @@ STEPS = {
     "start": lambda book, file: book.ledger.start(file, "s", file.name),
     "complete": lambda book, file: book.complete(file),
     "fail": lambda book, file: book.fail(file, errors.ConnectionLost("lost")),
-    "skip": lambda book, file: book.ledger.skip(Outcome(file), SkipReason.FAIL_FAST),
+    "skip": lambda book, file: book.ledger.skip(FileResult(file), SkipReason.FAIL_FAST),
     "refuse": lambda book, file: book.ledger.refuse(file, Refusal(FailureCode.EMPTY, "empty")),
     "cancel": lambda book, _file: book.ledger.cancel_all(),
     "fail all": lambda book, _file: book.ledger.fail_all(errors.ConnectionLost("lost")),

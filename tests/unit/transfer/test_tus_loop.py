@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uploader_cli.core import events as ev
-    from uploader_cli.transfer.ledger import Outcome
+    from uploader_cli.transfer.results import FileResult
 
 DATA = bytes(range(25))
 
@@ -48,10 +48,10 @@ class Case:
         self.file = file_of(tmp_path / "a.bin", DATA)
         self.resumes = False
 
-    def send(self, **options: Any) -> Outcome:
+    def send(self, **options: Any) -> FileResult:
         return send(self.told, [make_client(self.model)], self.terms, self.file, resumes=self.resumes, **options)
 
-    def sent(self) -> Outcome:
+    def sent(self) -> FileResult:
         """Send the file: the server has its bytes."""
         outcome = self.send()
         assert outcome.error is None, outcome.error
@@ -330,7 +330,7 @@ class TestResume:
 class TestFinishOfForeignServers:
     """Case by case what `core.confirmation` decides; docs/tus-servers.md has the events of a run."""
 
-    def send(self, tmp_path: Path, words: str, **terms: Any) -> tuple[Case, Outcome]:
+    def send(self, tmp_path: Path, words: str, **terms: Any) -> tuple[Case, FileResult]:
         case = Case(tmp_path, words, keys=False, **terms)
         return case, case.send(foreign=True)
 

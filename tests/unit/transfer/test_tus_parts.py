@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from uploader_cli.transfer.ledger import Outcome
     from uploader_cli.transfer.pool import Step
+    from uploader_cli.transfer.results import FileResult
 
 DATA = bytes(range(100))
 
@@ -45,14 +45,14 @@ class Case:
         self.file = file_of(tmp_path / "a.bin", DATA)
         self.options: dict[str, Any] = {"session": "s"}
 
-    def run(self) -> Outcome:
+    def run(self) -> FileResult:
         sent = self.send()
         assert sent.error is None, sent.error
         assert bytes(self.model.uploads[sent.content_location or ""].data) == DATA
         assert self.told.confirmed == len(DATA)
         return sent
 
-    def send(self) -> Outcome:
+    def send(self) -> FileResult:
         clients = [make_client(self.model) for _ in range(self.clients)]
         return send(self.told, clients, self.terms, self.file, **{"idle": self.count - 1, **self.options})
 

@@ -14,7 +14,7 @@ from uploader_cli import errors
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uploader_cli.transfer.ledger import Outcome
+    from uploader_cli.transfer.results import FileResult
 
 PASSING = ["reset", "refused", "cut", "lost", "short", "408", "409", "423", "429", "460", "500", "503", "503!", "409!"]
 """Failures after which a retry succeeds."""
@@ -247,9 +247,9 @@ def test_known_upload_that_is_complete_costs_one_request(tmp_path: Path) -> None
     assert (again.content_location, model.methods) == (ENDPOINT + "1", "HEAD")
 
 
-def send_or_fail(*arguments: Any, **options: Any) -> Outcome | None:
+def send_or_fail(*arguments: Any, **options: Any) -> FileResult | None:
     """Return the outcome of a file that was sent; None for one that failed with a reason."""
-    outcomes: list[Outcome] = []
+    outcomes: list[FileResult] = []
     error = failure(lambda: outcomes.append(send(*arguments, **options)) or outcomes[0])  # type: ignore[func-returns-value]
     assert error is None or str(error)
     return outcomes[0] if error is None else None

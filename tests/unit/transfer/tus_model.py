@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from uploader_cli.transfer.ledger import Outcome
+    from uploader_cli.transfer.results import FileResult
 
 ENDPOINT = "https://up.example/files/"
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -457,10 +457,10 @@ def send(
     helper: Any = None,
     round_trip: float | None = None,
     **options: Any,
-) -> Outcome:
+) -> FileResult:
     """Run the jobs of a file as the pool does, with one thread for each client. Return its one outcome or raise."""
     line: deque[Any] = deque()
-    outcomes: list[Outcome] = []
+    outcomes: list[FileResult] = []
     raised: list[BaseException] = []
     line.append(tus_file(told, line, terms, file, **options))
 
@@ -526,7 +526,7 @@ def file_of(path: Path, data: bytes) -> LocalFile:
     return LocalFile(0, str(path), path.name, info.st_size, info.st_mtime_ns)
 
 
-def failure(run: Callable[[], Outcome]) -> errors.UploaderError | None:
+def failure(run: Callable[[], FileResult]) -> errors.UploaderError | None:
     """Return the error of a file, whether it ends the run or not; None where it is sent."""
     try:
         return run().error

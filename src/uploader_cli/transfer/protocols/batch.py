@@ -16,8 +16,9 @@ from uploader_cli.core.plan import LocalFile, request_length
 from uploader_cli.core.protocol import Session, StoredFile, location_in, paired, sent_name, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
-from uploader_cli.transfer.ledger import Outcome, ends_run, failed, not_stored
+from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pacer import holding
+from uploader_cli.transfer.results import FileResult, failed, not_stored
 from uploader_cli.transfer.stored_files import equal_on_server, says_nothing
 from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
 
@@ -69,9 +70,9 @@ class BatchSession:
         self._halves: deque[list[LocalFile]] = deque()  # halves of refused requests, which are sent next
         self._most = 1 << 30
         self._group: list[LocalFile] = []  # the files of the request, without those that have ended
-        self._ended: list[Outcome] = []
+        self._ended: list[FileResult] = []
 
-    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
+    def run(self, worker: Worker) -> Iterator[Sequence[FileResult]]:
         """Yield outcomes as requests are answered. Raise what ends the run."""
         context, self._api = self._context, worker.api
         self._api.budget.sessions_to_come -= 1
@@ -83,7 +84,7 @@ class BatchSession:
         except errors.UploaderError as error:
             if not context.outlasts(error):
                 raise
-            context.ledger.end([Outcome(file, error) for file in self._waiting])
+            context.ledger.end([FileResult(file, error) for file in self._waiting])
             return
         self.session = UploadSession(context, made, len(self._waiting))
         self.session.begin()
@@ -116,7 +117,7 @@ class BatchSession:
         self._waiting.clear()
         return rest
 
-    def _failed(self, error: errors.UploaderError) -> list[Outcome]:
+    def _failed(self, error: errors.UploaderError) -> list[FileResult]:
         """Return the outcomes of the files that `error` ends; put the others back."""
         group, retry = self._group, self._context.ledger.retry
         match error:
@@ -125,21 +126,21 @@ class BatchSession:
                 rest = [file for file in group if file not in broken]
                 retry(rest, errors.ConnectionLost(UNTOUCHED))
                 self._waiting.extendleft(reversed(rest))
-                return [Outcome(file, error) for file in broken]
+                return [FileResult(file, error) for file in broken]
             case errors.TooSlow() if len(group) == 1:
-                return [Outcome(group[0], _too_slow(group[0], error))]
+                return [FileResult(group[0], _too_slow(group[0], error))]
             case errors.TooSlow():
                 self._most = len(group) // 2
             case errors.SessionLost():
                 if not self.session.renew(self._api, self.session.id):  # lost twice (3.14)
-                    return [Outcome(file, error) for file in [*group, *self._take_rest()]]
+                    return [FileResult(file, error) for file in [*group, *self._take_rest()]]
             case errors.AnswerError() if error.status in SPLIT_REFUSALS and len(group) > 1:
                 retry(group, error)
                 middle = (len(group) + 1) // 2
                 self._halves.extendleft((group[middle:], group[:middle]))
                 return []
             case _:
-                return [Outcome(file, error) for file in group]
+                return [FileResult(file, error) for file in group]
         retry(group, error)
         self._waiting.extendleft(reversed(group))
         return []
@@ -209,7 +210,7 @@ class BatchSession:
         self._group.remove(file)
         if item is None:
             words = "the server's answer does not mention this file"
-            self._ended.append(Outcome(file, errors.ProtocolError(words)))
+            self._ended.append(FileResult(file, errors.ProtocolError(words)))
             return
         if item.status != "completed":
             why = item.error or f"its status is {item.status or 'missing'}"
@@ -219,7 +220,7 @@ class BatchSession:
             outcome = failed(file, FailureCode.INTEGRITY, words)
         else:
             location = location_in(self.session.category, item.location) if item.location else None
-            outcome = Outcome(file, server_id=item.server_id, location=location, file_path=item.file_path)
+            outcome = FileResult(file, server_id=item.server_id, location=location, file_path=item.file_path)
         if outcome.error is not None:
             self._context.run.certain([file])
         self._ended.append(outcome)
@@ -255,7 +256,7 @@ class BatchSession:
         for file in list(self._group):
             outcome = found.get(file.file)
             if file.file not in found and not self._context.settings.resend_unknown:
-                outcome = Outcome(file, errors.OutcomeUnknown(f"{error}; the server may have stored it, or not"))
+                outcome = FileResult(file, errors.OutcomeUnknown(f"{error}; the server may have stored it, or not"))
             if outcome is None:
                 continue
             self._group.remove(file)
@@ -264,10 +265,10 @@ class BatchSession:
                 self._context.run.certain([file])
             self._ended.append(outcome)
 
-    def _find_by_path(self) -> dict[int, Outcome | None]:
+    def _find_by_path(self) -> dict[int, FileResult | None]:
         """Ask for each file by path: its outcome, None where it is not stored, no entry without an answer."""
         self._context.stop.sleep(LOOK_EVERY)
-        found: dict[int, Outcome | None] = {}
+        found: dict[int, FileResult | None] = {}
         for file in self._group:
             try:
                 found[file.file] = equal_on_server(self._api, file)
@@ -278,7 +279,7 @@ class BatchSession:
                     found[file.file] = None
         return found
 
-    def _find_by_progress(self) -> dict[int, Outcome | None]:
+    def _find_by_progress(self) -> dict[int, FileResult | None]:
         context, misses = self._context, 0
         for _ in range(LONGEST):
             found = self._reported()
@@ -304,12 +305,12 @@ class BatchSession:
             self._context.followers.last_heard.note(message)
         return message
 
-    def _reported(self) -> dict[int, Outcome | None]:
-        found: dict[int, Outcome | None] = {}
+    def _reported(self) -> dict[int, FileResult | None]:
+        found: dict[int, FileResult | None] = {}
         for file in self._group:
             status = self._context.followers.last_heard.of(self.session.id, wire_name(file.name))
             if status is not None and status.status == "completed":
-                found[file.file] = Outcome(file, server_id=status.server_id)
+                found[file.file] = FileResult(file, server_id=status.server_id)
             elif status is not None and status.status == "failed":
                 found[file.file] = not_stored(file, status.error)
         return found

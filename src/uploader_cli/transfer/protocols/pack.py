@@ -17,8 +17,9 @@ from uploader_cli.sources.unchanged import failure
 from uploader_cli.transfer.bodies import Body, pack_form
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.journal.reading import pack_position
-from uploader_cli.transfer.ledger import Outcome, ends_run, not_stored
+from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pacer import backoff
+from uploader_cli.transfer.results import FileResult, not_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -43,7 +44,7 @@ class PackEntry(NamedTuple):
 
 
 class Pack:
-    """Send the files of one pack. Files that can't be packed end with `Outcome.falls_back`."""
+    """Send the files of one pack. Files that can't be packed end with `FileResult.falls_back`."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Pack:
         self._key, self._sent_before = "", False  # the idempotency key, and whether an earlier run may have sent it
         self._ask = False  # whether the server may have the whole request, so that its answer can be requested
 
-    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
+    def run(self, worker: Worker) -> Iterator[Sequence[FileResult]]:
         """Yield the outcomes of the files. Raise what ends the run."""
         context, files = self._context, [file for file, _ in self._files]
         if context.fails_fast:
@@ -81,7 +82,7 @@ class Pack:
             try:
                 digest = self._read(file, data)
             except errors.FileError as error:
-                unread.append(Outcome(file, error))
+                unread.append(FileResult(file, error))
             else:
                 self._entries.append(PackEntry(file, data, digest))
         if any(file.is_remote for file in files):
@@ -121,7 +122,7 @@ class Pack:
         else:
             self._key = self._context.run.packed([entry.file for entry in self._entries])
 
-    def _send(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
+    def _send(self, worker: Worker) -> Iterator[Sequence[FileResult]]:
         context, files = self._context, [entry.file for entry in self._entries]
         try:
             answer = self._answer(worker, files)
@@ -138,7 +139,7 @@ class Pack:
             cut = isinstance(error, errors.ConnectionLost) and not error.body_sent
             cut = (cut or isinstance(error, errors.ServerDied)) and len(files) > 1
             if not cut and not isinstance(error, errors.TooLarge | errors.TooSlow):
-                yield [Outcome(file, error) for file in files]
+                yield [FileResult(file, error) for file in files]
                 return
             self._size.shrink(sum(file.size for file in files))  # smaller ones may succeed
             if len(files) == 1:
@@ -206,12 +207,12 @@ class Pack:
             on_through=lambda: context.emit(ev.BodySent(numbers)),
         )
 
-    def _outcomes(self, answer: Sequence[PackedFile]) -> list[Outcome]:
+    def _outcomes(self, answer: Sequence[PackedFile]) -> list[FileResult]:
         """Return the outcomes; put retryable failures, and all failures of an earlier run, into a new pack."""
         outcomes, later, earlier, retries = [], [], self._sent_before, self._context.settings.retries
         for (file, _, digest), item in zip(self._entries, answer, strict=True):
             if item.stored:
-                outcome = Outcome(file, None, item.server_id, item.location, None, digest, verified=True)
+                outcome = FileResult(file, None, item.server_id, item.location, None, digest, verified=True)
                 outcome = outcome._replace(verified_by=VerifiedBy.SHA256, new=not (earlier or item.existing))
             else:
                 outcome = not_stored(file, item.message or item.error, item.error, retryable=item.retryable)
@@ -232,8 +233,8 @@ def _fresh(files: Sequence[LocalFile]) -> list[tuple[LocalFile, Claim]]:
     return [(file, Claim(ClaimState.NEW)) for file in files]
 
 
-def _not_packed(files: Sequence[LocalFile], error: errors.UploaderError) -> list[Outcome]:
-    return [Outcome(file, error, falls_back=True) for file in files]
+def _not_packed(files: Sequence[LocalFile], error: errors.UploaderError) -> list[FileResult]:
+    return [FileResult(file, error, falls_back=True) for file in files]
 
 
 def packs_of(

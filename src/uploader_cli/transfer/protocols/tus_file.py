@@ -16,11 +16,12 @@ from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.processing import fields_of
 from uploader_cli.core.protocol import NAME_TAKEN, utf8
 from uploader_cli.transfer.journal import Awaited, Claim, ClaimState
-from uploader_cli.transfer.ledger import Outcome, ends_run, failed
+from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pool import Step, Worker
 from uploader_cli.transfer.protocols.tus_part import Part
 from uploader_cli.transfer.protocols.tus_reading import stored_url
 from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
+from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.upload_calls import Creation
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class TusFile:
         self._left = 0  # parts that have not ended
         self._lock = threading.Lock()
 
-    def run(self, worker: Worker) -> Iterator[Sequence[Outcome]]:
+    def run(self, worker: Worker) -> Iterator[Sequence[FileResult]]:
         """Yield the outcome of the file; nothing while its parts are jobs. Raise what ends the run."""
         if self._context.fails_fast:
             self.session.skip(worker.api, [self.file])
@@ -72,7 +73,7 @@ class TusFile:
         else:
             yield [self._stored(worker.tus, sent)]
 
-    def _send_part(self, part: Part, worker: Worker) -> Iterator[Sequence[Outcome]]:
+    def _send_part(self, part: Part, worker: Worker) -> Iterator[Sequence[FileResult]]:
         """Send one part. The last one to end joins them and yields the outcome of the file."""
         state, failure = self.state, None
         try:
@@ -93,7 +94,7 @@ class TusFile:
         else:
             yield [self._stored(worker.tus, joined)]
 
-    def _failed(self, worker: Worker, error: errors.UploaderError) -> Sequence[Outcome]:
+    def _failed(self, worker: Worker, error: errors.UploaderError) -> Sequence[FileResult]:
         """Return the outcome of a file that failed, none where it is queued again.
 
         One whose session is lost resumes in another session. One whose parts the server does not take is sent in one
@@ -114,7 +115,7 @@ class TusFile:
         elif isinstance(error, errors.AnswerError) and error.error == NAME_TAKEN:
             return [failed(file, FailureCode.EXISTS, str(error))]
         else:
-            return [Outcome(file, error, falls_back=isinstance(error, errors.PatchBlocked) and not file.once)]
+            return [FileResult(file, error, falls_back=isinstance(error, errors.PatchBlocked) and not file.once)]
         self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
         return []
 
@@ -122,14 +123,14 @@ class TusFile:
         """Return whether a part failed with `error`, and no request to join the parts may have stored the file."""
         return error is self.state.error and Ending(self.state.upload.ending) not in UNCERTAIN
 
-    def _stored(self, client: UploadCalls, sent: Position) -> Outcome:
+    def _stored(self, client: UploadCalls, sent: Position) -> FileResult:
         file, state, location = self.file, self.state, sent.headers.get("Content-Location")
         if file.upload_url and not location:
             url = None  # no event and no receipt has the URL of an upload that a service created
         else:  # only the paths of a foreign server are known
             url = (stored_url(sent) if state.foreign else location or sent.url) or None
         if (known := state.receipt) is not None:
-            return Outcome(
+            return FileResult(
                 file, None, known.server_id, known.location, result_url=known.link, is_present=True, new=False
             )
         verified = not state.unchecked and sum(part.entry.checked for part in self.parts) == state.size
@@ -138,7 +139,7 @@ class TusFile:
         file = replace(file, size=state.size) if file.once else file
         if state.unsure:
             state.begin()  # the attempt is reported before it fails
-            return Outcome(file, errors.OutcomeUnknown(NOT_CONFIRMED))
+            return FileResult(file, errors.OutcomeUnknown(NOT_CONFIRMED))
         if state.foreign and not state.read:
             self._tus.readings.confirmed(file, sent, state.size)
         # Some servers name uploads by their metadata: an old URL may be the new one.
@@ -146,7 +147,7 @@ class TusFile:
         for old, error in self._discard(client, replaced).items():
             text = f"{utf8(file.path)}: an upload of it that failed may be stored, and can't be deleted: {old}"
             self._context.warn(WarningCode.MAY_BE_STORED, f"{text} ({error})")
-        stored = Outcome(file, server_id=server_id, location=location, content_location=url)
+        stored = FileResult(file, server_id=server_id, location=location, content_location=url)
         continued = state.adopted or (state.foreign and any(part.continued for part in self.parts))
         stored = stored._replace(values=self._values(sent, server_id), continued=continued)
         if state.adopted:  # it may be the local file itself (`Then`)
@@ -166,13 +167,13 @@ class TusFile:
         found = {name: known[name] if name in known else sent.headers.get(name.partition(":")[2]) for name in names}
         return {name: value for name, value in found.items() if value is not None}
 
-    def _arrived(self, awaited: Awaited) -> Outcome:
+    def _arrived(self, awaited: Awaited) -> FileResult:
         """Return the outcome of a file that an earlier run has sent, and that was being processed at its end."""
         self.state.divide(1)
         self.state.found(0, self.file.size)
         self.state.begin()
         compared = awaited.verified_by in (VerifiedBy.DIGEST, VerifiedBy.BYTES)
-        return Outcome(
+        return FileResult(
             self.file,
             server_id=awaited.server_id,
             location=awaited.location,

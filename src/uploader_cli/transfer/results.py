@@ -1,0 +1,62 @@
+"""The result of a file, which every job yields and every step that follows completes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from uploader_cli import errors
+from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
+from uploader_cli.core.protocol import NAME_TAKEN
+
+if TYPE_CHECKING:
+    from uploader_cli.core.plan import LocalFile
+
+STORE_FAILURES = {"CHECKSUM_MISMATCH": FailureCode.INTEGRITY, NAME_TAKEN: FailureCode.EXISTS}
+
+
+class FileResult(NamedTuple):
+    """The result of one file: the server has stored it, or `error` says why not.
+
+    `content_location` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared
+    bytes, `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server
+    compared every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server.
+    `continued`: a foreign server got bytes after a break, and may have put them at the wrong place. `is_present`: it
+    had the file already, and a receipt says so, which stays. `falls_back`: another protocol can send it; `error` says
+    why this one did not. `values` are those of the template of `--result-url`, of a file that the server still
+    processes; `result_url` is where it can be read once it is processed. `removed` says what became of the local file,
+    `moved_to` where it is now. `new`: whether the server has stored it for a request of this run, and found no equal
+    file there; None where it does not say.
+    """
+
+    file: LocalFile
+    error: errors.UploaderError | None = None
+    server_id: str | None = None
+    location: str | None = None
+    content_location: str | None = None
+    checksum: str | None = None
+    verified: bool = False
+    file_path: str | None = None
+    digest: str | None = None
+    continued: bool = False
+    is_present: bool = False
+    falls_back: bool = False
+    verified_by: VerifiedBy | None = None
+    values: dict[str, str] | None = None
+    result_url: str | None = None
+    removed: Removed | None = None
+    moved_to: str | None = None
+    new: bool | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        return self.checksum or self.digest
+
+
+def failed(file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> FileResult:
+    return FileResult(file, errors.FileFailure(message, code=code, retryable=retryable))
+
+
+def not_stored(file: LocalFile, why: str | None, error: str = "", *, retryable: bool = False) -> FileResult:
+    """Return the result of a file that a server failed to store, with the code `error`."""
+    words = f"the server could not store it: {why or 'it gives no reason'}"
+    return failed(file, STORE_FAILURES.get(error, FailureCode.SERVER_FAILED), words, retryable=retryable)
