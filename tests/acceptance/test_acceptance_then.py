@@ -15,6 +15,8 @@ from command import ended, finish, start, uploader
 from proxy import Onlooker, Proxy
 from serving import server_process
 
+from uploader_cli.sources.removal import ASIDE
+
 if TYPE_CHECKING:
     from command import Process
     from proxy import Request
@@ -64,7 +66,7 @@ def kill_clients(directory: Path, seed: int, kills: int, *, packs: bool, watch: 
         line += ["--watch", "--settle", "0.2"] if watch else []
 
         def refill(number: int) -> None:
-            if not here(files):
+            if not here(files, killed=True):
                 expected.update(make_files(files, {f"{number}/{name}": FILES[name] for name in FILES}, seed + number))
 
         killed, last = 0, 0
@@ -81,8 +83,8 @@ def kill_clients(directory: Path, seed: int, kills: int, *, packs: bool, watch: 
                 alarm.cancel()
             assert last in (0, -signal.SIGKILL)
             killed += last < 0
-            check(expected, files, server.root / "personal", sent, complete=False)
-        print(f"{killed} of {kills} killed, {len(expected)} files, {len(here(files))} left")
+            check(expected, here(files, killed=last < 0), server.root / "personal", sent, complete=False)
+        print(f"{killed} of {kills} killed, {len(expected)} files, {len(here(files, killed=True))} left")
         refill(kills)
         if watch:
             process = start(*line, home=directory)
@@ -94,17 +96,26 @@ def kill_clients(directory: Path, seed: int, kills: int, *, packs: bool, watch: 
         else:
             done = uploader(*line, home=directory)
             assert done.code == 0, done.err
-        check(expected, files, server.root / "personal", sent, complete=True)
+        check(expected, here(files), server.root / "personal", sent, complete=True)
 
 
-def here(files: Path) -> dict[str, str]:
-    """The files that are left, by their paths on the server."""
-    return {f"{files.name}/{name}": digest for name, digest in digests(files).items()}
+def here(files: Path, *, killed: bool = False) -> dict[str, str]:
+    """The files that are left, by their paths on the server.
+
+    A client that was killed may have set one file aside; it counts as in its place.
+    """
+    found = {f"{files.name}/{name}": digest for name, digest in digests(files).items()}
+    aside = [name for name in found if f"/{ASIDE}/" in name]
+    assert len(aside) <= killed
+    for name in aside:
+        digest, place = found.pop(name), name.replace(f"/{ASIDE}/", "/")
+        assert found.setdefault(place, digest) == digest
+    return found
 
 
-def check(expected: dict[str, str], files: Path, stored: Path, sent: Path | None, *, complete: bool) -> None:
-    """Check that each file is here or moved with its bytes, and that what is not here is stored once."""
-    local, there = here(files), digests(stored) if stored.exists() else {}
+def check(expected: dict[str, str], local: dict[str, str], stored: Path, sent: Path | None, *, complete: bool) -> None:
+    """Check that each file is here (`local`) or moved with its bytes, and that what is not here is stored once."""
+    there = digests(stored) if stored.exists() else {}
     moved = {} if sent is None else {name: one for name, one in digests(sent).items() if not name.endswith(".part")}
     assert local.items() <= expected.items()
     assert there.items() <= expected.items()

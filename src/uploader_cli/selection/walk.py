@@ -36,7 +36,10 @@ Step = Selected | None  # None: something was examined that is not selected
 
 def missing(paths: Iterable[str]) -> list[str]:
     """Return those of `paths` that don't exist, in order; what an interrupted `--then` has set aside is put back."""
-    return [path for path in paths if not (sources.exists(path) or restore(os.path.dirname(path)))]
+    gone = [path for path in paths if not sources.exists(path)]
+    for directory in {os.path.dirname(path) for path in gone}:
+        restore(directory)
+    return [path for path in gone if not sources.exists(path)]
 
 
 def forgiven(item: Selected, is_stored: Callable[[LocalFile], bool]) -> Selected:
@@ -157,9 +160,15 @@ class _Walker:
                 stack.pop()
 
     def _entries(self, directory: _Directory) -> Iterator[Step | _Directory]:
-        restore(directory.path)
+        left = restore(directory.path)
         try:
             ignores = directory.ignores.within(directory.path, directory.below("")[:-1])
+            for path, failure in left.items():
+                name = os.path.basename(path)
+                if self._wants(directory.below(name), ignores):
+                    number, relative = next(self._numbers), f"{directory.relative}/{name}"
+                    code, retryable = failure.code, failure.retryable
+                    yield FileFailed(number, path, code, str(failure), retryable=retryable, relative_path=relative)
             for entry in _sorted_entries(directory.path):
                 yield self._entry(directory, entry, ignores)
         except BadIgnoreFile as error:  # the excluded files are unknown

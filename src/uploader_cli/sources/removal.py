@@ -30,6 +30,8 @@ ASIDE = ".uploader-aside"
 """The directory in which a file is while the server is asked whether it is its own."""
 ROOT_MARK = ".uploader"
 """The bundled server's own directory in its root."""
+OTHER_RUN = 1.0
+"""Seconds that a run waits for another one which has set a file of the same directory aside."""
 BLOCK = 1 << 20  # bytes that are copied at a time
 _NOT_LINKED = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 """Errors of file systems that give a file no second name, or none in another file system."""
@@ -112,9 +114,7 @@ def set_aside(file: LocalFile) -> Iterator[None]:
     """
     with _opened(os.path.dirname(file.path) or ".", getattr(os, "O_PATH", 0)) as directory:
         name = os.path.basename(file.path)
-        with suppress(FileExistsError):
-            os.mkdir(ASIDE, 0o700, dir_fd=directory)
-        with _aside(directory) as aside:
+        with _aside(directory, makes=True) as aside:
             _check_unchanged(file, directory, name)
             if _exists(name, aside):
                 raise FileFailure(f"another file of its name is in {ASIDE}", code=FailureCode.KEPT)
@@ -125,38 +125,85 @@ def set_aside(file: LocalFile) -> Iterator[None]:
                 _put_back(name, aside, directory)
 
 
-def restore(path: str) -> bool:
-    """Put back what an interrupted `set_aside` has left in a directory; return whether there was anything."""
-    if not os.path.lexists(os.path.join(path, ASIDE)):
-        return False
-    with suppress(OSError, FileFailure), _opened(path or ".", getattr(os, "O_PATH", 0)) as directory:
-        with _aside(directory) as aside:
-            names = os.listdir(aside)
-            for name in names:
-                with suppress(FileFailure):
+def restore(path: str) -> dict[str, FileFailure]:
+    """Put back what an interrupted `set_aside` has left in a directory; return the paths that stay there, and why.
+
+    They are named because no walk looks there: another run has set the file aside now (`in_use`), another file has
+    taken its place, or the directory can't be read.
+    """
+    place, left = os.path.join(path, ASIDE), dict[str, FileFailure]()
+    if not os.path.lexists(place):
+        return left
+    try:
+        with _opened(path or ".", getattr(os, "O_PATH", 0)) as directory, _aside(directory) as aside:
+            for name in os.listdir(aside):
+                try:
                     _put_back(name, aside, directory)
-        return bool(names)
-    return False
+                except FileNotFoundError:  # a program has taken it away
+                    pass
+                except (OSError, FileFailure) as error:
+                    left[os.path.join(place, name)] = _unrestored(error)
+    except FileNotFoundError:  # another run has put its file back
+        return left
+    except (OSError, FileFailure) as error:
+        failure = _unrestored(error)
+        with suppress(OSError):
+            return {os.path.join(place, name): failure for name in os.listdir(place)}
+        left[place] = failure
+    return left
+
+
+def _unrestored(error: OSError | FileFailure) -> FileFailure:
+    """Return why something stays in `ASIDE`."""
+    is_busy = isinstance(error, FileFailure) and error.retryable
+    why = error.strerror or error if isinstance(error, OSError) else error
+    code = FailureCode.IN_USE if is_busy else FailureCode.UNREADABLE
+    return FileFailure(f"it is not put back into the directory above: {why}", code=code, retryable=is_busy)
 
 
 @contextmanager
-def _aside(directory: int) -> Iterator[int]:
-    """Open `ASIDE` in a directory, for this process alone; remove it in the end if it is empty."""
-    aside = os.open(ASIDE, os.O_RDONLY | os.O_NOFOLLOW | _DIRECTORY, dir_fd=directory)
+def _aside(directory: int, *, makes: bool = False) -> Iterator[int]:
+    """Open `ASIDE` in a directory, for this run alone; remove it in the end if it is empty. With `makes` it may be new.
+
+    Wait for another run that has a file there; raise `FileFailure` after `OTHER_RUN`.
+    """
+    until = time.monotonic() + OTHER_RUN
+    while (aside := _locked(directory, makes=makes)) is None:
+        if time.monotonic() >= until:
+            raise FileFailure("another run looks at its directory", code=FailureCode.KEPT, retryable=True)
+        time.sleep(GRANULARITY)
+    try:
+        yield aside
+    finally:
+        with suppress(OSError):
+            os.rmdir(ASIDE, dir_fd=directory)
+        os.close(aside)
+
+
+def _locked(directory: int, *, makes: bool) -> int | None:
+    """Open `ASIDE` in a directory and lock it; return None while another run has it, or has just removed it."""
+    if makes:
+        with suppress(FileExistsError):
+            os.mkdir(ASIDE, 0o700, dir_fd=directory)
+    try:
+        aside = os.open(ASIDE, os.O_RDONLY | os.O_NOFOLLOW | _DIRECTORY, dir_fd=directory)
+    except FileNotFoundError:
+        if makes:
+            return None
+        raise
     try:
         if os.fstat(aside).st_uid != os.geteuid():
-            raise FileFailure(f"{ASIDE} beside it belongs to another user", code=FailureCode.KEPT)
-        try:
-            fcntl.flock(aside, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileFailure("another run looks at its directory", code=FailureCode.KEPT, retryable=True) from None
-        try:
-            yield aside
-        finally:
-            with suppress(OSError):
-                os.rmdir(ASIDE, dir_fd=directory)
-    finally:
+            raise FileFailure(f"{ASIDE} belongs to another user", code=FailureCode.KEPT)
+        fcntl.flock(aside, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(aside), _lstat(ASIDE, directory)):
+            return aside
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
         os.close(aside)
+        raise
+    os.close(aside)
+    return None
 
 
 def _put_back(name: str, aside: int, directory: int) -> None:

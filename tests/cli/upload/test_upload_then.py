@@ -18,6 +18,8 @@ from serving import running_server
 from time_limits import PATIENCE
 from tus_services import Plain, Service
 
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.sources.removal import identified, set_aside
 from uploader_server.config import Limits
 from uploader_server.faults import Answer
 from uploader_server.http.bodies import TYPES, Bodies, one_of, schemas
@@ -483,9 +485,24 @@ def test_file_that_an_interrupted_question_has_set_aside_is_put_back(
         running.put(process)
         assert finish(process).code == -signal.SIGKILL
     assert not (files / "a.bin").exists()
-    done = uploader("upload", files, "-s", server.url, "--skip-existing", home=tmp_path)
+    done = uploader("upload", files, "-s", server.url, "--skip-existing", "--json", home=tmp_path)
     assert (done.code, left(files)) == (0, {"a.bin": b"a" * 10})
+    assert [event["path"] for event in done.of("file.skipped")] == [str(files / "a.bin")]
     assert [path.name for path in files.iterdir()] == ["a.bin"]
+
+
+def test_file_that_another_run_has_set_aside_is_in_use(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """It is no file of another name, and the run does not end as if it were complete."""
+    files = make_files(**{"a.bin": 10, "b.bin": 10})
+    info = (files / "a.bin").stat()
+    with set_aside(identified(LocalFile(0, str(files / "a.bin"), "files/a.bin", info.st_size, info.st_mtime_ns))):
+        done = uploader("upload", files, "-s", server.url, "--json", home=tmp_path)
+    (failed,) = done.of("file.failed")
+    assert (done.code, failed["code"], failed["path"]) == (3, "in_use", str(files / ".uploader-aside/a.bin"))
+    assert left(server.root / "personal") == {"files/b.bin": b"b" * 10}
+    assert left(files) == {"a.bin": b"a" * 10, "b.bin": b"b" * 10}
 
 
 class Patient(Service):

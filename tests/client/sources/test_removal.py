@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +19,13 @@ import pytest
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import FileFailure
 from uploader_cli.sources import removal
+from uploader_cli.sources.removal import ASIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DATA = b"data" * 1000
+ROUNDS = 100
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
@@ -219,3 +222,57 @@ def test_file_of_a_clock_that_was_ahead_has_an_identity(file: LocalFile, monkeyp
     monkeypatch.setattr(removal.time, "time", lambda: 0.0)
     assert removal.identified(replace(file, identity=None), slept.append) == file
     assert slept == [removal.GRANULARITY]
+
+
+def test_runs_that_set_files_of_a_directory_aside_wait_for_each_other(file: LocalFile, tmp_path: Path) -> None:
+    """A walk puts nothing back meanwhile, and each file is in its place in the end."""
+    other = replace(file, path=str(tmp_path / "in" / "b.bin"))
+    shutil.copy2(file.path, other.path)
+    other = removal.identified(other)
+
+    def ask(asked: LocalFile) -> None:
+        for _ in range(ROUNDS):
+            with removal.set_aside(asked):
+                assert not os.path.exists(asked.path)
+            info = os.lstat(asked.path)
+            asked = replace(asked, identity=removal.identity_of(info))
+
+    def walk() -> None:
+        for _ in range(ROUNDS):
+            assert removal.restore(str(tmp_path / "in")) == {}
+
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(ask, file), pool.submit(ask, other), pool.submit(walk)]:
+            done.result()
+    assert names(tmp_path / "in") == ["a.bin", "b.bin"]
+
+
+def test_file_that_another_run_has_set_aside_is_named_and_left_there(
+    file: LocalFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "OTHER_RUN", 0.0)
+    with removal.set_aside(file):
+        ((path, failure),) = removal.restore(str(tmp_path / "in")).items()
+        assert (path, failure.code, failure.retryable) == (str(tmp_path / "in" / ASIDE / "a.bin"), "in_use", True)
+        other = replace(file, path=str(tmp_path / "in" / "b.bin"))
+        with pytest.raises(FileFailure, match="another run looks at its directory"), removal.set_aside(other):
+            pass
+    assert names(tmp_path / "in") == ["a.bin"]
+
+
+def test_leftover_whose_place_is_taken_is_named_and_kept(tmp_path: Path) -> None:
+    """One with an empty place is put back; so is one whose run was killed between its two steps."""
+    aside = tmp_path / ASIDE
+    aside.mkdir()
+    for name in ("free", "taken", "linked"):
+        (aside / name).write_text(name)
+    (tmp_path / "taken").write_text("another")
+    (tmp_path / "linked").hardlink_to(aside / "linked")
+    ((path, failure),) = removal.restore(str(tmp_path)).items()
+    assert (path, failure.code, failure.retryable) == (str(aside / "taken"), "unreadable", False)
+    assert {item.name: item.read_text() for item in tmp_path.iterdir() if item.is_file()} == {
+        "free": "free",
+        "taken": "another",
+        "linked": "linked",
+    }
+    assert names(aside) == ["taken"]
