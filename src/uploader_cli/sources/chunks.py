@@ -81,7 +81,7 @@ class HashedChunks:
         self._on_read, self._on_doubt = on_read, on_doubt
         self._current: HashedChunk | None = None
         self._ahead: tuple[int, int, Future[HashedChunk]] | None = None
-        self._closed = False
+        self._discarded = 0  # how often a chunk that was prepared became useless
 
     def of(self, start: int, length: int) -> HashedChunk:
         """Return a chunk; the previous one becomes invalid."""
@@ -93,7 +93,7 @@ class HashedChunks:
             self._current = ahead.result()
         else:
             self._discard()
-            self._current = self._load(start, length, self._source)
+            self._current = self._load(start, length, self._source, self._discarded)
         self._waits.reading += (time.monotonic() - began) * self._current.reading
         return self._current
 
@@ -103,7 +103,7 @@ class HashedChunks:
         if length > 0:
             if self._source is not None and self.helpers_source is None:
                 self.helpers_source = open_unchanged(self._file)
-            loading = self._helper.submit(self._load, start, length, self.helpers_source)
+            loading = self._helper.submit(self._load, start, length, self.helpers_source, self._discarded)
             self._ahead = (start, length, loading)
 
     def prepared(self, start: int, length: int) -> int:
@@ -112,18 +112,17 @@ class HashedChunks:
         return ahead[1] if ahead is not None and ahead[0] == start and ahead[1] < 2 * length else length
 
     def close(self) -> None:
-        """Cancel what was prepared; a running read ends after its piece."""
-        self._closed = True
+        """Cancel what was prepared; a running read ends after its block."""
         self._discard()
         self._release(self._current)
         self._current = None
         if self.helpers_source is not None:
             self._helper.submit(self.helpers_source.close)  # after its last read: else that may use another file
 
-    def _load(self, start: int, length: int, source: IO[bytes] | None) -> HashedChunk:
+    def _load(self, start: int, length: int, source: IO[bytes] | None, discarded: int) -> HashedChunk:
         def checkpoint() -> None:
             self._checkpoint()
-            if self._closed:
+            if self._discarded != discarded:
                 raise CancelledError
 
         most = IN_MEMORY if source is None else LOCAL_IN_MEMORY
@@ -149,7 +148,7 @@ class HashedChunks:
             raise
 
     def _discard(self) -> None:
-        ahead, self._ahead = self._ahead, None
+        ahead, self._ahead, self._discarded = self._ahead, None, self._discarded + 1
         if ahead is not None and not ahead[2].cancel():
             ahead[2].add_done_callback(lambda done: self._release(None if done.exception() else done.result()))
 

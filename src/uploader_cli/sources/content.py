@@ -13,6 +13,7 @@ import select
 import stat
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import IO, BinaryIO, NoReturn, cast
@@ -30,6 +31,7 @@ OnRead = Callable[[LocalFile, int, bytes | memoryview], None]
 PIECE = 1 << 20  # most bytes of one read
 TICK = 0.1  # seconds between two checks for a stop
 PART_AFTER = 5.0  # seconds after which a part of a chunk is sent, where the source is slow
+MOST_EARLIER = 1024  # earlier states of a digest that are kept: those of the last 256 MiB or more
 MOST_DESCRIPTORS = 1024  # `select` takes smaller numbers only
 
 
@@ -147,8 +149,15 @@ class Digests:
         self._prefixes: dict[int, _Prefix] = {}
 
     def read(self, file: LocalFile, start: int, data: bytes | memoryview) -> None:
-        """Add bytes that were read to send them, also repeatedly; those after a gap are read again by `complete`."""
-        self._prefix(file).add(start, data)
+        """Add bytes that were read to send them; those after a gap are read again by `complete`.
+
+        Bytes that were read before are sent once more: they replace those from there on, which may have been others.
+        """
+        prefix = self._prefix(file)
+        if start < prefix.length and not file.once:  # what is read once is kept, and is the same
+            prefix.go_back(start)
+            self.reach(file, start)
+        prefix.add(start, data)
 
     def reach(self, file: LocalFile, end: int) -> None:
         """Add the bytes before `end` that were not read yet: an earlier run has sent them. Raise `FileError`."""
@@ -186,12 +195,22 @@ class _Prefix:
     def __init__(self) -> None:
         self.is_sent = True
         self.sha256, self.length = hashlib.sha256(usedforsecurity=False), 0
+        self._earlier: deque[tuple[int, hashlib._Hash]] = deque(maxlen=MOST_EARLIER)
         self._lock = threading.Lock()
+
+    def go_back(self, position: int) -> None:
+        """Forget the bytes from `position` on, and those before it that were added together with it."""
+        with self._lock:
+            while self.length > position and self._earlier:
+                self.length, self.sha256 = self._earlier.pop()
+            if self.length > position:
+                self.sha256, self.length = hashlib.sha256(usedforsecurity=False), 0
 
     def add(self, start: int, data: bytes | memoryview) -> None:
         """Extend the digest by the bytes of `data` that continue it."""
         with self._lock:
             if start <= self.length < start + len(data):
+                self._earlier.append((self.length, self.sha256.copy()))
                 self.sha256.update(data[self.length - start :])
                 self.length = start + len(data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from pathlib import Path
@@ -42,11 +43,12 @@ class AtData(Onlooker):
         return piece
 
 
-def rewrite(path: Path) -> None:
+def rewrite(path: Path, start: int = 0, length: int | None = None) -> None:
     """Write other bytes, as `touch -r` and SOURCE_DATE_EPOCH hide it."""
     info = path.stat()
     with path.open("r+b") as file:
-        file.write(b"z" * info.st_size)
+        file.seek(start)
+        file.write(b"z" * (info.st_size if length is None else length))
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
@@ -72,6 +74,24 @@ def test_file_that_is_rewritten_while_it_is_sent_fails(
     (failed,) = done.of("file.failed")
     assert (done.code, failed["code"], done.of("file.completed")) == (4, "changed", [])
     assert "--digest" not in way or (tmp_path / "r.sha256").read_text() == ""
+
+
+RESENT = {"tus": (("--no-pack", "--chunk-size", "24M"), SIZE - 1000), "batch": (("--protocol", "batch"), 0)}
+
+
+@pytest.mark.parametrize(("way", "start"), RESENT.values(), ids=RESENT)
+def test_file_that_is_rewritten_before_its_bytes_are_sent_again_has_the_digest_of_these(
+    way: tuple[str, ...], start: int, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """The server refuses the first request with bytes of the file."""
+    files = make_files(**{"a.bin": SIZE})
+    server.faults.add("status:batch#1:503,when=body")
+    with Proxy(server.url, AtData(lambda: rewrite(files / "a.bin", start, 1000))) as proxy:
+        done = uploader("upload", files, "-s", proxy.url, "--json", "--digest", *way, home=tmp_path)
+    (completed,) = done.of("file.completed")
+    stored = (server.root / "personal/files/a.bin").read_bytes()
+    assert (done.code, completed["attempts"]) == (0, 2), done.err
+    assert completed["checksum"] == f"sha256:{hashlib.sha256(stored).hexdigest()}"
 
 
 HARMLESS = {"chmod": lambda path: path.chmod(0o600), "link": lambda path: os.link(path, f"{path}2"), "replace": replace}

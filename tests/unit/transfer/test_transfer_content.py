@@ -173,7 +173,7 @@ def test_file_object_of_short_reads_is_read_whole() -> None:
     assert list(read_range(file, 1, 9, never)) == [(1, b"123456789")]
 
 
-def test_digest_of_bytes_that_are_read_twice_or_by_two_threads() -> None:
+def test_digest_of_bytes_read_by_two_threads() -> None:
     class Slow(bytes):
         both = threading.Barrier(2, timeout=0.1)
 
@@ -183,11 +183,24 @@ def test_digest_of_bytes_that_are_read_twice_or_by_two_threads() -> None:
             return super().__getitem__(key)
 
     file, digests = LocalFile(0, "in", "in", 9, 0), Digests(never)
-    digests.read(file, 0, b"0123")
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(digests.read, [file] * 2, (2, 3), map(Slow, (b"23456", b"345678"))))
+        list(pool.map(digests.read, [file] * 2, (0, 4), map(Slow, (b"0123", b"45678"))))
     digests.read(file, 4, b"45678")
     assert digests.known(file) == hashlib.sha256(b"012345678").hexdigest()
+
+
+@pytest.mark.parametrize("position", [0, 4, 5])
+def test_bytes_that_are_read_again_replace_those_of_the_digest(position: int, tmp_path: Path) -> None:
+    """Those before them that no state of the digest ends with are read from the file."""
+    path = tmp_path / "in"
+    path.write_bytes(b"012345678")
+    info = path.stat()
+    file, digests = LocalFile(0, str(path), "in", 9, info.st_mtime_ns), Digests(never)
+    digests.read(file, 0, b"0123")
+    digests.read(file, 4, b"xxxxx")
+    digests.read(file, position, b"012345678"[position:])
+    known = hashlib.sha256(b"012345678").hexdigest()
+    assert (digests.known(file), digests.sent(file)) == (known, known if position < 5 else None)
 
 
 @pytest.mark.parametrize("source", [io.StringIO("text"), object()])

@@ -19,6 +19,7 @@ from uploader_cli.transfer.bodies import Piece
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from uploader_cli.sources.content import OnRead
     from uploader_cli.transfer.pool import Worker
     from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
 
@@ -37,7 +38,10 @@ class Chunks:
     def __init__(self, state: TusFileState, tus: Tus, start: int, size: int, checksum: str | None) -> None:
         self._state, self._tus, self._start, self.size, self.checksum = state, tus, start, size, checksum
         self.stream = state.file.content if isinstance(state.file.content, Stream) else None
-        self.on_read = tus.context.on_read if not start else ignore_read  # a digest needs the bytes in order
+        on_read = tus.context.on_read if not start else ignore_read  # a digest needs the bytes in order
+        # The server compares what is hashed with what is sent: only one of them is read for the digest.
+        self.on_read: OnRead = ignore_read if checksum is not None and self.stream is None else on_read
+        self._on_hashed: OnRead = on_read
 
     @contextmanager
     def opened(self, worker: Worker) -> Iterator[None]:
@@ -52,7 +56,7 @@ class Chunks:
                     worker.helper,
                     self._tus.buffers,
                     source=self._source if is_local(file) else None,
-                    on_read=self.on_read,
+                    on_read=self._on_hashed,
                     on_doubt=self._tus.context.doubts.add,
                     waits=worker.api.sockets.waits,
                 )
