@@ -45,6 +45,15 @@ def test_a_new_file_gets_a_random_key_that_is_on_disk(journal: Journal, other: J
     assert claimed(begin(other), a_file()).upload == claim.upload
 
 
+def test_file_at_the_path_of_one_that_was_removed_is_new(journal: Journal, other: Journal) -> None:
+    """As after a restore: it has not changed, and nothing of it was sent."""
+    run = begin(journal)
+    claimed(run, a_file())
+    run.removed(Stored(a_file()))
+    run.finish(ok=False)
+    assert claimed(begin(other), a_file()).state == "new"
+
+
 def test_journal_keeps_upload_state_for_a_resume(journal: Journal, other: Journal) -> None:
     run = begin(journal)
     claimed(run, a_file(size=100))

@@ -290,7 +290,8 @@ class RunHandle:
         self._put(key, new)
         if self.again and uploads is None:
             return Claim(ClaimState.RESUME, new.upload)
-        is_new = self._fresh and not old.own if old else receipt is None
+        earlier = receipt is not None and receipt.file.mtime_ns != OF_NO_FILE
+        is_new = self._fresh and not old.own if old else not earlier
         return Claim(ClaimState.NEW if is_new else ClaimState.CHANGED, new.upload, outdated=old.upload if old else None)
 
     def _new_upload(self, key: bytes, file: LocalFile) -> PendingUpload:
