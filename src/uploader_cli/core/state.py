@@ -132,6 +132,8 @@ class ProgressState(Struct):
     selected_bytes: int = 0
     completed: int = 0
     failed: int = 0
+    kept_here: int = 0  # number of failed files that are stored: `--then` has neither moved nor deleted them
+    kept_here_bytes: int = 0  # total size of these
     skipped: int = 0
     cancelled: int = 0
     completed_bytes: int = 0
@@ -276,12 +278,12 @@ class ProgressState(Struct):
     @property
     def files_done(self) -> tuple[int, int]:
         """The numbers of files that are on the server, and of those that are or shall be."""
-        done = self.completed + self.there
+        done = self.completed + self.there + self.kept_here
         total = self.selected - sum(self.skips[reason] for reason in LEFT_OUT)
         if self.watched:
             done = max(done, sum(session.completed for session in self.sessions.values()))
             total = sum(session.total or len(session.by_name) for session in self.sessions.values())
-        return done, max(total, done + self.failed + self.cancelled)
+        return done, max(total, done + self.failed - self.kept_here + self.cancelled)
 
     @property
     def fraction(self) -> float:

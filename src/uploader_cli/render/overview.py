@@ -113,14 +113,19 @@ def waiting(state: ProgressState) -> str:
 
 
 def failed(state: ProgressState) -> str:
-    """Format `3 failed`, for an import with the causes: `3 failed (2 network, 1 changed)`; empty if none has failed."""
-    if not state.failed:
-        return ""
+    """Format `3 failed, 1 kept here`, for an import with the causes: `3 failed (2 network, 1 changed)`.
+
+    It is empty if none has failed.
+    """
+    kept = f"{state.kept_here:,} kept here" if state.kept_here else ""
+    if state.failed == state.kept_here:
+        return kept
     causes = Counter[str]()
     for (code, _), count in state.failed_as.items():
         causes[code.replace("_", " ")] += count
     by_cause = f" ({', '.join(f'{count:,} {code}' for code, count in causes.most_common(CAUSES))})"
-    return f"{state.failed:,} failed{by_cause if state.channel.workers is not None else ''}"
+    bad = f"{state.failed - state.kept_here:,} failed{by_cause if state.channel.workers is not None else ''}"
+    return f"{bad}, {kept}" if kept else bad
 
 
 def left(state: ProgressState, now: float) -> str:

@@ -46,6 +46,8 @@ FIXES = {
     FailureCode.KEPT: "The file is stored, and was not moved or deleted here: correct the reason above, and run again.",
     FailureCode.UNVERIFIABLE: "It can't be compared with what the server has: see --then-unverified.",
 }
+STORED = (FailureCode.KEPT, FailureCode.UNVERIFIABLE)
+"""Failures of `--then` with a file that is stored."""
 _UNREADABLE_NOW = "It could not be read now: run the command again, with fewer --jobs if too many files were open."
 _SKIPS: dict[SkipReason, str | tuple[str, str]] = {
     SkipReason.TYPE: "type not accepted by the server",
@@ -120,14 +122,7 @@ def summary(
     for_good = outcome.exit_code == _FOR_GOOD
     refused = for_good and not outcome.failed and state.skips[SkipReason.NOT_TRIED] > 0  # no file was begun
     if outcome.exit_code:
-        exits = {**MEANINGS, **_EXITS_OF_A_WATCH} if watching else MEANINGS
-        words = exits.get(outcome.exit_code, "see above")
-        words = "not all files were sent in time; resumable" if interrupted and outcome.exit_code == _LATE else words
-        words = words.replace("some files", "an analysis") if _complete(state, outcome) else words
-        if refused:
-            words = "the run ended early; not retryable"
-        elif for_good and outcome.cancelled and not outcome.failed:
-            words = "another client cancelled the session"
+        words = "the run ended early; not retryable" if refused else _meaning(state, outcome, interrupted=interrupted)
         lines.add(" ", f"exit code {outcome.exit_code}: {words}")
     if state.advice:
         lines.add("→", safe(state.advice))
@@ -141,6 +136,19 @@ def summary(
         command = safe(resume_hint) if helps else "run the same command again"
         lines.add("→", f"to {'resume' if interrupted else again}: {command}")
     return [_colored(line) for line in lines.out] if color else lines.out
+
+
+def _meaning(state: ProgressState, outcome: RunFinished, *, interrupted: bool) -> str:
+    """Return what the exit code says about the files."""
+    code, exits = outcome.exit_code, {**MEANINGS, **_EXITS_OF_A_WATCH} if state.watched else MEANINGS
+    if interrupted and code == _LATE:
+        return "not all files were sent in time; resumable"
+    if outcome.failed and outcome.failed == state.kept_here and not (interrupted or outcome.cancelled):
+        return "stored files were kept here"
+    if code == _FOR_GOOD and outcome.cancelled and not outcome.failed:
+        return "another client cancelled the session"
+    words = exits.get(code, "see above")
+    return words.replace("some files", "an analysis") if _complete(state, outcome) else words
 
 
 class _Lines:
@@ -186,9 +194,10 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     interrupted = deadline or ("stopped" if outcome.exit_code in _INTERRUPTED else "")
     analysed = bool(state.analyses) and state.stopped is not None
     seconds = (state.stopped or 0.0) - state.started if analysed else outcome.seconds
-    speed = f"({rate(outcome.rate)})" if outcome.bytes and outcome.rate > 0 else ""
-    sent = min(outcome.bytes, state.sent_total)
-    moved = size(outcome.bytes) + (f", {size(sent)} of it sent" if outcome.bytes > sent else "")
+    stored = outcome.bytes + state.kept_here_bytes
+    speed = f"({rate(outcome.rate)})" if stored and outcome.rate > 0 else ""
+    sent = min(stored, state.sent_total)
+    moved = size(stored) + (f", {size(sent)} of it sent" if size(stored) != size(sent) else "")
     moved, took, speed = (text.replace(" ", _NO_BREAK) for text in (moved, span(seconds), speed))
     took = f"{moved} in {took} {speed}".rstrip()
     if _complete(state, outcome) or (outcome.ok and total):
@@ -205,11 +214,12 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
         return "✗", "nothing was sent"
     untried = state.skips[SkipReason.NOT_TRIED]
     ends = [(outcome.cancelled - untried, "cancelled"), (untried, "not tried")]
-    ends = [(outcome.failed, "failed")] if outcome.failed else ends
+    if outcome.failed:
+        ends = [(outcome.failed - state.kept_here, "failed"), (state.kept_here, "kept here")]
     failed = "".join(f", {count:,} {word}" for count, word in ends if count)
     there = state.there
     before = f" ({there:,} before)" if there else ""
-    done, total = outcome.completed + there, total + there
+    done, total = outcome.completed + state.kept_here + there, total + there
     return "✗", f"{done:,} of {plural(total, 'file')} confirmed by the server{before}{failed}, {took}"
 
 
@@ -312,7 +322,8 @@ def _failures(lines: _Lines, state: ProgressState, failed_to: str, *, listed: bo
     left = MOST_ENTRIES
     for later, ((code, retryable), count) in enumerate(state.failed_as.most_common(), 1 - len(state.failed_as)):
         shown = groups.get((code, retryable), [])[: max(1, left + later)]  # one for each later group
-        lines.add("✗", f"{count:,} failed: {code.replace('_', ' ')} – {'' if retryable else 'not '}retryable")
+        what = "kept here" if code in STORED else f"failed: {code.replace('_', ' ')}"
+        lines.add("✗", f"{count:,} {what} – {'' if retryable else 'not '}retryable")
         if not listed:
             _reasons(lines, shown)
         left -= len(shown)

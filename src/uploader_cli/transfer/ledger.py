@@ -218,7 +218,8 @@ class Ledger:
             # A file that changed after the comparison with its listed SHA-256 no longer matches the list.
             changed = file.sha256 is not None and error.code is FailureCode.CHANGED
             code = FailureCode.MISMATCH if changed else error.code
-            self._emit(ev.FileFailed(file.file, file.path, code, error.reason, error.retryable, file))
+            known = (file.path, code, error.reason, error.retryable, file)
+            self._emit(ev.FileFailed(file.file, *known, stored=error.stored))
 
     def _close(self, file: LocalFile) -> bool:
         """Remove the file; False where it is over already."""

@@ -202,7 +202,7 @@ class Scheduler:
         for ended in self._then.carry_out(self._results.take(final)):
             self._ledger.end(ended)
         if job.session is not None:
-            bad = [outcome.error for outcome in final if outcome.error is not None]
+            bad = [outcome.error for outcome in final if outcome.error is not None and not outcome.error.stored]
             given_up = sum(not isinstance(error, errors.FileFailure) for error in bad)  # the server counts others
             job.session.over(worker.api, len(final), failed=len(bad), given_up=given_up)
 

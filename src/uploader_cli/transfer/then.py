@@ -13,7 +13,7 @@ from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
 from uploader_cli.sources.content import is_local, sha256_of
 from uploader_cli.sources.removal import ROOT_MARK, delete, identified, is_in_root, move, set_aside
 from uploader_cli.transfer.pacer import holding
-from uploader_cli.transfer.results import failed
+from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.stored_files import NO_OUTCOME, StoredFiles, looked_up, with_digests
 from uploader_cli.transfer.verification import receipt_of, stored_digest
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
     from uploader_cli.settings.values import Removal
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.results import FileResult
     from uploader_cli.transfer.upload_session import RunContext
     from uploader_cli.transfer.verification import Verification
 
@@ -142,6 +141,8 @@ class Then:
             self._verification.record([outcome])
             return outcome
         outcome = self._verification.verified(api, outcome, anew=not outcome.new)
+        if outcome.error is not None:
+            outcome.error.stored = outcome.error.code is not FailureCode.INTEGRITY
         trusts = trusts and self._context.settings.then_unverified
         if outcome.error is None and outcome.checksum is None and not trusts:
             why = "the server gives neither its digest nor its bytes (--then-unverified relies on the upload alone)"
@@ -252,4 +253,6 @@ def _place(file: LocalFile, directory: Path, dest: str | None) -> str:
 def _kept(
     outcome: FileResult, why: str, code: FailureCode = FailureCode.KEPT, *, retryable: bool = False
 ) -> FileResult:
-    return failed(outcome.file, code, f"it is stored, and kept here: {why}", retryable=retryable)
+    error = errors.FileFailure(f"it is stored, and kept here: {why}", code=code, retryable=retryable)
+    error.stored = True
+    return FileResult(outcome.file, error)

@@ -382,6 +382,8 @@ def test_file_that_can_not_be_deleted_is_a_failure(server: EmbeddedServer, make_
     assert failed["message"] == "it is stored, and kept here: it is a symbolic link"
     assert (files / "link").is_symlink()
     assert left(server.root / "personal") == {"link": b"a" * 10}
+    assert [event["status"] for event in done.of("session.finished")] == ["completed"]
+    assert "✗ 1 of 1 file confirmed by the server, 1 kept here, 10 B in" in done.err
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ class FileCompleted(Event, frozen=True, tag="file.completed"):
 
 
 class FileFailed(Event, frozen=True, tag="file.failed"):
-    """The file is not on the server, or that is unknown (`outcome_unknown`)."""
+    """The file is not on the server, or that is unknown (`outcome_unknown`), or it is `stored` and `--then` failed."""
 
     file: FileNumber
     path: str
@@ -143,6 +143,7 @@ class FileFailed(Event, frozen=True, tag="file.failed"):
     retryable: bool
     local: Internal[LocalFile | None] = None
     relative_path: Internal[str] = ""
+    stored: Internal[bool] = False
 
 
 class FileSkipped(Event, frozen=True, tag="file.skipped"):

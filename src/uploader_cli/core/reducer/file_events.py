@@ -177,7 +177,7 @@ def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Ev
     if len(state.failures) < MOST_KEPT:
         state.failures.append(event)
     state.advanced = now
-    ended = _settle(state, Phase.FAILED, event.local, now, **_shared(event))
+    ended = _settle(state, Phase.FAILED, event.local, now, stored=event.stored, **_shared(event))
     state.incidents.given_up |= event.file in state.incidents.retrying
     return [event, ended, *_end_retries(state, (event.file,), now)]
 
@@ -232,9 +232,19 @@ _SHARED = {
 
 
 def _settle(
-    state: ProgressState, outcome: Phase, local: LocalFile | None, now: float, *, file: int, **details: Any
+    state: ProgressState,
+    outcome: Phase,
+    local: LocalFile | None,
+    now: float,
+    *,
+    file: int,
+    stored: bool = False,
+    **details: Any,
 ) -> ev.FileEnded:
-    """Replace the state of a finished file by its mark and the totals; return its end."""
+    """Replace the state of a finished file by its mark and the totals; return its end.
+
+    `stored`: a file that has failed is on the server all the same.
+    """
     known, unstarted = state.running.pop(file, None), state.unstarted.pop(file, None)
     size: int | None = details.pop("size", None)
     begun = known if known is not None else unstarted
@@ -246,8 +256,10 @@ def _settle(
         state.settled_bytes += kept
         state.kept_bytes += kept
         state.kept += kept > 0
-    elif outcome is Phase.COMPLETED or reason in THERE:
+    elif outcome is Phase.COMPLETED or reason in THERE or stored:
         state.settled_bytes += counted
+        state.kept_here += stored
+        state.kept_here_bytes += counted if stored else 0
     elif reason is not ev.SkipReason.FAIL_FAST:
         state.lost_bytes += counted
     if known is not None:
