@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 from msgspec.structs import replace
@@ -68,7 +69,7 @@ def _bytes_sent(state: ProgressState, event: ev.BytesSent, now: float) -> list[e
 
 def _pack_sent(state: ProgressState, event: ev.PackSent, now: float) -> list[ev.Event]:
     """Count what was sent of a pack in its files, in their order; it is no line of the stream."""
-    left = event.sent
+    left, more = event.sent, 0
     for number in event.files:
         file = state.running.get(number)
         if left <= 0 or file is None or file.phase is not Phase.SENDING:
@@ -76,8 +77,9 @@ def _pack_sent(state: ProgressState, event: ev.PackSent, now: float) -> list[ev.
         part = min(file.size or 0, left)
         left -= part
         if part > file.sent:
-            _send_packed(state, file, part, now)
-            state.advanced = now
+            more += part - file.sent
+            file.sent = part
+    _count_packed(state, more, now)
     return []
 
 
@@ -93,15 +95,18 @@ def _bytes_confirmed(state: ProgressState, event: ev.BytesConfirmed, now: float)
 
 def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.Event]:
     out: list[ev.Event] = []
+    more = 0
     for number in event.files:
         file = state.running.get(number)
         if file is not None and file.phase is Phase.SENDING:
             file.phase, file.processing = Phase.PROCESSING, now
             state.advanced = now
             if file.packed:  # has no progress events
-                _send_packed(state, file, file.size or 0, now)
+                more += (file.size or 0) - file.sent
+                file.sent = file.size or 0
             else:
                 out.append(progress_of(file, now))
+    _count_packed(state, more, now)
     return out
 
 
@@ -110,11 +115,13 @@ def _still_processing(state: ProgressState, _event: ev.StillProcessing, now: flo
     return []
 
 
-def _send_packed(state: ProgressState, file: FileState, size: int, now: float) -> None:
-    state.sent_total += size - file.sent
-    state.meter.update(now, state.sent_total)
-    state.incidents.sent(now)
-    file.sent = size
+def _count_packed(state: ProgressState, more: int, now: float) -> None:
+    """Count bytes of files in packs: once for all files of an event, of which there may be hundreds."""
+    if more:
+        state.sent_total += more
+        state.meter.update(now, state.sent_total)
+        state.incidents.sent(now)
+        state.advanced = now
 
 
 def _file_retry(state: ProgressState, event: ev.FileRetry, now: float) -> list[ev.Event]:
@@ -145,7 +152,8 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
             file.size = size
     if file is not None and (file.confirmed < size or file.sent < size):
         if file.packed:
-            _send_packed(state, file, size, now)
+            _count_packed(state, size - file.sent, now)
+            file.sent = size
         else:
             file.sent = file.confirmed = size
             file.phase = Phase.PROCESSING
@@ -221,7 +229,8 @@ def _end_retries(state: ProgressState, files: Iterable[int], now: float) -> list
 
 
 def _shared(event: ev.FileCompleted | ev.FileFailed | ev.FileSkipped) -> dict[str, Any]:
-    return {name: getattr(event, name) for name in _SHARED[type(event)]}
+    names = _SHARED[type(event)]
+    return dict(zip(names, attrgetter(*names)(event), strict=True))
 
 
 _SHARED = {
