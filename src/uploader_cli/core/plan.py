@@ -103,7 +103,7 @@ class LocalFile(Record, frozen=True):
     @property
     def is_remote(self) -> bool:
         """True for a file at a URL."""
-        return self.content is None and is_url(self.path)
+        return self.identity is None and self.content is None and is_url(self.path)
 
     @property
     def source(self) -> str:

@@ -145,7 +145,8 @@ class PackSize:
         self.endpoint, self.files = offer.endpoint, min(offer.max_files, MOST_PACK_FILES)
         self._most = min(offer.max_bytes, MOST_PACK, chunk)
         allowed = self._most if limit_rate is None else max(1, int(limit_rate * PACK_SECONDS / jobs))
-        self.bytes = min(self._most, FIRST_FAR_PACK if far else FIRST_PACK, allowed)
+        self.bytes = self.planned = min(self._most, FIRST_FAR_PACK if far else FIRST_PACK, allowed)
+        """Those of a pack when it is sent, and those of a planned one: only the first ones may have to be small."""
         self.share(jobs)
         self.largest = min(offer.max_file_size, LARGEST_PACKED, self._most)
         self.refused = False
@@ -154,12 +155,10 @@ class PackSize:
     def share(self, jobs: int) -> None:
         """Limit packs so that those of `jobs` workers fit into `PACK_MEMORY`."""
         self._most = min(self._most, max(LARGEST_PACKED, PACK_MEMORY // (2 * jobs)))
-        self.bytes = min(self.bytes, self._most)
+        self._resize(min(self.bytes, self._most))
 
-    @property
-    def planned(self) -> int:
-        """The bytes of a planned pack, which may be cut when it is sent: only the first ones may have to be small."""
-        return max(self.bytes, min(self._most, FIRST_PACK))
+    def _resize(self, size: int) -> None:
+        self.bytes, self.planned = size, max(size, min(self._most, FIRST_PACK))
 
     def count(self, files: Sequence[LocalFile]) -> int:
         """Return how many of the files the next pack takes: at least one."""
@@ -181,14 +180,15 @@ class PackSize:
     def measured(self, size: int, seconds: float) -> None:
         """Record how long a pack that counts `size` bytes took; the next ones should take about `PACK_SECONDS`."""
         if seconds > PACK_SECONDS:
-            self.bytes = max(1, min(self.bytes, int(size * PACK_SECONDS / seconds)))
+            self._resize(max(1, min(self.bytes, int(size * PACK_SECONDS / seconds))))
         elif seconds < PACK_SECONDS / 2 and 2 * size > self.bytes:
-            self.bytes = min(self._most, 2 * self.bytes)
+            self._resize(min(self._most, 2 * self.bytes))
 
     def shrink(self, size: int) -> None:
         """Halve packs, because one of `size` bytes was too large."""
-        self.bytes = max(1, min(self.bytes, size // 2))
-        self._most = max(self.bytes, min(self._most, size))
+        smaller = max(1, min(self.bytes, size // 2))
+        self._most = max(smaller, min(self._most, size))
+        self._resize(smaller)
 
 
 class Groups:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-from contextlib import suppress
 from enum import StrEnum
 from struct import Struct
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -335,11 +334,13 @@ def _lengthened(location: bytes, key: bytes) -> str:
 
 def _packed(text: str | None) -> str | bytes | None:
     """Return hex digits or a UUID in half their bytes, if `_unpacked` restores them exactly."""
-    if text is not None:
-        with suppress(ValueError):
-            value = (b"u" if "-" in text else b"h") + bytes.fromhex(text.replace("-", ""))
-            return value if _unpacked(value) == text else text
-    return text
+    if text is None:
+        return None
+    try:
+        value = (b"u" if "-" in text else b"h") + bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        return text
+    return value if _unpacked(value) == text else text
 
 
 def _unpacked(value: str | bytes | None) -> str | None:

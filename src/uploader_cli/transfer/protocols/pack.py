@@ -12,6 +12,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core import packs
 from uploader_cli.core.events import VerifiedBy, WarningCode
 from uploader_cli.core.protocol import utf8
+from uploader_cli.core.sizes import REMOTE
 from uploader_cli.sources.content import read_whole, sha256_of
 from uploader_cli.sources.unchanged import failure
 from uploader_cli.transfer.bodies import Body, pack_form
@@ -59,6 +60,7 @@ class Pack:
         self.session = session
         self._context, self._pool, self._size, self._files, self._tries = context, pool, size, files, tries
         self._entries: list[PackEntry] = []
+        self._remote = 0  # how many of them are at URLs
         self._reading = 0.0  # seconds for which stores were asked for the files
         self._key, self._sent_before = "", False  # the idempotency key, and whether an earlier run may have sent it
         self._ask = False  # whether the server may have the whole request, so that its answer can be requested
@@ -85,7 +87,8 @@ class Pack:
                 unread.append(FileResult(file, error))
             else:
                 self._entries.append(PackEntry(file, data, digest))
-        if any(file.is_remote for file in files):
+        self._remote = sum(entry.file.is_remote for entry in self._entries)
+        if self._remote:
             self._reading = time.monotonic() - began
         if unread:
             yield unread
@@ -95,18 +98,18 @@ class Pack:
 
     def _read(self, file: LocalFile, data: bytearray) -> str:
         """Read a file into `data` and return its SHA-256; one in doubt is read twice. Raise `FileError`."""
-        checkpoint, doubts = self._context.stop.checkpoint, list[str]()
-        digest = read_whole(file, memoryview(data), checkpoint, lambda one, _: doubts.append(one.path))
+        checkpoint, doubts = self._context.stop.checkpoint, []
+        digest = read_whole(file, memoryview(data), checkpoint, lambda *doubt: doubts.append(doubt))
         if doubts and sha256_of(file, checkpoint) != digest:
             raise failure(file, "it changed while it was being read")
         return digest
 
     def _cut(self) -> None:
         """Leave what exceeds the size of packs by now to the next job. What an earlier run sent keeps its key."""
-        if any(claim.state is ClaimState.RESUME for _, claim in self._files):
-            return
         files = [file for file, _ in self._files]
-        if (count := self._size.count(files)) < len(files):
+        if (count := self._size.count(files)) == len(files):
+            return
+        if not any(claim.state is ClaimState.RESUME for _, claim in self._files):
             self._put(files[count:], self._tries)
             self._files = _fresh(files[:count])
 
@@ -191,8 +194,7 @@ class Pack:
         except (errors.PackInProgress, errors.TimedOut, errors.ConnectionLost):
             self._ask = body.through  # another 32 MiB would not bring the answer sooner
             raise
-        size = len(body) + sum(self._size.cost(entry.file) - entry.file.size for entry in entries)
-        self._size.measured(size, time.monotonic() - began)
+        self._size.measured(len(body) + REMOTE * self._remote, time.monotonic() - began)
         return answer
 
     def _body(self, form: tuple[str, list[Piece]]) -> Body:
@@ -212,8 +214,15 @@ class Pack:
         outcomes, later, earlier, retries = [], [], self._sent_before, self._context.settings.retries
         for (file, _, digest), item in zip(self._entries, answer, strict=True):
             if item.stored:
-                outcome = FileResult(file, None, item.server_id, item.location, None, digest, verified=True)
-                outcome = outcome._replace(verified_by=VerifiedBy.SHA256, new=not (earlier or item.existing))
+                outcome = FileResult(
+                    file,
+                    server_id=item.server_id,
+                    location=item.location,
+                    checksum=digest,
+                    verified=True,
+                    verified_by=VerifiedBy.SHA256,
+                    new=not (earlier or item.existing),
+                )
             else:
                 outcome = not_stored(file, item.message or item.error, item.error, retryable=item.retryable)
             if outcome.error is not None and (earlier or (item.retryable and self._tries < retries)):
@@ -242,17 +251,19 @@ def packs_of(
 ) -> Iterator[list[tuple[LocalFile, Claim]] | tuple[LocalFile, Claim]]:
     """Yield each large file, and lists of small ones that make a pack, in order."""
     packed: list[tuple[LocalFile, Claim]] = []
-    size = 0
+    size, first = 0, None  # of the pack: its bytes, and the journaled position of its first file
     for file, claim in files:
         if not limits.takes(file):
             yield file, claim
             continue
-        first, here = pack_position(packed[0][1]) if packed else None, pack_position(claim)
+        here = pack_position(claim)
         other = first is not None and (here is None or here[0] != first[0])
         cost = limits.cost(file)
         if packed and (other or len(packed) >= limits.files or size + cost > limits.planned):
             yield packed
             packed, size = [], 0
+        if not packed:
+            first = here
         packed.append((file, claim))
         size += cost
     if packed:
