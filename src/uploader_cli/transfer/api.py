@@ -19,13 +19,12 @@ from uploader_cli.core.events import Event, RunWarning, ServerClock, SessionProg
 from uploader_cli.core.origins import below, trusts
 from uploader_cli.transfer.budget import RateBudget, pause_after
 from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
-from uploader_cli.transfer.http_client import AS_STORED, Answer, HttpClient
+from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, Answer, HttpClient
 from uploader_cli.transfer.pacer import Pacer, Stop
+from uploader_cli.transfer.protocols.machine import SESSION_ERRORS
 from uploader_cli.transfer.refusals import (
     NO_ANSWER,
     NO_ROUTE,
-    PACK_ERRORS,
-    SESSION_ERRORS,
     answer_error,
     is_tus,
     not_an_upload_server,
@@ -37,17 +36,17 @@ from uploader_cli.transfer.request_ids import RequestIds
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from uploader_cli.core.packs import FoundFile, LookedUp, LookupOffer, PackedFile, PackOffer
+    from uploader_cli.core.packs import FoundFile, LookedUp, LookupOffer, PackOffer
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.bodies import Body
+    from uploader_cli.transfer.protocols.machine import Ask
 
 T = TypeVar("T")
 
 EXPECTED_BYTES = "X-Expected-Bytes"  # the size of a session, for those who watch it (docs/protocol.md, section 1)
 PROCESSING_TIMEOUT = 300.0  # seconds from the last byte to the answer (docs/protocol.md, section 3.2)
 PROCESSING_PER_FILE = 30.0  # seconds more for each file
-PACK_TIMEOUT = 30.0  # seconds from a pack's last byte to the answer; later the answer is requested by the pack's key
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 MOST_LISTED = 65_536  # most files of a session whose progress is read: it may be that of another client
 REPORT = 1000  # the result of an analysis may be as large as the answer about so many files
@@ -77,7 +76,7 @@ class Api(HttpClient):
         self.has_created, self.has_patched = threading.Event(), threading.Event()  # uploads and PATCH of a tus server
         self._warned: set[WarningCode] = set()
         self._secrets: dict[str, str] = {}  # of sessions, by their ids
-        self._earlier: list[str] = []  # sessions that another run has opened
+        self.earlier: tuple[str, ...] = ()  # sessions that the resumed run has opened
         self.server = "" if settings.foreign else settings.server  # its base URL; empty for a tus endpoint
         self._uploads = urljoin(settings.target_url, below(self.server, protocol.UPLOADS, protocol.UPLOADS))
 
@@ -101,7 +100,7 @@ class Api(HttpClient):
     def resume_session(self, session: str, secret: str) -> None:
         """Use the secret of a session that another run has opened."""
         self._secrets[session] = secret
-        self._earlier.append(session)
+        self.earlier = (*self.earlier, session)
 
     def may_write(self, session: str) -> dict[str, str]:
         """Return the header with the secret of a session, if it is known (docs/protocol.md, section 10)."""
@@ -146,31 +145,15 @@ class Api(HttpClient):
             raise refused(answer, {(500, ""): errors.SessionLost} if unknown else SESSION_ERRORS)
         return _checked(answer, protocol.parse_batch(answer.body), "a list of files")
 
-    def pack(self, endpoint: str, session: str, key: str, body: Body, count: int) -> list[PackedFile]:
-        """Send one pack of `count` files (docs/protocol.md, section 6). A repeated `key` gets the same answer.
-
-        Raise `PackInProgress`, `PacksRefused`, `KeyReused`, `SessionLost` or `TooLarge`.
-        """
-        own = {"Idempotency-Key": key, **self.may_write(session)}
-        sent = self._once("POST", endpoint, body=body, headers=own, read_timeout=PACK_TIMEOUT, files=count)
-        return _packed(sent, count)
-
-    def pack_answer(self, endpoint: str, session: str, key: str, count: int) -> list[PackedFile] | None:
-        """Return the answer to a pack of an earlier run, sent in `session` or in one of that run; None without one.
-
-        Raise `KeyReused` for other files, `NotYours` if the pack was sent in another session.
-        """
-        for one in dict.fromkeys([*self._earlier, session]):
-            answer = self._once("GET", f"{endpoint}/{key}", headers=self.may_write(one), files=count)
-            if answer.status != 403 or protocol.error_code(answer.body) != protocol.NOT_YOURS:
-                break
-        else:
-            raise answer_error(answer)
-        if answer.status == 404:
-            return None
-        if answer.status == 200 and packs.parse_answer(answer.body, count) is None:
-            raise errors.KeyReused(f"{answer.url} is a pack of other files", status=answer.status)
-        return _packed(answer, count)
+    def ask(self, wanted: Ask, body: Body | None) -> Answer:
+        """Send one request of a machine, without a retry, and return its answer. Raise the error of a refusal."""
+        own = {**wanted.headers, **self.may_write(wanted.session)}
+        limit = READ_TIMEOUT if wanted.timeout is None else wanted.timeout
+        answer = self._once(wanted.method, wanted.url, body=body, headers=own, read_timeout=limit, files=wanted.files)
+        code = protocol.error_code(answer.body)
+        if not {(answer.status, ""), (answer.status, code)}.isdisjoint(wanted.answers):
+            return answer
+        raise refused(answer, wanted.kinds)
 
     def find_lookup(self, hint: str) -> LookupOffer:
         """Return the lookup that the server offers. Raise `UsageError` with `hint` without one.
@@ -371,12 +354,6 @@ class Api(HttpClient):
         """Return the URL of a stored file; None for another host than the server's (docs/protocol.md, section 5)."""
         url = self.url_of(location)
         return url if trusts(self.settings.target_url, url) else None
-
-
-def _packed(answer: Answer, count: int) -> list[PackedFile]:
-    if answer.status != 200:
-        raise refused(answer, PACK_ERRORS)
-    return _checked(answer, packs.parse_answer(answer.body, count), f"{count} files")
 
 
 def _checked(answer: Answer, content: T | None, what: str) -> T:

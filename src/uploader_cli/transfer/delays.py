@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import threading
+    from collections.abc import Callable, Iterator
 
 RETURN_JITTER = 1.0  # most seconds from the channel's return to the next try: not all clients at the same moment
 HELD = 0.1  # seconds between two checks for the end of a pause, or of a wait for a lock or for the channel
@@ -43,3 +45,14 @@ class Delays:
             sleep(min(left, HELD))
             if self._returns != seen:
                 seen, until = self._returns, min(until, self._clock() + random.uniform(0.0, RETURN_JITTER))
+
+
+@contextmanager
+def holding(lock: threading.Lock, check: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock, for which this thread waits; `check` raises to stop."""
+    while not lock.acquire(timeout=HELD):
+        check()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,4 +1,4 @@
-"""The loop that repeats the calls of a run: retries, rate limits, pauses, outages, token refresh, smaller requests.
+"""The policy of a run: retries, rate limits, pauses, outages and the refresh of its token, for all threads.
 
 A rate limit within `--max-wait`, an expired token and an outage use no retry; other retryable errors count against
 `--retries`. Where one of several servers is down, the probe reaches another one: a failure counts unless another call
@@ -21,7 +21,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import PauseReason
 from uploader_cli.settings import patience
 from uploader_cli.transfer.budget import LEAST_WAIT, pause_after
-from uploader_cli.transfer.delays import HELD, Delays
+from uploader_cli.transfer.delays import HELD, Delays, holding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST_DELAY, LAST_DELAY, JITTER = 0.5, 30.0, 0.5  # seconds: 0.5, 1, 2, … up to 30, and up to 0.5 more
-FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
-LAST_PROBE = 10.0  # most seconds between two probes
 DEATHS = 3  # outages of one call after which it is given up; from the last but one on it is sent alone
 OVERLOADED = (408, 429, 503)  # 408: each connection is too slow for the server
 NEVER_REPEATED = (
@@ -52,6 +50,8 @@ NEVER_REPEATED = (
     errors.NotFinished,
 )
 """Errors that the same request would meet again."""
+FIRST_PROBE = 0.5  # seconds before the second probe of an unreachable server, then doubled
+LAST_PROBE = 10.0  # most seconds between two probes
 
 
 class Stop(threading.Event):
@@ -84,17 +84,6 @@ class Stop(threading.Event):
         """Wait `seconds`, or raise `Interrupted` as soon as stopped."""
         self.wait(min(seconds, threading.TIMEOUT_MAX))  # a server may send any number
         self.checkpoint()
-
-
-@contextmanager
-def holding(lock: threading.Lock, check: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock, for which this thread waits; `check` raises to stop."""
-    while not lock.acquire(timeout=HELD):
-        check()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def is_outage(error: errors.UploaderError) -> bool:
@@ -133,7 +122,7 @@ class Pacer:
         self._announced = 0.0
         self._pause = (PauseReason.RATE_LIMIT, 0.0)  # its reason, and seconds paused before
         self._warned_of_full = self._warned_of_share = False
-        self._alone = threading.Lock()  # held by a request that is suspected to end the server
+        self.alone = threading.Lock()  # held by a request that is suspected to end the server
         self._creations_paused_until = 0.0
 
     def call(
@@ -152,22 +141,17 @@ class Pacer:
         neither these nor an outage are waited for. `on_retry(error, delay)` is called before `sleep(delay)`;
         `shrink()` reduces the request after a 413 and returns whether it could.
         """
-        sleep, failures = sleep or self.stop.sleep, None
         retries = None if only_excused else self.retries if at_most is None else min(at_most, self.retries)
+        tries = Tries(self, retries, on_retry, shrink, sleep)
         while True:
-            suspect = failures is not None and failures.outages == DEATHS - 1
-            # one suspect is sent at a time, until the server is back, so that it alone is blamed
-            with holding(self._alone, partial(sleep, 0.0)) if suspect else nullcontext():
-                self.wait_out_pause(sleep)
+            with tries.leave():
                 try:
                     result = step()
                 except errors.UploaderError as error:
-                    if failures is None:
-                        failures = _Failures(self, retries, on_retry, shrink, sleep)
-                    if not failures.waited_out(error):
+                    if not tries.waited_out(error):
                         raise
                 else:
-                    self.recoveries += failures is not None and failures.of_one_server
+                    tries.succeeded()
                     return result
 
     def wait_out_pause(self, sleep: Sleep | None = None, *, creates: bool = False) -> None:
@@ -289,22 +273,46 @@ class Pacer:
         return True
 
 
-class _Failures:
-    """What the failures of one call have used up: waits, the refresh of its token, and retries."""
+class Tries:
+    """The tries of one request: what their failures have used up of waits, the refresh of its token, and retries."""
 
     def __init__(
-        self, pacer: Pacer, retries: int | None, on_retry: Report, shrink: Callable[[], bool], sleep: Sleep
+        self,
+        pacer: Pacer,
+        retries: int | None,
+        on_retry: Report = lambda _error, _delay: None,
+        shrink: Callable[[], bool] = lambda: False,
+        sleep: Sleep | None = None,
     ) -> None:
-        """`retries` is None where only excused errors are repeated."""
-        self._pacer, self._retries, self._on_retry, self._shrink, self._sleep = pacer, retries, on_retry, shrink, sleep
+        """`retries` is None where only excused errors are repeated; the others are as in `Pacer.call`."""
+        self._pacer, self._retries, self._on_retry, self._shrink = pacer, retries, on_retry, shrink
+        self._sleep = sleep or pacer.stop.sleep
         self._waited = self._full = 0.0
-        self._refreshed, self.outages = False, 0
-        self.of_one_server = False  # whether a server was down, and not the one that the probe reached
-        self._recoveries, self._began = pacer.recoveries, pacer.clock()
+        self._refreshed, self._outages = False, 0
+        self._of_one_server = False  # whether a server was down, and not the one that the probe reached
+        self._recoveries = 0
+        self._began: float | None = None  # the time of the first failure
         self._attempts: RetryCallState | None = None
 
+    @contextmanager
+    def leave(self) -> Iterator[None]:
+        """Wait until a request may be sent, and hold the leave until what came is dealt with.
+
+        A suspect is sent alone, until the server is back, so that it alone is blamed.
+        """
+        is_suspect = self._outages == DEATHS - 1
+        with holding(self._pacer.alone, partial(self._sleep, 0.0)) if is_suspect else nullcontext():
+            self._pacer.wait_out_pause(self._sleep)
+            yield
+
+    def succeeded(self) -> None:
+        """Count the end of a failure of one server."""
+        self._pacer.recoveries += self._of_one_server
+
     def waited_out(self, error: errors.UploaderError) -> bool:
-        """Wait until the call may be repeated; return False where that can't help."""
+        """Wait until the request may be repeated; return False where that can't help."""
+        if self._began is None:
+            self._began, self._recoveries = self._pacer.clock(), self._pacer.recoveries
         delay = self._excuse(error)
         if delay is not None:
             self._on_retry(error, delay)
@@ -321,8 +329,8 @@ class _Failures:
         if silent or not error.retryable or isinstance(error, NEVER_REPEATED):
             return False
         if self._pacer.outlast(error, self._on_retry):
-            self.outages += not isinstance(error, errors.ConnectFailed)  # that request was never sent
-            if self.outages == DEATHS:
+            self._outages += not isinstance(error, errors.ConnectFailed)  # that request was never sent
+            if self._outages == DEATHS:
                 words = f"{error}; the server went down each of {DEATHS} times that this was sent"
                 raise errors.ServerDied(words, body_sent=getattr(error, "body_sent", True)) from error
             return True
@@ -369,9 +377,9 @@ class _Failures:
     def _is_excused(self, error: errors.UploaderError) -> bool:
         """Return whether one of several servers is down, other calls recover from that, and it has not lasted long."""
         pacer, before = self._pacer, self._recoveries
-        self.of_one_server, self._recoveries = is_outage(error), pacer.recoveries
-        helps = self.of_one_server and self._recoveries > before
-        return helps and pacer.clock() - self._began < pacer.wait_for_server
+        self._of_one_server, self._recoveries = is_outage(error), pacer.recoveries
+        helps = self._of_one_server and self._recoveries > before
+        return helps and self._began is not None and pacer.clock() - self._began < pacer.wait_for_server
 
     def _next_delay(self, retries: int, asked: float | None, *, counts: bool) -> float | None:
         """Return the seconds before another attempt: those that the server `asked` for; None after the last one."""

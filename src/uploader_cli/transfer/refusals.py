@@ -11,9 +11,7 @@ from uploader_cli.settings import mask
 from uploader_cli.transfer.http_client import Answer, redirect_target, retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    Kinds = Mapping[tuple[int, str], type[errors.AnswerError]]
+    from uploader_cli.transfer.protocols.machine import Kinds
 
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
@@ -28,18 +26,6 @@ NO_ROUTE = "NOT_FOUND"
 TOKEN_MISSING = "give a token with UPLOADER_TOKEN, --token-file or --token-command"  # noqa: S105 - a sentence
 SECRET_MISSING = "give its secret with UPLOADER_SESSION_SECRET; the journal of the run that created it has it, too"  # noqa: S105
 TOKEN_REFUSED = "the server refuses this token: it may have expired or be for another server"  # noqa: S105
-SESSION_ERRORS: Kinds = {  # 500: see `batch` (docs/protocol.md, section 3.14)
-    (403, protocol.NOT_YOURS): errors.SessionLost,
-    (404, "SESSION_NOT_FOUND"): errors.SessionLost,
-    (409, "SESSION_ENDED"): errors.SessionLost,
-}
-PACK_ERRORS: Kinds = {
-    **SESSION_ERRORS,
-    (409, "PACK_IN_PROGRESS"): errors.PackInProgress,
-    **dict.fromkeys([(404, ""), (405, ""), (501, "")], errors.PacksRefused),
-    (413, ""): errors.TooLarge,
-    (422, "KEY_REUSED"): errors.KeyReused,
-}
 
 
 def refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:

@@ -26,9 +26,9 @@ from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.first_contact import check_lengths, choose, first_contact, meeting, reach, upload_calls
 from uploader_cli.transfer.journal import Claim, ClaimState
+from uploader_cli.transfer.pack_job import PackJob, packs_of
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.protocols.batch import BatchSession, Flow
-from uploader_cli.transfer.protocols.pack import Pack, packs_of
 from uploader_cli.transfer.protocols.tus_file import TusFile
 from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
 from uploader_cli.transfer.protocols.tus_reading import Readings
@@ -322,7 +322,7 @@ class Scheduler:
         """Yield one job for each large file and one for each pack of small files, in order."""
         for item in files if self._packs is None else packs_of(files, self._packs):
             if isinstance(item, list) and self._packs is not None:
-                yield Pack(self._context, self._pool, self._packs, session, item)
+                yield PackJob(self._context, self._pool, self._packs, session, item)
             elif isinstance(item, tuple):
                 yield TusFile(self._terms, session, *item)
 

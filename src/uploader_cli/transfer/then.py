@@ -12,7 +12,7 @@ from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
 from uploader_cli.sources.content import is_local, sha256_of
 from uploader_cli.sources.removal import ROOT_MARK, delete, identified, is_in_root, move, set_aside
-from uploader_cli.transfer.pacer import holding
+from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.stored_files import NO_OUTCOME, StoredFiles, looked_up, with_digests
 from uploader_cli.transfer.verification import receipt_of, stored_digest

@@ -14,7 +14,8 @@ from uploader_cli.core.confirmation import OUTAGES, Reading, reading_of
 from uploader_cli.core.origins import below, resolved
 from uploader_cli.core.protocol import error_code, whole
 from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, REDIRECTS, Answer
-from uploader_cli.transfer.refusals import SESSION_ERRORS, answer_error, not_an_upload_server, says_no_upload_server
+from uploader_cli.transfer.protocols.machine import SESSION_ERRORS
+from uploader_cli.transfer.refusals import answer_error, not_an_upload_server, says_no_upload_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -15,6 +15,7 @@ from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.connection import Sockets
 from uploader_cli.transfer.http_client import HttpClient
 from uploader_cli.transfer.pacer import Stop
+from uploader_cli.transfer.protocols.machine import Ask
 from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.upload_calls import Creation
 
@@ -97,7 +98,7 @@ def offered_tus_endpoint(hosts: Hosts) -> None:
 def offered_packs(hosts: Hosts) -> None:
     hosts.api.health()
     if hosts.api.packs is not None:
-        hosts.api.pack_answer(hosts.api.packs.endpoint, "session", "key", 1)
+        hosts.api.ask(Ask("GET", f"{hosts.api.packs.endpoint}/key", "session", {}), None)
 
 
 def offered_lookup(hosts: Hosts) -> None:

@@ -21,7 +21,7 @@ from uploader_cli.core import sizes
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError
 from uploader_cli.settings import Settings
-from uploader_cli.transfer import api
+from uploader_cli.transfer import send
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.protocols import pack
 from uploader_server.batch.packstore import Unpacking
@@ -139,7 +139,7 @@ def test_pack_that_is_stored_slowly_is_sent_once_and_uses_no_retry(
         write(unpacking)
 
     monkeypatch.setattr(Unpacking, "write", slowly)
-    monkeypatch.setattr(api, "PACK_TIMEOUT", 2.0)  # enough for the server to begin
+    monkeypatch.setattr(pack, "PACK_TIMEOUT", 2.0)  # enough for the server to begin
     monkeypatch.setattr(Stop, "sleep", lambda stop, seconds: Event.wait(stop, min(seconds, 0.05)))
     (sending.source / "large.bin").unlink()
     packed = sum(path.stat().st_size for path in files_of(sending.source))
@@ -272,14 +272,14 @@ def test_resume_after_a_stored_pack_sends_no_byte(sending: Sending) -> None:
 
 
 def test_file_that_changes_before_its_pack_is_read_fails_alone(sending: Sending, monkeypatch: Any) -> None:
-    read = pack.read_whole
+    read = send.read_whole
 
     def meddled(file: Any, *how: Any, **more: Any) -> str:
         if file.name == "03.bin":
             os.utime(file.path, ns=(0, 0))
         return read(file, *how, **more)
 
-    monkeypatch.setattr(pack, "read_whole", meddled)
+    monkeypatch.setattr(send, "read_whole", meddled)
     result = sending.run()
     failed = [one for one in result.receipts if one.status == "failed"]
     assert [(os.path.basename(one.path), one.code) for one in failed] == [("03.bin", "changed")]
@@ -291,7 +291,7 @@ def test_file_with_another_ctime_is_read_twice_before_its_pack_is_sent(
     sending: Sending, monkeypatch: Any, rewrites: bool
 ) -> None:
     """One that was rewritten while it was read, and whose mtime was restored, fails alone."""
-    read, path = pack.read_whole, sending.source / "deep/03.bin"
+    read, path = send.read_whole, sending.source / "deep/03.bin"
 
     def meddled(file: Any, *how: Any, **more: Any) -> str:
         if file.name == path.name:
@@ -302,7 +302,7 @@ def test_file_with_another_ctime_is_read_twice_before_its_pack_is_sent(
             os.utime(path, ns=(0, file.mtime_ns))
         return digest
 
-    monkeypatch.setattr(pack, "read_whole", meddled)
+    monkeypatch.setattr(send, "read_whole", meddled)
     failed = [(os.path.basename(one.path), one.code) for one in sending.run().receipts if one.status == "failed"]
     assert failed == [(path.name, "changed")] * rewrites
 
@@ -362,9 +362,9 @@ def test_422_of_something_else_ends_the_files_without_a_loop(sending: Sending) -
 
 
 def test_corrupted_pack_is_resent_and_then_fails_with_integrity(sending: Sending, monkeypatch: Any) -> None:
-    read = pack.read_whole
+    read = send.read_whole
     monkeypatch.setattr(
-        pack, "read_whole", lambda *how, **more: hashlib.sha256(read(*how, **more).encode()).hexdigest()
+        send, "read_whole", lambda *how, **more: hashlib.sha256(read(*how, **more).encode()).hexdigest()
     )
     result = sending.run(retries=1)
     codes = {one.code for one in result.receipts if one.status == "failed"}
@@ -376,7 +376,7 @@ def test_abandoned_files_make_the_session_partial(sending: Sending, monkeypatch:
     def unreadable(file: Any, *_how: Any, **_more: Any) -> str:
         raise FileError("it changed", path=file.path, code=FailureCode.CHANGED)
 
-    monkeypatch.setattr(pack, "read_whole", unreadable)
+    monkeypatch.setattr(send, "read_whole", unreadable)
     sending.run()
     (session,) = sending.server.app.state.backend.sessions.known.values()
     assert session.status == "partial"

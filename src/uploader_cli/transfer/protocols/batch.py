@@ -16,8 +16,8 @@ from uploader_cli.core.plan import LocalFile, request_length
 from uploader_cli.core.protocol import Session, StoredFile, location_in, paired, sent_name, utf8, wire_name
 from uploader_cli.core.state import SERVER_TERMINAL
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
+from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.ledger import ends_run
-from uploader_cli.transfer.pacer import holding
 from uploader_cli.transfer.results import FileResult, failed, not_stored
 from uploader_cli.transfer.stored_files import equal_on_server, says_nothing
 from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session

@@ -1,0 +1,154 @@
+"""The jobs that send small files in packs, and what becomes of the files that a pack gives back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.core.events import WarningCode
+from uploader_cli.core.sizes import REMOTE
+from uploader_cli.transfer.journal import Claim, ClaimState
+from uploader_cli.transfer.journal.reading import pack_position
+from uploader_cli.transfer.pacer import backoff
+from uploader_cli.transfer.protocols import pack
+from uploader_cli.transfer.protocols.machine import Again, How
+from uploader_cli.transfer.results import FileResult
+from uploader_cli.transfer.send import Driver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.core.sizes import PackSize
+    from uploader_cli.transfer.pool import Pool, Worker
+    from uploader_cli.transfer.upload_session import RunContext, UploadSession
+
+    Claimed = Sequence[tuple[LocalFile, Claim]]
+
+REFUSED = "the server takes no packs"
+
+
+class PackJob:
+    """Send the files of one pack. Files that can't be packed end with `FileResult.falls_back`."""
+
+    def __init__(
+        self, context: RunContext, pool: Pool, size: PackSize, session: UploadSession, files: Claimed, tries: int = 0
+    ) -> None:
+        """`tries` counts earlier retryable refusals of these files."""
+        self.session = session
+        self._context, self._pool, self._size, self._files, self._tries = context, pool, size, files, tries
+
+    def run(self, worker: Worker) -> Iterator[Sequence[FileResult]]:
+        """Yield the results of the files. Raise what ends the run."""
+        context, size = self._context, self._size
+        if context.fails_fast:
+            self.session.skip(worker.api, [file for file, _ in self._files])
+            return
+        if size.refused:
+            yield _not_packed([file for file, _ in self._files], errors.PacksRefused(REFUSED, status=405))
+            return
+        if self._tries:
+            context.stop.sleep(backoff(self._tries))
+        self._cut()
+        files = [file for file, _ in self._files]
+        driver = Driver(context, worker, self.session, files)
+        end = yield from driver.run(pack.step, self._begin(worker))
+        if driver.sent is not None:
+            length, seconds = driver.sent
+            remote = sum(file.is_remote for file in files)  # their store was asked for them
+            size.measured(length + REMOTE * remote, seconds + (driver.reading if remote else 0.0))
+        if end.fetched:
+            self.session.ends_itself = False  # the files may count in an earlier session
+        results = [*end.results, *self._given_back(end.again)]
+        if results:
+            yield results
+
+    def _cut(self) -> None:
+        """Leave what exceeds the size of packs by now to the next job. What an earlier run sent keeps its key."""
+        files = [file for file, _ in self._files]
+        if (count := self._size.count(files)) == len(files):
+            return
+        if not any(claim.state is ClaimState.RESUME for _, claim in self._files):
+            self._put(files[count:], self._tries)
+            self._files = self._files[:count]
+
+    def _begin(self, worker: Worker) -> pack.PackState:
+        """Return the first state, with the journaled key where that covers exactly these files in this order."""
+        context, keys = self._context, [pack_position(claim) for _, claim in self._files]
+        key = keys[0][0] if keys[0] is not None else ""
+        same = keys == [(key, index) for index in range(len(keys))]
+        same = same and not any(claim.doubtful for _, claim in self._files)
+        return pack.PackState(
+            self._size.endpoint,
+            self.session.id,
+            tuple(file for file, _ in self._files),
+            key=key if same else "",
+            sent_before=same and all(claim.state is ClaimState.RESUME for _, claim in self._files),
+            earlier=worker.api.earlier,
+            tries=self._tries,
+            retries=context.settings.retries,
+            if_exists="fail" if context.settings.if_exists == "fail" else "",
+        )
+
+    def _given_back(self, again: Sequence[Again]) -> list[FileResult]:
+        """Queue jobs for files that a pack gave back; return the results of those that can't be packed."""
+        context, results, tries = self._context, list[FileResult](), self._tries
+        later: list[LocalFile] = []
+        for one in again:
+            match one.how:
+                case How.SINGLY:
+                    results += self._fall_back(one)
+                case How.HALVED:
+                    self._size.shrink(sum(file.size for file in one.files))  # smaller ones may succeed
+                    context.ledger.retry(one.files, one.error)
+                    middle = len(one.files) // 2
+                    self._put(one.files[middle:], tries)
+                    self._put(one.files[:middle], tries)
+                case How.LATER:
+                    tries = self._tries + one.counts
+                    context.ledger.retry(one.files, one.error, backoff(tries) if one.counts else 0.0)
+                    later += one.files
+        if later:
+            self._put(later, tries)
+        return results
+
+    def _fall_back(self, one: Again) -> list[FileResult]:
+        if isinstance(one.error, errors.TooLarge | errors.TooSlow):
+            self._size.shrink(sum(file.size for file in one.files))
+        else:
+            first, self._size.refused = not self._size.refused, True
+            if first:
+                self._context.warn(WarningCode.PACKS, f"{one.error}: small files are sent one by one")
+        return _not_packed(one.files, one.error)
+
+    def _put(self, files: Sequence[LocalFile], tries: int) -> None:
+        fresh = [(file, Claim(ClaimState.NEW)) for file in files]
+        self._pool.put([PackJob(self._context, self._pool, self._size, self.session, fresh, tries)], first=True)
+
+
+def _not_packed(files: Sequence[LocalFile], error: errors.UploaderError) -> list[FileResult]:
+    return [FileResult(file, error, falls_back=True) for file in files]
+
+
+def packs_of(
+    files: Iterable[tuple[LocalFile, Claim]], limits: PackSize
+) -> Iterator[list[tuple[LocalFile, Claim]] | tuple[LocalFile, Claim]]:
+    """Yield each large file, and lists of small ones that make a pack, in order."""
+    packed: list[tuple[LocalFile, Claim]] = []
+    size, first = 0, None  # of the pack: its bytes, and the journaled position of its first file
+    for file, claim in files:
+        if not limits.takes(file):
+            yield file, claim
+            continue
+        here = pack_position(claim)
+        other = first is not None and (here is None or here[0] != first[0])
+        cost = limits.cost(file)
+        if packed and (other or len(packed) >= limits.files or size + cost > limits.planned):
+            yield packed
+            packed, size = [], 0
+        if not packed:
+            first = here
+        packed.append((file, claim))
+        size += cost
+    if packed:
+        yield packed

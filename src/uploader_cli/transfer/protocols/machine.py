@@ -1,0 +1,161 @@
+"""What a protocol and the driver tell each other.
+
+A protocol is a machine: a pure function `step(state, came)` that returns the next state and what it wants. It has no
+clock, thread, socket, file or journal; the driver (`transfer.send`) does what it wants and tells it what came. A state
+is a value: a test may keep it, and go on from it with every answer that a server can give.
+
+The driver repeats nothing by itself. Where a machine asks again after `Failed`, the pacer waits, or refuses. Its
+retries count from the beginning, and anew from each `Named` and `Renewed`.
+
+| wanted | what comes |
+|---|---|
+| `Read` | `Ready` |
+| `Ask` | `Answered`; or `Failed`, and `GaveUp` where the machine asks again and the pacer does not allow that |
+| `NewKey` | `Named` |
+| `Renew` | `Renewed` |
+| `End` | nothing: the job is over |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import TypeAlias, TypeVar
+
+from uploader_cli import errors
+from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.protocol import NOT_YOURS
+from uploader_cli.core.record import Record
+from uploader_cli.transfer.results import FileResult
+
+State = TypeVar("State")
+Kinds: TypeAlias = Mapping[tuple[int, str], type[errors.AnswerError]]
+
+SESSION_ERRORS: Kinds = {  # 500: see `Api.batch` (docs/protocol.md, section 3.14)
+    (403, NOT_YOURS): errors.SessionLost,
+    (404, "SESSION_NOT_FOUND"): errors.SessionLost,
+    (409, "SESSION_ENDED"): errors.SessionLost,
+}
+
+
+# --- what a machine wants
+
+
+class Read(Record, frozen=True):
+    """Read all files of the job into memory."""
+
+
+class Packed(Record, frozen=True):
+    """The body of a pack: its manifest, and the bytes of the files that were read."""
+
+    manifest: bytes
+
+
+class Ask(Record, frozen=True):
+    """Send one request for a job.
+
+    `session` is the one whose secret goes with it. `answers` are the statuses and codes (empty: any code) that are an
+    answer; any other one is a refusal, whose error is that of its status and code in `kinds`. The answer describes
+    `files` files and comes within `timeout` seconds of the last byte (None: as usual).
+    """
+
+    method: str
+    url: str
+    session: str
+    kinds: Kinds
+    headers: Mapping[str, str] = {}
+    body: Packed | None = None
+    answers: tuple[tuple[int, str], ...] = ((200, ""),)
+    files: int = 0
+    timeout: float | None = None
+
+
+class NewKey(Record, frozen=True):
+    """Journal a new key for the files of the job, because of `error`, if one made it necessary."""
+
+    error: errors.UploaderError | None = None
+
+
+class Renew(Record, frozen=True):
+    """Replace the session `lost`, in which the job can't go on because of `error`."""
+
+    lost: str
+    error: errors.UploaderError
+
+
+class How(StrEnum):
+    """How files are sent that a job gives back."""
+
+    HALVED = "halved"  # in two jobs of the same protocol: one request was too large
+    SINGLY = "singly"  # one by one, by another protocol
+    LATER = "later"  # again, beside others that are given back
+
+
+class Again(Record, frozen=True):
+    """Files that a job gives back because of `error`; `counts`: as one of their retries."""
+
+    files: tuple[LocalFile, ...]
+    how: How
+    error: errors.UploaderError
+    counts: bool = True
+
+
+class End(Record, frozen=True):
+    """End the job. `fetched`: the server had stored the files before it was asked, maybe in another session."""
+
+    results: tuple[FileResult, ...] = ()
+    again: tuple[Again, ...] = ()
+    fetched: bool = False
+
+
+Wanted: TypeAlias = Read | Ask | NewKey | Renew | End
+
+
+# --- what comes
+
+
+class Begin(Record, frozen=True):
+    """The job begins."""
+
+
+class Ready(Record, frozen=True):
+    """The files were read: the SHA-256 (hex) of each, None for one that can't be, which has ended."""
+
+    digests: tuple[str | None, ...]
+
+
+class Answered(Record, frozen=True):
+    """The answer to an `Ask`: its status, and its JSON, or None."""
+
+    status: int
+    body: object = None
+
+
+class Failed(Record, frozen=True):
+    """A request failed; `sent`: the server may have the whole of it."""
+
+    error: errors.UploaderError
+    sent: bool
+
+
+class GaveUp(Record, frozen=True):
+    """The request that has failed because of `error` is not repeated: that can't help, or all retries are used up."""
+
+    error: errors.UploaderError
+
+
+class Named(Record, frozen=True):
+    """The files have a new key, which the journal has."""
+
+    key: str
+
+
+class Renewed(Record, frozen=True):
+    """The job goes on in another session; empty where `error` ends it instead."""
+
+    session: str
+    error: errors.UploaderError
+
+
+Came: TypeAlias = Begin | Ready | Answered | Failed | GaveUp | Named | Renewed
+Step: TypeAlias = Callable[[State, Came], tuple[State, Wanted]]
