@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from command import Done, uploader
 from proxy import Proxy
 from scripted_server import Answer, Request
 from time_limits import PATIENCE
-from tus_services import Refused, Service, Upload
+from tus_services import Refused, Service, Unanswered, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,6 +141,43 @@ def test_offset_that_a_patch_does_not_tell_is_asked_for(make_files: Callable[...
         methods = [method for method, _ in service.requests]
     assert methods.count("HEAD") >= methods.count("PATCH")
     assert not done.of("warning")
+
+
+class Quiet(Service):
+    """A server whose answers to creations have no `Upload-Offset`.
+
+    It takes the bytes of a creation and is busy at the first HEAD, or `ignores` them, and answers no PATCH.
+    """
+
+    extensions = "creation,creation-with-upload"
+
+    def __init__(self, *, ignores: bool) -> None:
+        super().__init__()
+        self.silent, self._ignores, self._busy = {"POST"}, ignores, not ignores
+
+    def _post(self, request: Request) -> Answer:
+        return super()._post(replace(request, body=b"") if self._ignores else request)
+
+    def _head(self, request: Request) -> Answer:
+        busy, self._busy = self._busy, False
+        return Answer(500) if busy else super()._head(request)
+
+    def _patch(self, request: Request) -> Answer:
+        super()._patch(request)
+        raise Unanswered
+
+
+@pytest.mark.parametrize(("ignores", "ends"), [(False, "file.completed"), (True, "file.failed")])
+def test_success_of_a_creation_with_all_bytes_completes_it_without_an_offset(
+    ignores: bool, ends: str, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """It does not if the server has ignored them: then the answer to the PATCH that follows counts."""
+    with Quiet(ignores=ignores) as service:
+        where = ("--tus-endpoint", service.url, "--retries", "1", "--json")
+        done = uploader("upload", make_files(**{"a.bin": 100}), *where, home=tmp_path)
+    assert (done.code, stored(service)) == (4 if ignores else 0, [100])
+    (end,) = done.of(ends)
+    assert end.get("code", "") == ("outcome_unknown" if ignores else "")
 
 
 def test_cookie_with_an_endless_age_shows_no_traceback_and_keeps_the_others(

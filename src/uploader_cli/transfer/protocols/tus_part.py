@@ -58,6 +58,7 @@ class Part:
         self._offset: int | None = None  # the server's offset; None while it is unknown
         self._most = -1  # the highest offset so far
         self._done = self._completing = self._renewed = False  # `_completing`: the last request would do that
+        self._accepted = False  # whether a creation with all bytes has succeeded, and no bytes were sent after it
         self._asked = state.resumes  # whether the key may have been sent before
         self._carried = self._restarts = 0  # bytes of the body of the last request; new uploads in place of lost ones
 
@@ -152,6 +153,7 @@ class Part:
             if not offset:  # a new upload, and not one that the server knew by the key
                 self.entry.ending = Ending.NONE
             self._created(created)
+        self._accepted = completes
         if offset is not None:
             is_known = not self._deferred and self.entry.adopts(offset)
             self._settle(created, offset, accepted=completes or created.complete is True or is_known)
@@ -202,7 +204,7 @@ class Part:
         self._deferred = found.headers.get("Upload-Defer-Length") == "1"
         self._note(found)
         if found.offset is not None and found.length in (None, self.size):
-            self._settle(found, found.offset)
+            self._settle(found, found.offset, accepted=self._accepted)
         elif self._state.file.upload_url and found.length not in (None, self.size):
             words = f"its upload was created for {found.length:,} bytes, and it has {self.size:,}: nothing was sent"
             raise errors.FileFailure(words, code=FailureCode.SERVER_REFUSED)
@@ -359,6 +361,7 @@ class Part:
     def _prepare(self, size: int, *, completes: bool = False, creates: bool = False) -> None:
         """Wait until a request with a body of `size` bytes may be sent, which `completes` or `creates` the upload."""
         self._carried, self._completing = size, completes
+        self._accepted = self._accepted and not size
         self._state.checkpoint()
         self._tus.context.pacer.wait_out_pause(self._state.sleep, creates=creates)
 
