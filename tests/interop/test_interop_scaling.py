@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from command import ended, read_until, start, workers_of
+from command import start, uploader, workers_of
 from docs_pages import blocks, page
 from interop.light_s3 import BUCKET
 from interop.proxies import nginx_http, redis, running
 from interop.stores import Store, light_s3, s3
+from proxy import Onlooker, Proxy
 from serving import free_port
 from time_limits import PATIENCE
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from command import Process
     from interop.foreign import Node
+    from proxy import Request
 
 pytestmark = [pytest.mark.interop, pytest.mark.debian]
 
@@ -126,28 +128,48 @@ def test_upload_continues_at_the_other_process_after_a_kill(cluster: Cluster, tm
     files.mkdir()
     for number, size in enumerate(SIZES):
         (files / f"{number:03d}.bin").write_bytes(random.Random(number).randbytes(size))
-    options = ("--tus-endpoint", cluster.endpoint, "--chunk-size", str(CHUNK), "--limit-rate", "10M", "--json")
-    process = start("upload", files, *options, "--jobs", "8", home=tmp_path)
-    seen = read_until(process, "file.progress", lambda event: event["size"] == LARGE and event["confirmed"] > CHUNK)
-    cut = kill_while_it_writes_a_large_file(cluster)
-    done = ended(process, seen)
+    options = ("--chunk-size", str(CHUNK), "--jobs", "8", "--json")
+    with Proxy(cluster.url, InTheMiddle(cluster)) as proxy:
+        done = uploader("upload", files, "--tus-endpoint", f"{proxy.url}/files", *options, home=tmp_path)
     assert done.code == 0, done.err
     assert len(done.of("file.completed")) == len(SIZES)
     assert cluster.digests() == sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files.iterdir())
-    assert cut.stat().st_size == LARGE
+    assert [process.poll() is None for process in cluster.processes].count(False) == 1
 
 
-def kill_while_it_writes_a_large_file(cluster: Cluster) -> Path:
-    """Kill the process that has a large file open, and return that file."""
+class InTheMiddle(Onlooker):
+    """Kills the process that writes a large file, while it waits for the rest of a chunk."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster, self._lock, self._killed = cluster, threading.Lock(), False
+
+    def head(self, request: Request) -> None:
+        if int(request.headers.get("upload-offset", 0)) > LARGE // 2:
+            request.mark = request.length // 2
+
+    def at_mark(self, request: Request, piece: bytes) -> bytes:
+        if request.passed < request.length:
+            request.mark = request.length
+            return piece
+        with self._lock:
+            if not self._killed:
+                self._killed = True
+                kill_writer(self._cluster)
+        return piece
+
+
+def kill_writer(cluster: Cluster) -> None:
+    """Kill the process that has a large file open."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         for process in cluster.processes:
             for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
                 with contextlib.suppress(OSError):  # closed meanwhile
                     file = descriptor.readlink()
-                    if file.parent == cluster.directory and CHUNK < file.stat().st_size < LARGE:
+                    if file.parent == cluster.directory and LARGE // 2 < file.stat().st_size < LARGE:
                         process.kill()
-                        return file
+                        process.wait(PATIENCE)
+                        return
     raise AssertionError("no process wrote a large file")
 
 
