@@ -40,7 +40,8 @@ class Opened(NamedTuple):
 def meeting(begin: Callable[[], None]) -> Iterator[None]:
     """Call `begin` after `BEGUN_AFTER` seconds without an answer: a view shows what a run waits for once it has begun.
 
-    A server that is silent within raises `TimedOut` with what `doctor` says about it.
+    A server that is silent within raises `TimedOut` with what `doctor` says about it. Nothing follows before a call of
+    `begin` has returned.
     """
     soon = threading.Timer(BEGUN_AFTER, begin)
     soon.daemon = True
@@ -52,6 +53,7 @@ def meeting(begin: Callable[[], None]) -> Iterator[None]:
         raise errors.TimedOut(words, hint="ask its operator to check or to restart it") from error
     finally:
         soon.cancel()
+        soon.join()
 
 
 def first_contact(context: RunContext, files: Sequence[LocalFile], existing: str = "") -> Opened | None:
