@@ -18,13 +18,15 @@ HELD = 0.1  # seconds between two checks for the end of a pause, or of a wait fo
 class Delays:
     """The waits of a run after errors of the network, which the return of the realtime channel ends.
 
-    A channel that connects again, or a poll that is answered again, shows that the server is back. What a server asks
-    for by `Retry-After` is no such wait: it is waited out.
+    A channel that connects again, or a poll that is answered again, shows that the server is back. It ends the waits of
+    all threads, and the next return ends none before these would have ended by themselves: a channel that flaps would
+    use up all retries in seconds. What a server asks for by `Retry-After` is no such wait: it is waited out.
     """
 
     def __init__(self, sleep: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._sleep, self._clock = sleep, clock
-        self._returns: int | None = None  # how often the channel has come back; None before there is one
+        self._returns: int | None = None  # how often the channel's return has ended waits; None before it has begun
+        self._spent_until = 0.0  # until then no return counts
 
     def follow_channel(self) -> None:
         """Let the channel end waits from now on."""
@@ -32,7 +34,7 @@ class Delays:
 
     def channel_returned(self) -> None:
         """End the waits within `RETURN_JITTER`. Called from any thread."""
-        if self._returns is not None:
+        if self._returns is not None and self._clock() >= self._spent_until:
             self._returns += 1
 
     def wait(self, seconds: float, sleep: Callable[[float], None] | None = None) -> None:
@@ -44,7 +46,8 @@ class Delays:
         while (left := until - self._clock()) > 0:
             sleep(min(left, HELD))
             if self._returns != seen:
-                seen, until = self._returns, min(until, self._clock() + random.uniform(0.0, RETURN_JITTER))
+                seen, self._spent_until = self._returns, max(self._spent_until, until)
+                until = min(until, self._clock() + random.uniform(0.0, RETURN_JITTER))
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 A rate limit within `--max-wait`, an expired token and an outage use no retry; other retryable errors count against
 `--retries`. Where one of several servers is down, the probe reaches another one: a failure counts unless another call
 has succeeded on repetition meanwhile. A request during which the server dies repeatedly is sent alone, and given up at
-the third time: the content may be the cause. A client with its share of the server pauses only creations.
+the third time: the content may be the cause. A client with its share of the server pauses only creations. The return of
+the realtime channel ends waits after errors of the network, once within the time of a wait (`delays`).
 """
 
 from __future__ import annotations
@@ -212,12 +213,12 @@ class Pacer:
         limit = self.wait_for_server
         return f"waiting{what}" if limit == math.inf else f"waiting up to {limit:.0f} s{what} (--wait-for-server)"
 
-    def outlast(self, error: errors.UploaderError, on_retry: Report) -> bool:
+    def outlast(self, error: errors.UploaderError, on_retry: Report, *, silent: bool = False) -> bool:
         """Wait for the end of an outage; one thread probes. Return False where the server answers at once.
 
-        Raise `Unreachable` after `--wait-for-server`, in all threads.
+        `silent`: it has never answered. Raise `Unreachable` after `--wait-for-server`, in all threads.
         """
-        if self.probe is None or not is_outage(error):
+        if self.probe is None or not (silent or is_outage(error)):
             return False
         with self._lock:
             if self._lost is not None:
@@ -325,10 +326,10 @@ class Tries:
             isinstance(error, errors.RateLimited | errors.ServerFault | errors.TooSlow) and error.status in OVERLOADED
         ):
             self._pacer.overloaded()
-        silent = isinstance(error, errors.TimedOut) and not self._pacer.budget.answered  # a wrong address is told soon
-        if silent or not error.retryable or isinstance(error, NEVER_REPEATED):
-            return False
-        if self._pacer.outlast(error, self._on_retry):
+        silent = isinstance(error, errors.TimedOut) and not self._pacer.budget.answered
+        if (silent and self._pacer.probe is None) or not error.retryable or isinstance(error, NEVER_REPEATED):
+            return False  # a wrong address is told soon, unless the run outlasts its start
+        if self._pacer.outlast(error, self._on_retry, silent=silent):
             self._outages += not isinstance(error, errors.ConnectFailed)  # that request was never sent
             if self._outages == DEATHS:
                 words = f"{error}; the server went down each of {DEATHS} times that this was sent"

@@ -610,16 +610,17 @@ def test_delay_between_probes_doubles_up_to_10_seconds() -> None:
 # --- the return of the channel ----------------------------------------------------------------------------------------
 
 
-def returning(policy: Policy, at: float) -> None:
-    """Let the realtime channel come back at this time of the clock."""
+def returning(policy: Policy, *times: float) -> None:
+    """Let the realtime channel come back at these times of the clock."""
     policy.pacer.delays.follow_channel()
     sleep, begun = policy.stop.sleep, policy.clock()
 
     def slept(seconds: float) -> None:
         before = policy.clock()
         sleep(seconds)
-        if before < begun + at <= policy.clock():
-            policy.pacer.delays.channel_returned()
+        for at in times:
+            if before < begun + at <= policy.clock():
+                policy.pacer.delays.channel_returned()
 
     policy.stop.sleep = slept  # type: ignore[method-assign]
     policy.pacer.delays = Delays(slept, policy.clock)
@@ -649,6 +650,29 @@ def test_return_of_the_channel_ends_no_wait_that_the_server_asked_for() -> None:
     call, _ = failing(errors.ServerFault("busy", status=503, retry_after=20.0), None)
     assert policy.pacer.call(call) == "done"
     assert policy.clock() - began >= 20.0
+
+
+def test_channel_that_flaps_ends_one_wait_within_its_time() -> None:
+    """The waits are 0.5, 1, 2, 4, 8 and 16 s without jitter: of two in a row, the time of the first is kept."""
+    policy = Policy(retries=6)
+    returning(policy, *(number * 2 * HELD for number in range(1, 1000)))
+    began = policy.clock()
+    call, calls = failing(errors.ConnectFailed("refused"))
+    policy.pacer.probe = lambda: None  # another of several servers answers
+    with pytest.raises(errors.ConnectFailed):
+        policy.pacer.call(call)
+    assert len(calls) == 7
+    assert policy.clock() - began >= 0.5 + 2 + 8
+
+
+def test_server_that_was_silent_from_the_start_is_waited_for_where_a_run_outlasts_that() -> None:
+    """As a watch does: its probe is there before the first answer. Else a wrong address is told soon."""
+    policy = Policy(retries=0, wait_for_server=100.0)
+    policy.pacer.budget.answered = False
+    policy.pacer.probe, probes = failing(*[errors.TimedOut("late")] * 3, None)
+    call, _ = failing(errors.TimedOut("late"), None)
+    assert policy.pacer.call(call, at_most=2) == "done"
+    assert len(probes) == 4
 
 
 def test_server_that_never_answered_gets_one_request() -> None:
