@@ -156,7 +156,8 @@ def test_empty_file_that_the_service_refuses_is_not_sent(
 class Hooking(Service):
     """Runs its hook after a creation with all of a file, also of an empty one, and after each last PATCH.
 
-    `early` is False for one that does not run it for bytes of the creation.
+    `early` is False for one that does not run it for bytes of the creation. As the S3 store of @tus/server it stores a
+    file once it has got a body for it.
     """
 
     extensions = "creation,creation-with-upload"
@@ -164,15 +165,19 @@ class Hooking(Service):
     def __init__(self, *, early: bool) -> None:
         super().__init__()
         self.hooks: list[int] = []
+        self.stored: set[int] = set()
         self._early = early
 
     def _post(self, request: Request) -> Answer:
         length = int(request.headers["upload-length"])
         if length == len(request.body) and (self._early or not length):
             self.hooks.append(length)
+        if request.headers.get("content-type") == "application/offset+octet-stream":
+            self.stored.add(len(request.body))
         return super()._post(request)
 
     def _patch(self, request: Request) -> Answer:
+        self.stored.add(len(request.body))
         if int(request.headers["upload-offset"]) + len(request.body) in (0, 10):
             self.hooks.append(len(request.body))
         return super()._patch(request)
@@ -195,6 +200,7 @@ def test_hook_of_the_server_runs_once_for_each_file(
     with Hooking(early=early) as service:
         done = uploader("upload", files, "--tus-endpoint", service.url, *options, "--json", home=tmp_path)
     assert (done.code, sorted(service.hooks)) == (0, hooks), done.err
+    assert service.stored >= ({10} if options == ("--preset", "tuspyserver") else {0, 10})
     assert not any(event["verified"] for event in done.of("file.completed"))
 
 

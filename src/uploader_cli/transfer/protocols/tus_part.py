@@ -161,7 +161,9 @@ class Part:
     def _post(self, size: int) -> Position:
         """Send the request that creates the upload, with its first `size` bytes."""
         state, file, index = self._state, self._state.file, self.entry.index
-        body, checksum = self._chunk(0, size) if size else (None, None)
+        # A body without a byte tells @tus/server that an empty file is complete: its S3 store stores it only then.
+        is_stored = state.stored_at_creation and self._tus.capabilities.creates_with_upload
+        body, checksum = self._chunk(0, size) if size or is_stored else (None, None)
         partial = index is not None
         metadata = state.metadata((index, self.start) if index is not None else None)
         if state.has_keys:
