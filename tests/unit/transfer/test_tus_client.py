@@ -152,6 +152,15 @@ def test_patch_and_post_blocked_by_a_proxy_is_no_question_of_the_token(body: Bod
     assert "--protocol batch" in caught.value.hint
 
 
+@pytest.mark.parametrize("status", [201, 400, 404, 405, 409, 410, 411, 412, 415])
+def test_reason_of_a_refused_patch_is_kept_where_the_post_is_taken_for_none(body: Body, status: int) -> None:
+    """As by @tus/server: a POST to an upload is a creation without a length, or with one a new upload."""
+    signed = TUS if status != 405 else {}
+    client, _ = client_of((403, {}), (status, {**signed, "Upload-Offset": "5"}))
+    with pytest.raises(errors.PatchBlocked if status == 405 else errors.Unauthorized, match="403"):
+        client.patch(URL, 0, body)
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "retryable", "code"),
     [

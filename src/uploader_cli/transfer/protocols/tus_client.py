@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.upload_calls import Kind
 
+NO_PATCH = (201, 400, 404, 409, 410, 411, 412, 415)
+"""Statuses of a server that took a POST for a creation and not for a PATCH, or whose offset the PATCH has moved."""
 UNSIGNED = "the server's answers have no Tus-Resumable: a proxy may remove it, and other headers of tus, too"
 
 
@@ -96,8 +98,8 @@ class TusClient(UploadCalls):
         blocks PATCH, send a POST that stands for it (tus 1.0, core), or the other way round. Raise `PatchBlocked` where
         both are blocked, a retryable `UploadGone` for 404 and 410.
 
-        No firewall blocks PATCH once one was accepted in this run, or where the POST finds another offset: the server
-        has got the PATCH then, and its refusal is raised.
+        No firewall blocks PATCH once one was accepted in this run. Where the server does not take the POST for a PATCH
+        (`NO_PATCH`), the refusal of the PATCH is raised, which says why.
         """
         own = {"Upload-Offset": str(offset)} | length_header(length) | _checked(checksum)
         refused: Answer | None = None
@@ -107,11 +109,11 @@ class TusClient(UploadCalls):
             if not is_blocked(answer) or (self._api.has_patched.is_set() and not override):
                 break
             body.rewind()
-            refused = refused or answer
+            refused = answer if refused is None or not override else refused  # that to PATCH, once there is one
         else:
-            self._overrides = False
+            self._overrides, answer = False, refused or answer
             raise errors.PatchBlocked(url, answer.status, answer.sentence)
-        if refused is not None and override and answer.status == 409:
+        if refused is not None and override and answer.status in NO_PATCH:
             answer, override = refused, False
         self._overrides = override and (self._overrides or answer.ok)
         if answer.ok and not override:
