@@ -151,8 +151,8 @@ def _header(state: ProgressState, run: str, now: float, width: int) -> Row:
     arrow: Row = [("→ ", "dim"), (place, "bold")]
     title: Row = [(f"{source} ", "bold"), *arrow] if source else arrow
     full: Row = [("uploader  ", "bold"), *title]
-    glyph, words, style = overview.channel(state.channel, latency=width >= WIDE_VIEW)
-    channel: Row = [(f"{glyph} {words if width >= WIDE_VIEW else words.removesuffix(' websocket')}", style)]
+    glyph, words, style = overview.channel(state, latency=width >= WIDE_VIEW)
+    channel: Row = [(f"{glyph} {words if width >= WIDE_VIEW else words.removesuffix(' websocket')}".strip(), style)]
     timed: Row = [*channel, (f"{clock(now - state.started):>10}", "dim")]
     session = _session(state)
     named: Row = [_DOT, ("run ", "dim"), (run[:8], ""), *session] if run else session

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from uploader_cli.core.alarms import why_nothing_moves
 from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentKind
-from uploader_cli.core.state import BRIEF, ChannelStatus, FileState, ProgressState
+from uploader_cli.core.state import BRIEF, FileState, ProgressState
 from uploader_cli.core.tree import parent_of
 from uploader_cli.render.words import clock, plural, rate, safe, size, size_of
 
@@ -144,8 +144,14 @@ def reason(message: str, state: ProgressState) -> str:
     return re.sub(url, "the server", re.sub(rf"^{url}: ", "", words)) if state.server else words
 
 
-def channel(now: ChannelStatus, *, latency: bool = True) -> tuple[str, str, str]:
-    """Return glyph, text and style, as `●`, `live websocket 12 ms` and `green`; the text is complete in itself."""
+def channel(state: ProgressState, *, latency: bool = True) -> tuple[str, str, str]:
+    """Return glyph, text and style, as `●`, `live websocket 12 ms` and `green`; the text is complete in itself.
+
+    It is empty for a foreign server, which sends no messages.
+    """
+    now = state.channel
+    if state.foreign and now.workers is None:
+        return "", "", ""
     if now.workers is not None:
         return "●", plural(now.workers, "worker"), "green" if now.workers else "bold yellow"
     words = now.state.value
@@ -161,6 +167,17 @@ def channel(now: ChannelStatus, *, latency: bool = True) -> tuple[str, str, str]
             words += " every 1 s"
     glyph, style = _CHANNELS[now.state]
     return glyph, words, style
+
+
+def finishing(state: ProgressState, now: float) -> str:
+    """Return what a run waits for that has sent all it can to a foreign server, before this becomes an alert."""
+    is_silent = (
+        state.foreign and now - state.advanced >= UNMEASURED and IncidentKind.STALL not in state.incidents.active
+    )
+    is_sent = any(file.phase is Phase.PROCESSING for file in state.running.values())
+    return (
+        "the server is finishing" if is_silent and is_sent and not any(map(_is_unsent, state.running.values())) else ""
+    )
 
 
 def alert(state: ProgressState, now: float, *, brief: bool = False) -> str:

@@ -139,7 +139,7 @@ class PlainView(Observer):
 
     def _channel_line(self, event: ev.ChannelChanged, state: ProgressState) -> None:
         """Print a change of the channel; its end with the run only if it has never been connected."""
-        words = overview.channel(state.channel)[1]
+        words = overview.channel(state)[1]
         if event.to is ev.ChannelState.CLOSED:
             words = "closed before it was connected" if self._connecting else self._channel
         self._connecting = event.to is ev.ChannelState.CONNECTING
@@ -176,7 +176,7 @@ def progress_line(state: ProgressState, now: float) -> str:
         ]
     if state.channel.workers is not None and state.retries:
         parts.append(f"{state.retries:,} retried")
-    parts.append(overview.channel(state.channel, latency=False)[1])
+    parts += [overview.finishing(state, now), overview.channel(state, latency=False)[1]]
     return " · ".join(filter(None, [*parts, overview.alert(state, now)]))
 
 

@@ -390,6 +390,7 @@ def test_foreign_server_is_finishing_after_the_last_byte(run: Script, screen: Sc
     for _ in range(2):
         for width in (40, 60, 80, 120):
             assert "the server is finishing" in screen.text(width)
+            assert "closed" not in screen.text(width)
         run.put(ev.BodySent((0,)))
     run.now += 30
     (warning,) = run.alarms.look(run.state, run.now)

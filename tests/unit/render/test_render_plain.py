@@ -90,6 +90,21 @@ def test_progress_line_of_an_import_has_workers_retries_and_causes() -> None:
     assert line.endswith(" · 0 B/s · 1 retried · 4 workers")
 
 
+def test_progress_line_at_a_foreign_server_says_that_it_is_finishing() -> None:
+    """Such a server sends no messages: the line names no channel, which would look closed."""
+    log = Log()
+    log.put(ev.RunStarted("http://127.0.0.1:1080", 1, 10 * MIB, 1, "tus", foreign=True))
+    log.put(ev.FileSelected(0, "a.bin", 10 * MIB), ev.SelectionEnded())
+    log.start(0)
+    log.sent(0, 10 * MIB)
+    log.put(ev.BodySent((0,)))
+    for _ in range(120):
+        log.tick()
+    first, *_, last = (line for line in log.lines if " % · " in line)
+    assert "closed" not in first + last
+    assert last.endswith(" · the server is finishing")
+
+
 def test_progress_lines_get_rarer_in_a_long_run() -> None:
     log = Log()
     log.begin(40)
