@@ -29,7 +29,7 @@ FIXES = {
     FailureCode.MISMATCH: "The file was not sent: its content differs from the list. Correct the file or the list.",
     FailureCode.UNREADABLE: "Check that it is a file and that you may read it.",
     FailureCode.VANISHED: "The file does not exist: restore it, or leave it out.",
-    FailureCode.CHANGED: "The file was modified during the upload: upload it when nothing writes to it.",
+    FailureCode.CHANGED: "The file was modified or replaced during the upload: upload it when nothing changes it.",
     FailureCode.NETWORK: "Check the network and the server, then run the command again.",
     FailureCode.TIMEOUT: "The server did not answer in time: try again when it is less busy.",
     FailureCode.TOO_SLOW: "The server's time limit for one request is too short for this connection: use a faster one.",
@@ -40,7 +40,8 @@ FIXES = {
     FailureCode.SERVER_ERROR: "The server failed: contact its operator if the error persists.",
     FailureCode.SERVER_REFUSED: "The server refused the file for the reason above: correct that first.",
     FailureCode.SERVER_FAILED: "The server received the file but could not store it: contact its operator.",
-    FailureCode.OUTCOME_UNKNOWN: "The file may be stored already: check the server, then use --resend-unknown.",
+    FailureCode.OUTCOME_UNKNOWN: "The server may have the file: look there. A retry asks again, and sends it again"
+    " only with --resend-unknown.",
     FailureCode.PROTOCOL: "The server's answer could not be parsed: check the URL and the server's version.",
     FailureCode.INTEGRITY: "The stored file differs from the local one: delete it there and upload it again.",
     FailureCode.KEPT: "The file is stored, and was not moved or deleted here: correct the reason above, and run again.",
@@ -128,7 +129,8 @@ def summary(
         lines.add("→", safe(state.advice))
     unfinished = outcome.exit_code != _USAGE and (interrupted or outcome.failed or outcome.cancelled)
     if resume_hint and state.resumable and unfinished and not watching and not _complete(state, outcome):
-        for_good = for_good and not any(retryable for _, retryable in state.failed_as)
+        asks = {code for code, _ in state.failed_as} == {FailureCode.OUTCOME_UNKNOWN}  # nothing need be corrected
+        for_good = for_good and not asks and not any(retryable for _, retryable in state.failed_as)
         again = "retry once that is corrected" if for_good else "retry"
         again = again if outcome.failed or refused else "send the files in a new session" if for_good else again
         helps = state.resuming_helps(permanent=outcome.exit_code in PERMANENT)

@@ -116,7 +116,7 @@ def unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
 
 def failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) -> FileError:
     """Return the error of a file of the selection."""
-    hint = "upload it again when nothing writes to it any more" if code is FailureCode.CHANGED else ""
+    hint = "upload it again when nothing changes it any more" if code is FailureCode.CHANGED else ""
     return FileError(how, path=file.path, code=code, hint=hint)
 
 
