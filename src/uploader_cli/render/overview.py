@@ -24,7 +24,6 @@ _CHANNELS = {
     ChannelState.LIVE: ("●", "green"),
     ChannelState.RECONNECTING: ("↻", "bold yellow"),
     ChannelState.POLLING: ("◔", "yellow"),
-    ChannelState.CLOSED: ("○", "dim"),
 }
 
 
@@ -147,11 +146,10 @@ def reason(message: str, state: ProgressState) -> str:
 def channel(state: ProgressState, *, latency: bool = True) -> tuple[str, str, str]:
     """Return glyph, text and style, as `●`, `live websocket 12 ms` and `green`; the text is complete in itself.
 
-    It is empty for a foreign server, which sends no messages.
+    It is empty where there is no channel, as at a tus endpoint. Nothing is polled before there is a session, and not
+    every second while polls fail.
     """
     now = state.channel
-    if state.foreign and now.workers is None:
-        return "", "", ""
     if now.workers is not None:
         return "●", plural(now.workers, "worker"), "green" if now.workers else "bold yellow"
     words = now.state.value
@@ -163,8 +161,12 @@ def channel(state: ProgressState, *, latency: bool = True) -> tuple[str, str, st
                 words += f" {now.latency_ms:.0f} ms"
         case ChannelState.RECONNECTING if now.attempt:
             words += f" {now.attempt}/{max(RECONNECTS, now.attempt)}"
-        case ChannelState.POLLING:
+        case ChannelState.POLLING if not state.sessions:
+            words = "not connected"
+        case ChannelState.POLLING if not now.stale:
             words += " every 1 s"
+        case ChannelState.CLOSED:
+            return "", "", "dim"
     glyph, style = _CHANNELS[now.state]
     return glyph, words, style
 

@@ -13,6 +13,8 @@ from uploader_cli.render import overview
 from uploader_cli.render.words import clock, plural, safe, size, span
 
 FILES_LISTED = 20  # maximum number of files with a line each
+CONNECTS = 1.0  # seconds after which a line says that the channel is still being connected
+CONNECTING = "connecting"
 _SLOWEST = 60.0
 FAILURE_LINES = 50  # maximum lines about failures unless verbose
 _LIMITS = {"failure": FAILURE_LINES, "file": FILES_LISTED} | dict.fromkeys(("message", "skip", "session", "stage"), 50)
@@ -38,7 +40,7 @@ class PlainView(Observer):
         self._due: float | None = None
         self._lines: Counter[str] = Counter(failure=annotated)
         self._channel = ""
-        self._connecting = False  # whether the last line says so
+        self._dialled: float | None = None  # the time of its start, until it is connected or fails
         self._waits = self._dashboard = False
         self._analysis: tuple[float, int] | None = None
 
@@ -75,7 +77,7 @@ class PlainView(Observer):
             case ev.ServerMessage() if self._verbose > 1:
                 self._say(f"server: {_brief(event.text)}", kind="message")
             case ev.ChannelChanged():
-                self._channel_line(event, state)
+                self._channel_line(event, state, now)
             case ev.Stage() if state.analysis is not None:
                 self._stage(event, state.analysis, now)
             case ev.RunWarning(ev.WarningCode.RECOVERED):
@@ -95,6 +97,9 @@ class PlainView(Observer):
         if state.dashboard and not self._dashboard:
             self._dashboard = True
             self._say(f"dashboard of Dask: {safe(state.dashboard)}")
+        if self._dialled is not None and now - self._dialled >= CONNECTS and state.sessions:
+            self._dialled, self._channel = None, CONNECTING
+            self._say(f"channel: {CONNECTING}", kind="channel")
         if self._due is None:
             self._due = now + self._interval
         if now < self._due:
@@ -113,7 +118,7 @@ class PlainView(Observer):
         if event.protocol == "watch":
             self._say(f"uploader: watching sessions on {overview.host(event.server)}")
             return
-        what = "uploading" if event.files is None else plural(event.files, "file")
+        what = "uploading" if event.files is None else plural(event.files - event.left_out, "file")
         what += f", {size(event.bytes)}" if event.bytes is not None else ""
         resumed = f", resuming run {safe(event.resumed_from)}" if event.resumed_from else ""
         how = "" if event.protocol == "auto" else f" ({safe(event.protocol)}, {event.jobs} in parallel)"
@@ -137,17 +142,23 @@ class PlainView(Observer):
         elif self._verbose:
             self._say(f"  {event.name} {event.percent:.0f} %{timeline.note(analysis)}")
 
-    def _channel_line(self, event: ev.ChannelChanged, state: ProgressState) -> None:
-        """Print a change of the channel; its end with the run only if it has never been connected."""
-        words = overview.channel(state)[1]
+    def _channel_line(self, event: ev.ChannelChanged, state: ProgressState, now: float) -> None:
+        """Print a change of the channel, once there is a session of which it may tell.
+
+        That it connects is printed only if that takes `CONNECTS`, and its end only where nothing came of that.
+        """
+        if event.to is ev.ChannelState.CONNECTING:
+            self._dialled = now if self._dialled is None else self._dialled
+            return
+        self._dialled, words = None, overview.channel(state)[1]
+        if not state.sessions and event.to is not ev.ChannelState.LIVE:
+            return
         if event.to is ev.ChannelState.CLOSED:
-            words = "closed before it was connected" if self._connecting else self._channel
-        self._connecting = event.to is ev.ChannelState.CONNECTING
+            words = "closed before it was connected" if self._channel == CONNECTING else self._channel
         if words == self._channel:
             return
         self._channel = words
-        told = (ev.ChannelState.CONNECTING, ev.ChannelState.LIVE, ev.ChannelState.CLOSED)
-        known = event.to in told or not event.reason
+        known = event.to in (ev.ChannelState.LIVE, ev.ChannelState.CLOSED) or not event.reason
         self._say(f"channel: {words}" + ("" if known else f" ({event.reason.replace('_', ' ')})"), kind="channel")
 
     def _say(self, line: str, *, kind: str = "", wrong: bool = False) -> None:

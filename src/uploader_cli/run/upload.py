@@ -171,7 +171,9 @@ class _Sending:
         size = sum(file.size for file in found.files) if is_known else None
         protocol = protocol if self.connections.api.budget.answered else "auto"  # known after the server's response
         resumed = self._run.resumed_from
-        emit(ev.RunStarted(settings.target_url, files, size, jobs, protocol, resumed, settings.dest, settings.foreign))
+        out = sum(isinstance(item, ev.FileSkipped) for item in found.ahead)
+        known = (settings.target_url, files, size, jobs, protocol, resumed, settings.dest, settings.foreign, out)
+        emit(ev.RunStarted(*known))
         for notice in self._run.notices:
             emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
         caution(settings, emit)

@@ -99,7 +99,7 @@ def test_stream_has_code_and_message_of_a_failed_file(
 
 
 def test_stream_has_a_skipped_file(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """Found by walking and not taken by the server: skipped, counted, no failure."""
+    """Found by walking and not taken by the server: skipped, counted, no failure. The first line counts no link."""
     with running_server(types=("mp4",), max_size=100) as server:
         files = make_files(**{"a.mp4": 10, "b.txt": 10, "c.mp4": 101, "d.mp4": 0})
         (files / "link.mp4").symlink_to(files / "a.mp4")
@@ -107,6 +107,7 @@ def test_stream_has_a_skipped_file(make_files: Callable[..., Path], tmp_path: Pa
     assert done.code == 0
     reasons = {event["path"].rsplit("/", 1)[1]: event["reason"] for event in done.of("file.skipped")}
     assert reasons == {"b.txt": "type", "c.mp4": "size", "d.mp4": "empty", "link.mp4": "symlink"}
+    assert (done.events[0]["files"], done.err.split(",")[0]) == (5, "uploader: 4 files")
 
 
 @pytest.mark.thorough

@@ -57,7 +57,18 @@ class Stream(Script):
         return [line for line in self.lines if line["type"] == kind]
 
 
-INTERNAL = {"stored", "wire_name", "packed", "file_path", "local", "relative_path", "kinds", "first", "foreign"}
+INTERNAL = {
+    "stored",
+    "left_out",
+    "wire_name",
+    "packed",
+    "file_path",
+    "local",
+    "relative_path",
+    "kinds",
+    "first",
+    "foreign",
+}
 EVENTS: list[ev.Event] = [
     ev.RunStarted("http://h:1", None, None, 4, "batch"),
     ev.RunStarted("http://h:1", 2, 10, 4, "tus", "r-0"),

@@ -47,16 +47,36 @@ def test_a_small_run_line_by_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "line"), [("connecting", "closed before it was connected"), ("live", "live websocket 12 ms")]
+    ("seconds", "last", "lines"),
+    [
+        (0.9, "connecting", []),
+        (1.0, "connecting", ["connecting", "closed before it was connected"]),
+        (0.9, "live", ["live websocket 12 ms"]),
+    ],
 )
-def test_channel_that_was_never_connected_has_a_line_at_the_end(last: str, line: str) -> None:
+def test_channel_that_connects_has_a_line_after_a_second_and_one_of_its_end(
+    seconds: float, last: str, lines: list[str]
+) -> None:
     log = Log()
     log.begin(3)
     log.put(ev.ChannelChanged(ChannelState.CLOSED, ChannelState.CONNECTING, Transport.WEBSOCKET, ChannelReason.START))
+    log.tick(seconds)
     if last == "live":
         log.live()
     log.put(ev.ChannelChanged(ChannelState(last), ChannelState.CLOSED, None, ChannelReason.FINISHED))
-    assert log.lines[-1] == f"channel: {line}"
+    assert log.lines[1:] == [f"channel: {line}" for line in lines]
+
+
+def test_channel_of_a_silent_server_has_no_line_and_polls_nothing() -> None:
+    """There is no session that it could tell of."""
+    log = Log()
+    log.put(ev.RunStarted("http://h:1", 1, 5, 2, "auto"), ev.FileSelected(0, "a", 5), ev.SelectionEnded())
+    log.channel(ChannelState.CLOSED, ChannelState.CONNECTING, reason=ChannelReason.START)
+    log.tick(0)
+    log.channel(ChannelState.CONNECTING, ChannelState.POLLING, Transport.HTTP, reason=ChannelReason.DEADLINE)
+    log.tick(5)
+    log.channel(ChannelState.POLLING, ChannelState.CLOSED, reason=ChannelReason.FINISHED)
+    assert log.lines[1:] == ["0 % · 0 of 1 done · 0 of 5 B · not connected · no answer from h:1 for 5 s"]
 
 
 def test_the_progress_line_comes_every_five_seconds() -> None:
@@ -118,6 +138,7 @@ def test_plain_log_has_each_channel_change_once() -> None:
     log = Log()
     log.begin(1)
     log.channel(ChannelState.CONNECTING, ChannelState.CONNECTING, reason=ChannelReason.START)
+    log.tick(1)
     log.live()
     log.live()
     log.channel(ChannelState.LIVE, ChannelState.RECONNECTING, reason=ChannelReason.LOST, attempt=1)
@@ -186,7 +207,7 @@ def test_a_walk_in_progress_and_a_resumed_run() -> None:
     log.tick(0.1)
     log.tick(5)
     assert log.lines[0] == "uploader: uploading → h:1 (tus, 2 in parallel), resuming run r-1"
-    assert log.lines[1] == "1 file found · 5 B · searching … · closed"
+    assert log.lines[1] == "1 file found · 5 B · searching …"
 
 
 def test_plain_log_shows_the_resumed_offset_once() -> None:

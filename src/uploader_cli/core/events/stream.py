@@ -37,7 +37,8 @@ from uploader_cli.core.record import Record
 class RunStarted(Event, frozen=True, tag="run.started"):
     """The first event. `files` and `bytes` are None while the selection is being walked, `bytes` also if unknown.
 
-    `dest` is that of `--dest`. A `foreign` server finishes uploads after their last byte.
+    `dest` is that of `--dest`. A `foreign` server finishes uploads after their last byte. `left_out` is the number of
+    `files` that the walk itself skips, as links.
     """
 
     server: str
@@ -48,6 +49,7 @@ class RunStarted(Event, frozen=True, tag="run.started"):
     resumed_from: str | None = None
     dest: str | None = None
     foreign: Internal[bool] = False
+    left_out: Internal[int] = 0
 
 
 class SessionCreated(Event, frozen=True, tag="session.created"):
