@@ -10,7 +10,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import IO
 
-MOST_DIRECTORIES = 64  # that are kept open
+KEPT_OPEN = 32
+"""Most directories that a run keeps open, and most files in doubt: the number of workers takes both into account."""
 _DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", 0)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO in its place would never open
 _real = lru_cache(os.path.realpath)
@@ -36,7 +37,7 @@ class _Handle:
 class Directories:
     """A few open directories, by their absolute paths without links. Thread-safe."""
 
-    def __init__(self, most: int = MOST_DIRECTORIES) -> None:
+    def __init__(self, most: int = KEPT_OPEN) -> None:
         self._most = most
         self._kept: OrderedDict[str, _Handle] = OrderedDict()
         self._lock = threading.Lock()

@@ -13,13 +13,11 @@ from typing import IO
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import LocalFile, is_url
 from uploader_cli.errors import TOO_MANY_FILES, FileError
-from uploader_cli.sources.directories import directories
+from uploader_cli.sources.directories import KEPT_OPEN, directories
 from uploader_cli.sources.files import Status, open_file, status, status_of
 
 OnDoubt = Callable[[LocalFile, IO[bytes]], None]
 """Gets a file, and its open source, whose bytes were read while it may have changed."""
-
-MOST_DUPLICATED = 64  # files that are kept open until their doubt is settled
 
 
 def ignore_doubt(_file: LocalFile, _source: IO[bytes]) -> None:
@@ -123,11 +121,12 @@ def failure(file: LocalFile, how: str, code: FailureCode = FailureCode.CHANGED) 
 class Doubts:
     """Files that were read while only their ctime, inode or device was another one. Thread-safe.
 
-    A file is kept open until its doubt is settled, because its path may lead to another one by then, or to none.
+    A file is kept open until its doubt is settled, because its path may lead to another one by then, or to none; so are
+    `KEPT_OPEN` files at once.
     """
 
     def __init__(self) -> None:
-        self.sent_again = set[int]()  # numbers of files that are sent once more
+        self._again = set[int]()  # numbers of files that are sent once more
         self._sources: dict[int, IO[bytes] | None] = {}
         self._lock = threading.Lock()
 
@@ -137,7 +136,7 @@ class Doubts:
             if self._sources.get(file.file) is not None:
                 return
             kept = None
-            if source is not None and sum(one is not None for one in self._sources.values()) < MOST_DUPLICATED:
+            if source is not None and sum(one is not None for one in self._sources.values()) < KEPT_OPEN:
                 with suppress(OSError):
                     kept = open(os.dup(source.fileno()), "rb", buffering=0)  # noqa: SIM115 - closed by `settled`
             self._sources[file.file] = kept
@@ -151,6 +150,13 @@ class Doubts:
     def source(self, file: LocalFile) -> IO[bytes] | None:
         """Return the file that was read, if it is still open."""
         return self._sources.get(file.file)
+
+    def send_again(self, file: LocalFile) -> None:
+        """Note that a file is sent once more, because nothing settles its doubt."""
+        self._again.add(file.file)
+
+    def is_sent_again(self, file: LocalFile) -> bool:
+        return file.file in self._again
 
     def settled(self, file: LocalFile) -> None:
         """Forget a doubt, and close the file."""

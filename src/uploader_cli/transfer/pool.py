@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Waits
 from uploader_cli.core.jobs import FIRST_JOBS, MOST_JOBS, AutoJobs
+from uploader_cli.sources.directories import KEPT_OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 MEASURED_SECONDS = 1.0  # seconds of a throughput measurement for `--jobs auto`
 MOST_WORKERS = 500  # maximum threads: more are slower, and the bundled server takes no more connections of one client
 OF_WORKER = 3  # descriptors of one worker: its connection, the file that it sends, and the one that is hashed ahead
-OTHER_FILES = 60  # descriptors of the rest of a run
+OTHER_FILES = 20 + 2 * KEPT_OPEN  # descriptors of the rest of a run: 20 for the journal, the channel, pipes and outputs
 
 
 class Job(Protocol):

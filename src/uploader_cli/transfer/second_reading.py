@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.upload_session import RunContext
 
 CHANGED_MEANWHILE = "it changed while it was being sent"
-NO_DIGEST = "it may have changed while it was being sent, and no digest can tell: it is sent once more"
+NO_DIGEST = "it may have changed while it was being sent, and no digest can tell"
 
 
 def settle_doubts(context: RunContext, api: Api, outcomes: Sequence[FileResult]) -> list[FileResult]:
     """Return the outcomes; a doubtful file has failed if its bytes differ from what was sent, or from what is stored.
 
-    Where neither digest is known, the outcome falls back: the file is sent once more, and its digest is made then.
+    Where the server tells no digest and gives out nothing, and nobody knows that of what was sent, the outcome falls
+    back: the file is sent once more, and its digest is made then. An answer that may be another one later, when all
+    retries are used, is an error of the file.
     """
     if not context.doubts:  # nearly always
         return list(outcomes)
@@ -47,14 +49,15 @@ def _settled(context: RunContext, api: Api, outcome: FileResult) -> FileResult:
             theirs = stored_digest(api, location)
         except NO_OUTCOME:
             raise
-        except errors.UploaderError:  # as from a server that gives out nothing
-            theirs = None
+        except errors.UploaderError as error:
+            if error.retryable:
+                return outcome._replace(error=error)
     if sent is None and theirs is None:
-        if file.file in context.doubts.sent_again or file.upload_url:
-            return outcome._replace(error=failure(file, CHANGED_MEANWHILE))
-        context.doubts.sent_again.add(file.file)
+        if context.doubts.is_sent_again(file) or file.upload_url:
+            return outcome._replace(error=failure(file, NO_DIGEST))
+        context.doubts.send_again(file)
         context.proof.forget(file)
-        return outcome._replace(error=failure(file, NO_DIGEST), falls_back=True)
+        return outcome._replace(error=failure(file, f"{NO_DIGEST}: it is sent once more"), falls_back=True)
     try:
         mine = sha256_of(file, context.stop.checkpoint, source=context.doubts.source(file))
     except errors.FileError as error:

@@ -71,12 +71,12 @@ class RunContext:
         return self.digests.read if self.digests is not None else self._read
 
     def _read(self, file: LocalFile, start: int, data: bytes | memoryview) -> None:
-        if file.file in self.doubts.sent_again:
+        if self.doubts.is_sent_again(file):
             self._proof.read(file, start, data)
 
     @property
     def proof(self) -> Digests:
-        """The digests of what is sent: of all files with `--digest`, else of those that are `sent_again`."""
+        """The digests of what is sent: of all files with `--digest`, else of those that are sent once more."""
         return self.digests if self.digests is not None else self._proof
 
     def outlasts(self, error: errors.UploaderError) -> bool:

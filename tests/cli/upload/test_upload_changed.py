@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 from command import ended, read_confirmed, start, uploader
 from proxy import TUS, Onlooker, Proxy
-from tus_services import Service
+from scripted_server import Answer
+from tus_services import Plain, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy import Request
+    from scripted_server import Request as Asked
 
     from uploader_server.serving import EmbeddedServer
 
@@ -123,6 +125,38 @@ def test_file_in_doubt_is_sent_once_more_where_no_digest_is_known(
         (completed,) = done.of("file.completed")
         assert (done.code, completed["attempts"], service.created) == (0, 2, 2), done.err
         assert bytes(list(service.uploads.values())[-1].content) == (files / "a.bin").read_bytes()
+
+
+class Busy(Plain):
+    """A server that gives out its files, but is busy at the first `times`."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.readable, self.busy = True, times
+
+    def _get(self, request: Asked) -> Answer:
+        self.busy -= 1
+        return Answer(503, headers={"Retry-After": 0}) if self.busy >= 0 else super()._get(request)
+
+
+@pytest.mark.parametrize(("times", "code"), [(2, 0), (9, 3)])
+def test_file_in_doubt_is_read_back_once_a_busy_server_lets_it(
+    times: int, code: int, make_files: Files, tmp_path: Path
+) -> None:
+    """It is not sent once more; if the server stays busy, it fails, and the next run asks again."""
+    files = make_files(**{"a.bin": 300_000})
+    with Busy(times) as service, Proxy(service.url, AtData(lambda: (files / "a.bin").chmod(0o600))) as proxy:
+        line = ("upload", files, "--tus-endpoint", f"{proxy.url}/files/", "--chunk-size", "64K", "--retries", "2")
+        done = uploader(*line, "--json", home=tmp_path)
+        assert (done.code, service.created) == (code, 1), done.err
+        if code:
+            (failed,) = done.of("file.failed")
+            assert (failed["code"], failed["retryable"]) == ("server_error", True)
+            service.busy = 0
+            done = uploader(*line, "--json", home=tmp_path)
+            assert (done.code, service.created) == (0, 1), done.err
+        (completed,) = done.of("file.completed")
+        assert completed["verified_by"] == "bytes"
 
 
 def test_resumed_file_that_was_rewritten_meanwhile_fails(

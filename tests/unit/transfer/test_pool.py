@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from types import SimpleNamespace
@@ -11,7 +12,8 @@ import pytest
 from time_limits import PATIENCE
 
 from uploader_cli.errors import Interrupted
-from uploader_cli.transfer.pool import Pool, Worker
+from uploader_cli.sources.directories import KEPT_OPEN
+from uploader_cli.transfer.pool import OF_WORKER, Pool, Worker, most_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,15 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 def no_worker(_pool: Pool) -> Any:
     raise AssertionError("there is no job")
+
+
+@pytest.mark.parametrize(("limit", "least"), [(256, 50), (1024, 300)])
+def test_workers_and_what_a_run_keeps_open_fit_into_the_limit_of_open_files(
+    limit: int, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (limit, limit))
+    kept = KEPT_OPEN + KEPT_OPEN  # directories, and files in doubt
+    assert least <= most_workers() <= (limit - kept) // OF_WORKER
 
 
 @pytest.mark.parametrize(
@@ -94,7 +105,7 @@ def test_number_of_jobs_stays_below_its_cap(jobs: Any, cap: int, most: int) -> N
     assert pool.resize(1) == min(cap, most + 1)
 
 
-@pytest.mark.parametrize(("limit", "most"), [(256, 65), (30, 1), (-1, 500), (1 << 20, 500)])
+@pytest.mark.parametrize(("limit", "most"), [(256, 57), (30, 1), (-1, 500), (1 << 20, 500)])
 def test_number_of_jobs_fits_the_limit_of_open_files(limit: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _which: (limit, limit))
     assert Pool(100_000, no_worker).most == most
