@@ -132,6 +132,7 @@ class ProgressState(Struct):
     selected_bytes: int = 0
     completed: int = 0
     failed: int = 0
+    refused_in_part: int = 0  # number of refused files of which the server has bytes that the journal knows
     kept_here: int = 0  # number of failed files that are stored: `--then` has neither moved nor deleted them
     kept_here_bytes: int = 0  # total size of these
     skipped: int = 0
@@ -218,8 +219,9 @@ class ProgressState(Struct):
         """Return whether to offer to resume the run.
 
         It is offered where the run was stopped, where it has resumed another one, where `--fail-fast` left out files,
-        and where a failure may pass. It is not where all failed files have one of the `VERDICTS`, nor where a
-        `permanent` error ended the run before anything was stored: no upload server at that URL, a refused session.
+        where a failure may pass, and where the server has bytes of a refused file, or other files of the run. It is not
+        where all failed files have one of the `VERDICTS`, nor where a `permanent` error ended the run before anything
+        was stored: no upload server at that URL, a refused session.
         """
         if not self.resumable:
             return False
@@ -227,8 +229,8 @@ class ProgressState(Struct):
             return True
         if any(retryable or code not in VERDICTS for code, retryable in self.failed_as):
             return True
-        taken = self.sent_total or not self.selected_bytes  # the journal keeps an upload that was refused at its end
-        if taken and any(code is FailureCode.SERVER_REFUSED for code, _ in self.failed_as):
+        refused = any(code is FailureCode.SERVER_REFUSED for code, _ in self.failed_as)
+        if self.refused_in_part or (refused and self.completed):  # the same command may send again what is stored
             return True
         stored = self.completed or self.kept
         return bool((self.cancelled or self.walking) and (stored or not permanent))

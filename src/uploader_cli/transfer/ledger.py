@@ -219,7 +219,7 @@ class Ledger:
             changed = file.sha256 is not None and error.code is FailureCode.CHANGED
             code = FailureCode.MISMATCH if changed else error.code
             known = (file.path, code, error.reason, error.retryable, file)
-            self._emit(ev.FileFailed(file.file, *known, stored=error.stored))
+            self._emit(ev.FileFailed(file.file, *known, stored=error.stored, forgotten=_is_forgotten(error)))
 
     def _close(self, file: LocalFile) -> bool:
         """Remove the file; False where it is over already."""

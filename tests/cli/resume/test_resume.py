@@ -800,13 +800,31 @@ def terminal() -> Iterator[tuple[int, threading.Event]]:
 def test_run_that_resuming_cannot_help_is_not_offered(
     server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
-    """A wrong URL leaves a run that only its ID resumes."""
+    """A wrong URL and a refused file leave runs that only their IDs resume, also where its bytes were sent with it."""
     files = make_files(**{"a.mp4": 10, "b.mp4": 10})
     options = ("--retries", "0", "--no-pack", "--json")
     server.faults.next_answers("POST", ENDPOINT, [503])
     broken = uploader("upload", files / "a.mp4", "-s", server.url, *options, home=tmp_path)
     typo = uploader("upload", files / "b.mp4", "--tus-endpoint", f"{server.url}/typo/", *options, home=tmp_path)
     assert (typo.code, "uploader resume" in typo.err) == (4, False), typo.err
+    server.faults.next_answers("POST", ENDPOINT, [415])
+    refused = uploader("upload", files / "b.mp4", "-s", server.url, *options, home=tmp_path)
+    assert (refused.code, "uploader resume" in refused.err, len(listed(tmp_path))) == (4, False, 3)
     assert uploader("runs", home=tmp_path).err == f"→ uploader resume {run_of(broken)[:8]}\n"
     assert [event["path"] for event in resumed(tmp_path).of("file.completed")] == [str(files / "a.mp4")]
     assert uploader("resume", home=tmp_path).code == 2, "nothing is left that resuming helps"
+    done = resumed(tmp_path, run_of(refused))
+    assert [event["path"] for event in done.of("file.completed")] == [str(files / "b.mp4")]
+
+
+def test_run_of_a_file_that_was_refused_in_part_is_offered(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """The server has its first bytes, and the journal keeps the upload."""
+    files = make_files(**{"a.mp4": 200_000})
+    server.faults.add("status:patch#2:400")
+    options = ("--chunk-size", "64K", "--no-pack", "--json")
+    refused = uploader("upload", files, "-s", server.url, *options, home=tmp_path)
+    assert (refused.code, [event["code"] for event in refused.of("file.failed")]) == (4, ["server_refused"])
+    assert "uploader resume" in refused.err
+    assert [event["offset"] for event in resumed(tmp_path).of("file.started")] == [65_536]

@@ -59,6 +59,7 @@ class Stream(Script):
 
 INTERNAL = {
     "stored",
+    "forgotten",
     "left_out",
     "wire_name",
     "packed",

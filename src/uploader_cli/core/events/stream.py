@@ -146,6 +146,8 @@ class FileFailed(Event, frozen=True, tag="file.failed"):
     local: Internal[LocalFile | None] = None
     relative_path: Internal[str] = ""
     stored: Internal[bool] = False
+    forgotten: Internal[bool] = False
+    """Whether the journal forgets the upload."""
 
 
 class FileSkipped(Event, frozen=True, tag="file.skipped"):

@@ -179,6 +179,9 @@ def failed(state: ProgressState, event: ev.FileFailed, now: float) -> list[ev.Ev
     if _is_over(state, event.file):
         return []
     state.failed += 1
+    known = state.running.get(event.file)
+    in_part = known is not None and known.confirmed > 0 and not event.forgotten
+    state.refused_in_part += in_part and event.code is ev.FailureCode.SERVER_REFUSED
     state.measures.file_over(well=False)
     state.failed_as[event.code, event.retryable] += 1
     state.last_failures.append(event)
