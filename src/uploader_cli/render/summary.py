@@ -127,7 +127,9 @@ def summary(
         lines.add(" ", f"exit code {outcome.exit_code}: {words}")
     if state.advice:
         lines.add("→", safe(state.advice))
-    unfinished = outcome.exit_code != _USAGE and (interrupted or outcome.failed or outcome.cancelled)
+    # An interrupt may have ended the wait for the reader of a report alone.
+    left = outcome.failed or outcome.cancelled or (interrupted and (state.walking or state.over < state.selected))
+    unfinished = outcome.exit_code != _USAGE and left
     if resume_hint and state.resumable and unfinished and not watching and not _complete(state, outcome):
         asks = {code for code, _ in state.failed_as} == {FailureCode.OUTCOME_UNKNOWN}  # nothing need be corrected
         for_good = for_good and not asks and not any(retryable for _, retryable in state.failed_as)

@@ -89,6 +89,15 @@ def test_resume_is_named_only_where_it_helps(
     assert summary(run.state, run.end(code), width=120, resume_hint="uploader resume")[-1] == hint
 
 
+def test_interrupt_that_leaves_nothing_names_no_way_to_resume(run: Script) -> None:
+    """It has ended the wait for the reader of a report."""
+    run.begin(1)
+    run.start(0)
+    run.complete(0)
+    lines = summary(run.state, run.end(130), width=120, resume_hint="uploader resume")
+    assert lines[-1] == "  exit code 130: interrupted (Ctrl-C)"
+
+
 def test_files_that_were_not_tried_are_not_cancelled(run: Script) -> None:
     run.begin(2)
     for number in range(2):
