@@ -72,13 +72,24 @@ def command(server: EmbeddedServer, tmp_path: Path) -> str:
     return shlex.join(map(str, words))
 
 
-def test_resized_terminal_shows_one_frame_below_what_was_there(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", ["\n".join(map(str, range(1, 31))), ""], ids=["full", "empty"])
+def test_resized_terminal_shows_one_frame_below_what_was_there(before: str, command: str, tmp_path: Path) -> None:
+    """Neither the screen nor the history has rows of another frame, also where the screen was empty."""
     tmux = Tmux(tmp_path)
     try:
-        tmux.type("seq 30", "Enter")
+        if before:
+            tmux.type("seq 30", "Enter")
         tmux.type(command, "Enter")
         tmux.wait_for(lambda text: "clip-3.mp4" in text and "? keys" in text)
-        for columns, lines in ((50, 30), (40, 40), (100, 30), (60, 30), (80, 24)):  # the view has room
+        for columns, lines in (
+            (50, 30),
+            (120, 40),
+            (40, 40),
+            (100, 30),
+            (60, 30),
+            (40, 24),
+            (80, 24),
+        ):  # the view has room
             time.sleep(0.5)  # tmux tells a program of two changes within 250 ms later than it makes them
             tmux("resize-window", "-x", str(columns), "-y", str(lines))
             tmux.wait_for(  # a frame may be read half drawn
@@ -91,7 +102,7 @@ def test_resized_terminal_shows_one_frame_below_what_was_there(command: str, tmp
         text = tmux.wait_for(lambda text: "to resume" in text)
         assert "━" not in text
         assert "? keys" not in text
-        assert "\n".join(map(str, range(1, 31))) in text
+        assert before in text
         assert re.search(r"[$#]" + re.escape(command.replace(" ", "")), "".join(text.split()))
     finally:
         tmux("kill-server")

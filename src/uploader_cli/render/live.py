@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import IO, Literal, TextIO
 
 from rich.color import ColorSystem
@@ -25,9 +26,15 @@ _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 """Synchronised output: terminals that support it show the frame at once, others ignore it."""
 
 _ERASE, _ERASE_LINE = "\x1b[J", "\x1b[K"
-_ERASE_VIEW = f"{_ERASE_LINE}\x1b[C{_ERASE}\r"
+_ERASE_VIEW = f"\r{_ERASE_LINE}\x1b[C{_ERASE}\r"
 """From the first cell of a row on. What is erased from the first cell of the screen on goes to the history of tmux."""
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+_CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
+"""Cut rows that are longer than the terminal, or wrap them: it may be narrower than it has told."""
+_SAVE_PLACE, _RESTORE_PLACE = "\x1b7", "\x1b8"
+_NEXT_ROW, _SCROLLING = "\r\x1b[B", "\x1bD"  # one row down; only the second scrolls in the last row
+_LAST_ROW = "\x1b[999B"
+_TALL = 16  # least rows of a terminal in which the cursor has a row of its own
 _SAVE_TITLE, _RESTORE_TITLE = "\x1b[22;2t", "\x1b[23;2t"
 
 
@@ -36,6 +43,13 @@ class LiveView(Observer):
 
     The cursor is hidden only while a frame is written, and the alternate screen is not used: no `kill -9` leaves a
     terminal without a cursor, or one that does not scroll.
+
+    Between two frames the cursor is where the view begins. A terminal that is resized wraps and joins rows in its own
+    way, tells the program later, and keeps the cursor at its place in the text: the next frame begins there, and erases
+    everything below, whatever became of the last one.
+
+    In tmux the view is at the bottom of the screen. When wrapped rows need more lines, tmux moves as many from the top
+    of the screen to its history, also where lines at the bottom are empty: no row of the view may be among them.
     """
 
     def __init__(
@@ -60,11 +74,10 @@ class LiveView(Observer):
         self._keyboard = Keyboard(self._console.file)
         self._keys: Mapping[str, Callable[[], str]] = {} if keys is None else keys
         self._title = _Title(self._console.file, os.environ)
-        self._wraps = not {"XTERM_VERSION", "STY"} & os.environ.keys()
-        """Whether the terminal wraps long rows when it becomes narrower: xterm and GNU screen cut them."""
         self._has_signs = is_unicode(self._console.encoding)
-        self._drawn: list[int] = []  # the widths of the rows of the last frame
-        self._width = 0  # of the terminal at the last frame
+        self._at_bottom = "TMUX" in os.environ or os.environ.get("TERM", "").startswith(("tmux", "screen"))
+        self._size = (0, 0)  # columns and lines of the terminal at the last frame; (0, 0) without one
+        self._room = 0  # rows of the largest frame of that size; 0 where nothing is drawn
         self._help = False
         self._due = float("-inf")
         self._note, self._note_until = "", float("-inf")
@@ -85,21 +98,26 @@ class LiveView(Observer):
             return
         for key in self._keyboard.read():
             self._press(key, now)
-        width, height = self._console.size
-        # The last row is for keys: a terminal that echoes shows ^C there.
-        rows = self._rows(state, now, width, height)
-        begin, end = _SYNC_ON + _HIDE_CURSOR, self._title.change(state, now) + _SHOW_CURSOR + _SYNC_OFF
-        # A terminal remembers which lines it has wrapped, also below new text, and joins them when it becomes wider.
-        forget = _ERASE_VIEW if self._drawn and width != self._width else ""
-        self._write(begin + self._start(width) + forget + self._text(rows, width) + end)
-        self._drawn, self._width = [width_of(row) for row in rows], width
+        width, height = size = self._terminal_size()
+        own = height >= _TALL
+        rows = [*([[]] if own else []), *self._rows(state, now, width, height - own)]
+        begin, end = _SYNC_ON + _HIDE_CURSOR + _CUT, _WRAP + self._title.change(state, now) + _SHOW_CURSOR + _SYNC_OFF
+        self._write(begin + self._place(size, len(rows)) + self._text(rows, width) + end)
 
     def close(self, _state: ProgressState, _now: float) -> None:
         """Erase the view and discard typed input. Can be called twice."""
-        if self._drawn:
-            self._write(self._start(self._console.size.width) + _ERASE_VIEW + self._title.restore())
-            self._drawn = []
+        if self._room:
+            self._write(_ERASE_VIEW + self._title.restore())
+            self._size, self._room = (0, 0), 0
         self._keyboard.give_back()
+
+    def _terminal_size(self) -> tuple[int, int]:
+        """Ask the terminal itself: COLUMNS in the environment, as readline exports it, does not follow a resize."""
+        with suppress(OSError, ValueError, AttributeError):  # not every stream has a descriptor
+            columns, lines = os.get_terminal_size(self._console.file.fileno())
+            if columns and lines:
+                return columns, lines
+        return self._console.size
 
     def _rows(self, state: ProgressState, now: float, width: int, height: int) -> list[Row]:
         """Return the rows of the view, in ASCII where the terminal has no UTF-8."""
@@ -131,18 +149,28 @@ class LiveView(Observer):
         known["f"] = "f files" if expanded else "f failures"
         return [("  ".join(known[key] for key in "p+fq" if key in known), "dim")]
 
-    def _start(self, width: int) -> str:
-        """Return the control sequences to the first row of the last frame, on a terminal that has `width` now."""
-        up = sum(max(1, -(-row // width)) if self._wraps else 1 for row in self._drawn) - 1
-        return f"\r\x1b[{up}A" if up > 0 else "\r"
+    def _place(self, size: tuple[int, int], rows: int) -> str:
+        """Return the control sequences from the cursor to the first row; scroll where there is less room than needed.
+
+        Where the size has changed, everything is erased: a terminal remembers which lines it has wrapped, also below
+        new text, and joins them when it becomes wider.
+        """
+        forget = _ERASE_VIEW if self._room and size != self._size else ""
+        self._room = rows if size != self._size else max(rows, self._room)
+        self._size = size
+        up = f"\x1b[{self._room - 1}A" if self._room > 1 else ""
+        room = forget + "\r" + _SCROLLING * (self._room - 1) + up + _SAVE_PLACE
+        return room + _LAST_ROW + up if self._at_bottom else room
 
     def _text(self, rows: list[Row], width: int) -> str:
-        """Return the rows as they are written; the rest of each line and everything below are erased.
+        """Return the rows as they are written, and the way back to the place that was saved.
 
-        Right after the last column some terminals would erase the character in it.
+        The rest of each line and everything below are erased; right after the last column some terminals would erase
+        the character in it.
         """
         ends = (_ERASE_LINE if width_of(row) < width else "" for row in rows)
-        return "\n".join("".join(map(self._styled, row)) + end for row, end in zip(rows, ends, strict=True)) + _ERASE
+        drawn = ("".join(map(self._styled, row)) + end for row, end in zip(rows, ends, strict=True))
+        return _NEXT_ROW.join(drawn) + _ERASE + _RESTORE_PLACE
 
     def _styled(self, part: Span) -> str:
         text, style = part

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FRAME = b"\x1b[?2026h"
 SHOW_CURSOR = b"\x1b[?25h"
-ERASED = b"A\x1b[K\x1b[C\x1b[J"  # from the first row on
+ERASED = b"\r\x1b[K\x1b[C\x1b[J"  # from the first row on
 REST_OF_KEY = "uploader_cli.render.keyboard.REST_OF_KEY"
 
 
