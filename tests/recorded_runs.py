@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -79,13 +80,28 @@ def _event(kind: str, fields: dict[str, Any]) -> ev.Event:
 
 
 class Scenario(NamedTuple):
-    """A run of `files` with `size` bytes each; `meanwhile` gets the server and the run, and acts on both."""
+    """A run of `files` with `size` bytes each; `meanwhile` gets the server and the run, and acts on both.
+
+    `silent`: a port that accepts connections and never answers stands for the server.
+    """
 
     files: int
     size: int
     options: dict[str, Any]
     server: tuple[str, ...] = ()
     meanwhile: Callable[[Server, Any], None] = lambda _server, _sender: None
+    silent: bool = False
+
+
+class SilentServer:
+    """A port that accepts connections and never answers."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+
+    def kill(self) -> None:
+        self._socket.close()
 
 
 class Server:
@@ -110,12 +126,22 @@ class Server:
         self._process.kill()
         self._process.wait()
 
+    def freeze(self, seconds: float) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self._process.send_signal(signal.SIGCONT)
+
 
 def _outage(server: Server, _sender: object) -> None:
     time.sleep(6)
     server.kill()
     time.sleep(8)
     server.start()
+
+
+def _freeze(server: Server, _sender: object) -> None:
+    time.sleep(5)
+    server.freeze(12)
 
 
 def _pause(_server: Server, sender: Any) -> None:
@@ -129,6 +155,8 @@ SCENARIOS = {
     "small-files": Scenario(200, 29_000, {"limit_rate": "200K"}),
     "outage": Scenario(4, 20 << 20, {"limit_rate": "4M"}, meanwhile=_outage),
     "pause": Scenario(4, 15 << 20, {"limit_rate": "4M"}, meanwhile=_pause),
+    "frozen": Scenario(4, 20 << 20, {"limit_rate": "4M"}, meanwhile=_freeze),
+    "silent": Scenario(4, 1 << 20, {}, silent=True),
     "retries": Scenario(3, 6 << 20, {"limit_rate": "2M"}, ("--fault", "status:patch#2:500")),
     "processing": Scenario(3, 2 << 20, {"limit_rate": "2M", "protocol": "batch"}, ("--processing", "5")),
 }
@@ -183,11 +211,15 @@ def record(name: str) -> None:
         files.mkdir()
         for number in range(scenario.files):
             (files / f"video-from-the-mountains-{number + 1:02d}.mp4").write_bytes(os.urandom(scenario.size))
-        server = Server(Path(home), scenario.server)
-        with _recording(lines, senders):
-            threading.Thread(
-                target=lambda: (time.sleep(1), scenario.meanwhile(server, senders[-1])), daemon=True
-            ).start()
+        server = SilentServer() if scenario.silent else Server(Path(home), scenario.server)
+
+        def act() -> None:
+            time.sleep(1)
+            if isinstance(server, Server):
+                scenario.meanwhile(server, senders[-1])
+
+        with _recording(lines, senders), suppress(errors.UploaderError):
+            threading.Thread(target=act, daemon=True).start()
             url = f"http://127.0.0.1:{server.port}"
             uploader_cli.upload([files], server=url, state_dir=Path(home, "state"), **scenario.options)
         server.kill()

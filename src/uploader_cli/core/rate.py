@@ -2,16 +2,19 @@
 
 Every rate and every remaining time that is shown comes from a `Meter`: of the run, of a file, of files per second, of a
 worker. All have the same window and restart together, so that a total is the sum of its rows. After a wait (a pause, an
-outage, a rate limit, a retry of all that is running) they measure from its end on: a wait is no part of a rate.
+outage, a rate limit, a retry of all that is running, a silence) they measure from its end on: it is no part of a rate.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from msgspec import Struct, field
 
 WINDOW = 8.0  # seconds over which a speed is measured
+SILENCE = 5.0
+"""Seconds without a byte, of a file or of all, after which it does not move: it has no rate and no remaining time."""
 TIMELINE_STEPS = 300
 """Maximum steps of a timeline: when a run outlasts them, each two become one that is twice as long."""
 
@@ -19,22 +22,29 @@ TIMELINE_STEPS = 300
 class Meter:
     """A moving average over the last `window` seconds. The first total is the start and no speed."""
 
-    def __init__(self, window: float = WINDOW, spacing: float = 0.2, burst: float = 0.0) -> None:
+    def __init__(
+        self, window: float = WINDOW, spacing: float = 0.2, burst: float = 0.0, silence: float = math.inf
+    ) -> None:
         """Keep one sample per `spacing` seconds, so at most `window / spacing`.
 
-        The first `burst` seconds are not measured: what is sent in them only fills the buffers of the system.
+        The first `burst` seconds are not measured: what is sent in them only fills the buffers of the system. After
+        `silence` seconds without an update it restarts.
         """
         self._window = window
         self._spacing = spacing
         self._burst = burst
+        self._silence = silence
         self._since: float | None = None
         self.samples: deque[tuple[float, int]] = deque()
         self._latest: tuple[float, int] | None = None
 
     def update(self, now: float, total: int) -> None:
         """Record that `total` bytes were transferred at `now` (seconds, any fixed origin)."""
+        if self.idle(now) >= self._silence:
+            self._since = None
         self._latest = (now, total)
         if self._since is None:
+            self.samples.clear()
             self._since = now
         if now - self._since < self._burst:
             self.samples.clear()
@@ -45,7 +55,6 @@ class Meter:
 
     def restart(self, now: float) -> None:
         """Measure from now on: what was transferred before is no speed."""
-        self.samples.clear()
         self._since = None
         if self._latest is not None:
             self.update(now, self._latest[1])

@@ -16,7 +16,7 @@ from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import ChannelState, FailureCode, PauseReason, Phase, SkipReason, Transport
 from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
-from uploader_cli.core.rate import Meter, Timeline
+from uploader_cli.core.rate import SILENCE, Meter, Timeline
 from uploader_cli.core.tree import Tree
 
 HISTORY = 50  # maximum finished files and messages kept for the view
@@ -40,6 +40,7 @@ VERDICTS = frozenset(
     }
 )
 """Failures that concern the file or its line: if they are not retryable, the file fails again until it is corrected."""
+AFTER_SENDING = 2.0  # the same where all bytes are sent: an answer to small files may take longer than a frame
 FILLING = 0.5  # seconds in which a new connection takes more than the network does
 SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})  # `overallStatus` values that end a session
 
@@ -67,7 +68,16 @@ class FileState(Struct):
     retry_at: float | None = None  # start of the next attempt (run clock, seconds), while the file waits for it
     retry_reason: str = ""  # why the last attempt failed
     packed: bool = False  # the file is part of a pack: nothing is reported between its start and its end
-    meter: Meter = field(default_factory=lambda: Meter(burst=FILLING))
+    meter: Meter = field(default_factory=lambda: Meter(burst=FILLING, silence=SILENCE))
+
+    @property
+    def unsent(self) -> bool:
+        """True while bytes of it are to be sent, also of a stream, whose size is unknown."""
+        return self.phase is Phase.SENDING and (self.size is None or self.sent < self.size)
+
+    def silent(self, now: float) -> bool:
+        """Return whether it has bytes to send, and none has left for a while."""
+        return self.unsent and self.meter.idle(now) >= SILENCE
 
 
 class SessionState(Struct):
@@ -97,6 +107,7 @@ class ChannelStatus(Struct):
     transport: Transport | None = None
     attempt: int | None = None
     latency_ms: float | None = None
+    since: float = 0.0  # when it came into this state (run clock, seconds)
     heard: float | None = None  # time of the last message (run clock, seconds)
     stale: str = ""  # the last poll's failure, while the known progress is stale; else empty
     failure: Exception | None = None  # its exception
@@ -179,7 +190,7 @@ class ProgressState(Struct):
     analyses: list[Analysis] = field(default_factory=list)  # those that have ended
     analysis_file: str = ""  # the file with the results
     sent_total: int = 0  # bytes sent in all attempts, from which the speed is computed
-    meter: Meter = field(default_factory=lambda: Meter(burst=FILLING))
+    meter: Meter = field(default_factory=lambda: Meter(burst=FILLING, silence=SILENCE))
     pace: Meter = field(default_factory=Meter)  # files per second; updated when a file is completed
     tree: Tree = field(default_factory=Tree)
     measures: Measures = field(default_factory=Measures)
@@ -319,12 +330,34 @@ class ProgressState(Struct):
             return False
         return self.paused_until > now or self.pause_reason is not PauseReason.RATE_LIMIT
 
-    def still(self, now: float) -> bool:
+    def hears(self, now: float) -> bool:
+        """Return whether the channel is connected, and not only has not noticed yet that the server does not answer."""
+        channel = self.channel
+        if channel.state is not ChannelState.LIVE:
+            return False
+        if self.paused_until is not None and self.pause_reason is PauseReason.UNREACHABLE:
+            return channel.since > self.paused_since
+        return now - max(channel.since, channel.heard or 0.0) < SILENCE or not self.silent(now)
+
+    def halted(self, now: float) -> bool:
         """Return whether nothing is sent in a pause: the requests of an outage are lost, others are completed first."""
         if not self.paused(now):
             return False
         lost = self.held is None and self.pause_reason is not PauseReason.RATE_LIMIT
         return lost or self.meter.idle(now) >= BRIEF
+
+    def silent(self, now: float) -> bool:
+        """Return whether there are bytes to send, and none has left for a while, although no pause holds them."""
+        idle = self.stopped is None and self.meter.idle(now) >= SILENCE and not self.paused(now)
+        return idle and any(file.unsent for file in self.running.values())
+
+    def still(self, now: float) -> bool:
+        """Return whether nothing moves: in a pause, a silence, or while all wait for a retry or the server's answer.
+
+        Then nothing that is shown has a rate or an end.
+        """
+        limit = SILENCE if any(file.unsent for file in self.running.values()) else AFTER_SENDING
+        return self.halted(now) or (bool(self.running) and self.stopped is None and self.meter.idle(now) >= limit)
 
     def rate(self, now: float) -> float:
         """Return the bytes per second of the last seconds; after the transfer, from its first file to its end."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from uploader_cli.core.events import FileEnded, FileFailed, FileSelected, Phase
-from uploader_cli.core.state import FileState, ProgressState, file_fraction
+from uploader_cli.core.state import BRIEF, FileState, ProgressState, file_fraction
 from uploader_cli.core.tree import Directory
 from uploader_cli.render import overview
 from uploader_cli.render.words import (
@@ -32,60 +35,71 @@ MARKS = {
     Phase.SKIPPED: ("-", "dim"),
 }
 _GLYPHS = {Phase.QUEUED: ("↻ ", "yellow"), Phase.SENDING: ("↑ ", SENDING), Phase.PROCESSING: ("⋯ ", PROCESSING)}
-PAUSED = ("paused", "yellow")  # the status of a file in a pause; its percentage stays
 UNCONFIRMED = 1.0
 """Seconds without confirmation after the last byte before that is shown, so that small files don't flicker."""
 ONE_ROW = 60  # minimum width for one row per file
 REASON_ROWS = 4  # maximum rows of a failure, also of one whose reason is a page of text
 _LEFT_WIDTH = len("59:59 left")
-_BLOCK = 5 + 2 + SIZE_WIDTH + 2 + RATE_WIDTH + 2 + _LEFT_WIDTH
-"""Cells right of a file's bar: percent, size, rate and time left, or a status text."""
+_FIXED = 2 + 1 + 6 + 1 + 5 + 2 + _LEFT_WIDTH  # cells of a row without name, size and rate: the bar has at least 6
+_FULL_NAME = 40  # cells that a name has before size and rate of the rows
 
 
 def rows_each(width: int) -> int:
     return 1 if width >= ONE_ROW else 2
 
 
-def name_cells(file: FileState, state: ProgressState) -> int:
-    """Return the cells of a file's name with its tag."""
-    name = cells(overview.short(file.path, state))
-    return name + len(_tag(file, name + 26))
+class RowShape(NamedTuple):
+    """The cells of the columns of running files; size and rate are left out where names need their room."""
+
+    name: int
+    bar: int
+    size: int
+    rate: int
 
 
-def running(file: FileState, state: ProgressState, now: float, width: int, names: int) -> list[Row]:
-    """Draw one row, or two in a narrow terminal. A status text replaces the numbers while a file doesn't send.
+def row_shape(files: Sequence[FileState], state: ProgressState, width: int) -> RowShape:
+    """Give the width to the names first, then to size and rate, tags of names, and the bars."""
+    names = [cells(overview.short(file.path, state)) for file in files]
+    tagged = max((name + len(_tag(file)) for name, file in zip(names, files, strict=True)), default=0)
+    room = width - _FIXED - min(_FULL_NAME, max(names, default=0))
+    speed = RATE_WIDTH + 2 if room >= RATE_WIDTH + 2 else 0
+    total = SIZE_WIDTH + 2 if room >= speed + SIZE_WIDTH + 2 else 0
+    room = width - _FIXED - total - speed
+    longer = max(0, min(34, room - tagged))
+    return RowShape(room - longer, 6 + longer, total, speed)
 
-    `names` are the cells of the longest name that is shown: the bars take what the names leave, within limits.
+
+def running(file: FileState, state: ProgressState, now: float, width: int, shape: RowShape) -> list[Row]:
+    """Draw one row, or two in a narrow terminal. A status replaces the numbers while a file doesn't send.
 
     The only file of a run has the bar of the run: a row has its status, if there is one.
     """
-    words, mark, percent = _words(file, state, now), _GLYPHS[file.phase], _percent(file)
+    held, mark = _held(file, state, now), _GLYPHS[file.phase]
+    words, percent = held or _words(file, state, now), _percent(file)
     if state.measurable and state.selected == 1 and not state.watched:
-        tag = _tag(file, width)
-        name = overview.short(file.path, state)
-        return (
-            [[mark, (elide(name, width // 2), ""), (tag, "yellow"), ("  ", ""), words or ("", "")]]
-            if words or tag
-            else []
-        )
+        words = None if state.silent(now) else words  # the notice says so
+        tag, status = _tag(file), words or ("", "")
+        name = elide(overview.short(file.path, state), max(width // 2, width - 4 - len(tag) - cells(status[0])))
+        return [[mark, (name, ""), (tag, "yellow"), ("  ", ""), status]] if words or tag else []
     if width < ONE_ROW:
-        shown = " " * 5 if words and words != PAUSED else percent
-        first = [mark, *_name(file, state, width - 8), (f" {shown}", "")]
-        return [first, [("  ", ""), *_second(file, words, now, width - 2)]]
-    length = min(40, max(6, width - _BLOCK - 4 - names))
-    row = [mark, *_name(file, state, width - _BLOCK - 4 - length), (" ", "")]
-    if words and words != PAUSED and file.phase is Phase.QUEUED:
-        room = max(width // 2, width - 4 - cells(words[0]))
-        return [[mark, (elide(overview.short(file.path, state), room), ""), ("  ", ""), words]]
+        shown = f" {percent}" if held or not words else ""
+        first = [mark, *_name(file, state, width - 2 - len(shown)), (shown, "")]
+        return [first, [("  ", ""), *_second(file, words, now, width - 2, whole=held is None)]]
+    if words and not held and file.phase is Phase.QUEUED:
+        name = elide(overview.short(file.path, state), max(width // 2, width - 4 - cells(words[0])))
+        return [[mark, (name, ""), ("  ", ""), words]]
+    row = [mark, *_name(file, state, shape.name), (" ", ""), *_file_bar(file, shape.bar)]
+    if held:
+        return [[*row, (f" {percent}  ", ""), held]]
     full, speed, left = _numbers(file, now)
-    numbers = (f"{percent}  {full:>{SIZE_WIDTH}}  {speed:>{RATE_WIDTH}}  {left:>{_LEFT_WIDTH}}", "")
-    if words == PAUSED:
-        return [[*row, *_file_bar(file, length), (f" {percent}  ", ""), PAUSED]]
-    return [[*row, *_file_bar(file, length), (" ", ""), words or numbers]]
+    numbers = f" {percent}{full:>{shape.size}}" if shape.size else f" {percent}"
+    numbers += f"{speed:>{shape.rate}}" if shape.rate else ""
+    return [[*row, *([(" ", ""), words] if words else [(f"{numbers}  {left:>{_LEFT_WIDTH}}", "")])]]
 
 
-def _second(file: FileState, words: Span | None, now: float, width: int) -> Row:
-    if words and ((file.phase is Phase.QUEUED and words != PAUSED) or width < 38):
+def _second(file: FileState, words: Span | None, now: float, width: int, *, whole: bool) -> Row:
+    """Draw the second row in a narrow terminal; `whole`: the status has no percentage beside it."""
+    if words and ((file.phase is Phase.QUEUED and whole) or width < 38):
         return [words]
     full, _, left = _numbers(file, now)
     tail = f"{full:>{SIZE_WIDTH}}" if width < 38 else f"{full:>10}  {left:>{_LEFT_WIDTH}}"
@@ -94,11 +108,20 @@ def _second(file: FileState, words: Span | None, now: float, width: int) -> Row:
     return [*_file_bar(file, width - 1 - len(tail)), (" ", ""), (tail, words[1] if words else "")]
 
 
+def _held(file: FileState, state: ProgressState, now: float) -> Span | None:
+    """Return why the file does not move, beside its percentage, which stays; None where it does.
+
+    Where all files begin to be silent, their rows say so together.
+    """
+    if file.phase in (Phase.QUEUED, Phase.SENDING) and state.halted(now) and not _is_sent(file):
+        return "paused", "yellow"
+    together = state.silent(now) or state.meter.idle(now) < BRIEF
+    return (f"no progress {clock(file.meter.idle(now))}", "yellow") if file.silent(now) and together else None
+
+
 def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
     """Return the status of a file that isn't sending, None for one that is."""
     match file.phase:
-        case Phase.QUEUED | Phase.SENDING if state.still(now) and not _is_sent(file):
-            return PAUSED
         case Phase.QUEUED:
             due, reason = file.retry_at or now, file.retry_reason
             wait = f" in {clock(due - now + 0.5)}" if due > now else ""
@@ -130,15 +153,18 @@ def _is_sent(file: FileState) -> bool:
 
 
 def _name(file: FileState, state: ProgressState, width: int) -> Row:
-    name, tag = overview.short(file.path, state), _tag(file, width)
+    """Draw the name, and its tag where there is room beside it."""
+    name, tag = overview.short(file.path, state), _tag(file)
+    if cells(name) + len(tag) > width:
+        tag = ""
     return [(pad(name, width - len(tag)), ""), (tag, "yellow")]
 
 
-def _tag(file: FileState, width: int) -> str:
-    """Return the number of the retry or where the file was resumed, if there is room beside its name."""
-    if file.attempt > 1 and file.phase is not Phase.QUEUED and width >= 20:
+def _tag(file: FileState) -> str:
+    """Return the number of the retry, or where the file was resumed."""
+    if file.attempt > 1 and file.phase is not Phase.QUEUED:
         return f" retry {file.attempt - 1}"
-    if file.attempt == 1 and file.offset and file.size and width >= 26:
+    if file.attempt == 1 and file.offset and file.size:
         return f" resumed at {overview.percent(file.offset / file.size).strip()}"
     return ""
 
@@ -148,8 +174,8 @@ def _numbers(file: FileState, now: float) -> tuple[str, str, str]:
     if file.size is None and not file.sent:
         return "", "", ""
     speed = file.meter.rate(now)
-    measured = file.sent > file.offset and (speed or file.meter.idle(now) >= overview.UNMEASURED)
-    left = clock((file.size - file.sent) / speed + 0.5) if file.size is not None and measured and speed else ""
+    measured = speed > 0 and file.sent > file.offset
+    left = clock((file.size - file.sent) / speed + 0.5) if file.size is not None and measured else ""
     words = f"{left} left" if 0 < len(left) <= _LEFT_WIDTH - len(" left") else left
     return size(file.sent if file.size is None else file.size), rate(speed) if measured else "–", words
 
@@ -174,14 +200,18 @@ def _file_bar(file: FileState, width: int) -> Row:
 
 def next_up(file: FileSelected, state: ProgressState, width: int) -> Row:
     """Draw a file that will be sent soon."""
-    numbers = _columns(file.size, "", width)
-    return [(f"  {pad(overview.short(file.path, state), width - 2 - len(numbers))}{numbers}", "dim")]
+    name, numbers = _before_numbers(overview.short(file.path, state), file.size, "", width)
+    return [(f"  {name}{numbers}", "dim")]
 
 
-def _columns(count: int | None, took: str, width: int) -> str:
-    """Return size and time below those of running files."""
-    numbers = f" {size(count) if count else '':>{SIZE_WIDTH}}"
-    return numbers if width < ONE_ROW else f"{numbers}  {took:>{RATE_WIDTH}}" + " " * (_LEFT_WIDTH + 2)
+def _before_numbers(name: str, count: int | None, took: str, width: int) -> tuple[str, str]:
+    """Return the name, and size and time: below those of running files where the name leaves room, else at the end."""
+    total = size(count) if count is not None else ""
+    ends = [f" {total:>{SIZE_WIDTH}}", f"  {total}  {took}".rstrip()]
+    if width >= ONE_ROW:
+        ends.insert(0, f" {total:>{SIZE_WIDTH}}  {took:>{RATE_WIDTH}}" + " " * (_LEFT_WIDTH + 2))
+    end = next((end for end in ends if 2 + cells(name) + len(end) <= width), ends[-1])
+    return pad(name, width - 2 - len(end)), end
 
 
 def finished(done: FileEnded | Directory, state: ProgressState, width: int) -> Row:
@@ -196,8 +226,8 @@ def finished(done: FileEnded | Directory, state: ProgressState, width: int) -> R
     if done.outcome is not Phase.COMPLETED:
         why = done.message or done.reason or done.outcome.value
         return _beside_name(glyph, style, name, overview.reason(why, state), width)
-    numbers = _columns(done.size, span(done.seconds), width)
-    return [(f"{glyph} ", style), (pad(name, width - 2 - len(numbers)), ""), (numbers, "dim")]
+    name, numbers = _before_numbers(name, done.size, span(done.seconds), width)
+    return [(f"{glyph} ", style), (name, ""), (numbers, "dim")]
 
 
 def failure(failed: FileFailed, state: ProgressState, width: int, most: int = REASON_ROWS) -> list[Row]:

@@ -22,8 +22,8 @@ from uploader_cli.render.file_rows import (
     SENDING,
     failure,
     finished,
-    name_cells,
     next_up,
+    row_shape,
     rows_each,
     running,
 )
@@ -85,8 +85,9 @@ class Frame:
         if len(files) > capacity:
             capacity = max(0, (space - 1) // each)
         numbers = self._slots.assign(files, capacity)
-        names = max((name_cells(files[number], state) for number in numbers), default=0)
-        rows = [row for number in numbers for row in running(files[number], state, now, width, names)]
+        shown = [files[number] for number in numbers]
+        shape = row_shape(shown, state, width)
+        rows = [row for file in shown for row in running(file, state, now, width, shape)]
         more = len(files) - len(numbers)
         if more and space > 0:
             rows.append([(f"  … and {more:,} more", "dim")])
@@ -151,7 +152,7 @@ def _header(state: ProgressState, run: str, now: float, width: int) -> Row:
     arrow: Row = [("→ ", "dim"), (place, "bold")]
     title: Row = [(f"{source} ", "bold"), *arrow] if source else arrow
     full: Row = [("uploader  ", "bold"), *title]
-    glyph, words, style = overview.channel(state, latency=width >= WIDE_VIEW)
+    glyph, words, style = overview.channel(state, now, latency=width >= WIDE_VIEW)
     channel: Row = [(f"{glyph} {words if width >= WIDE_VIEW else words.removesuffix(' websocket')}".strip(), style)]
     timed: Row = [*channel, (f"{clock(now - state.started):>10}", "dim")]
     session = _session(state)
@@ -259,7 +260,7 @@ def _troubles(state: ProgressState, now: float, width: int, space: int, failures
     last = list(state.last_failures)[-max(1, failures) :]
     most = max(1, min(REASON_ROWS, (space - 2) // len(last))) if last else 1
     rows = [row for one in last for row in failure(one, state, width, most)][:space]
-    if state.news is not None and not (state.still(now) and state.news.code in WAITS) and space - len(rows) >= 1:
+    if state.news is not None and not (state.halted(now) and state.news.code in WAITS) and space - len(rows) >= 1:
         mark = ("✓ ", "green") if state.news.code is WarningCode.RECOVERED else ("! ", "bold yellow")
         lines = wrap(overview.reason(state.news.text, state), width - 2)[: min(2, space - len(rows))]
         rows += [[mark if line is lines[0] else ("  ", ""), (line, "")] for line in lines]

@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 from uploader_cli.core.alarms import why_nothing_moves
 from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentKind
-from uploader_cli.core.state import BRIEF, FileState, ProgressState
+from uploader_cli.core.rate import SILENCE
+from uploader_cli.core.state import BRIEF, ProgressState
 from uploader_cli.core.tree import parent_of
 from uploader_cli.render.words import clock, plural, rate, safe, size, size_of
 
 CAUSES = 3  # maximum causes of failures in a line
 PACED = 2.0  # seconds without a completed file after which there is no number of files per second
-SILENT = 0.8  # seconds without any answer of the server after which the view says so
-UNMEASURED = 5.0  # seconds without progress after which a speed that was never measured is shown as 0
+CONNECTING_SHOWN = 0.8  # seconds without any answer of the server after which the view says so
 RECONNECTS = 3  # attempts before the channel falls back to polling (docs/protocol.md section 2)
 
 _CHANNELS = {
@@ -84,16 +84,14 @@ def amount(state: ProgressState) -> str:
 
 
 def speed(state: ProgressState, now: float) -> str:
-    """Format `4.0 MiB/s`; empty before it can be measured, and in a pause."""
-    if state.still(now):
-        return ""
+    """Format `4.0 MiB/s`; empty before it can be measured, and while nothing moves."""
     current = state.rate(now)
-    return rate(current) if current or (state.begun and state.meter.idle(now) >= UNMEASURED) else ""
+    return rate(current) if current else ""
 
 
 def pace(state: ProgressState, now: float) -> str:
     """Format `210 files/s`; empty below two files a second, in a pause, and soon after the last of them."""
-    files = 0.0 if state.still(now) or state.pace.idle(now) >= PACED else state.pace.rate(now)
+    files = 0.0 if state.halted(now) or state.pace.idle(now) >= PACED else state.pace.rate(now)
     return f"{files:,.0f} files/s" if files >= 1.5 else ""
 
 
@@ -131,8 +129,7 @@ def left(state: ProgressState, now: float) -> str:
     """Format `0:15 left`; empty where nothing moves or everything is sent, `searching …` while files are searched."""
     if state.growing:
         return "searching …"
-    waits = state.paused(now) or state.meter.idle(now) >= UNMEASURED  # an end that only moves away says nothing
-    seconds = state.eta(now) if state.measurable and not waits else None
+    seconds = state.eta(now) if state.measurable and not state.paused(now) else None
     return f"{clock(seconds + 0.5)} left" if seconds else ""
 
 
@@ -143,43 +140,43 @@ def reason(message: str, state: ProgressState) -> str:
     return re.sub(url, "the server", re.sub(rf"^{url}: ", "", words)) if state.server else words
 
 
-def channel(state: ProgressState, *, latency: bool = True) -> tuple[str, str, str]:
+def channel(state: ProgressState, now: float, *, latency: bool = True) -> tuple[str, str, str]:
     """Return glyph, text and style, as `●`, `live websocket 12 ms` and `green`; the text is complete in itself.
 
     It is empty where there is no channel, as at a tus endpoint. Nothing is polled before there is a session, and not
-    every second while polls fail.
+    every second while polls fail. A connection is not live beside an outage, or where nothing moves and nothing is
+    heard: it has only not noticed yet.
     """
-    now = state.channel
-    if now.workers is not None:
-        return "●", plural(now.workers, "worker"), "green" if now.workers else "bold yellow"
-    words = now.state.value
-    match now.state:
+    known = state.channel
+    if known.workers is not None:
+        return "●", plural(known.workers, "worker"), "green" if known.workers else "bold yellow"
+    words = known.state.value
+    match known.state:
+        case ChannelState.LIVE if not state.hears(now):
+            return "◌", "no answer", "yellow"
         case ChannelState.LIVE:
-            if now.transport is not None:
-                words += " long polling" if now.transport is Transport.POLLING else f" {now.transport.value}"
-            if latency and now.latency_ms is not None:
-                words += f" {now.latency_ms:.0f} ms"
-        case ChannelState.RECONNECTING if now.attempt:
-            words += f" {now.attempt}/{max(RECONNECTS, now.attempt)}"
+            if known.transport is not None:
+                words += " long polling" if known.transport is Transport.POLLING else f" {known.transport.value}"
+            if latency and known.latency_ms is not None:
+                words += f" {known.latency_ms:.0f} ms"
+        case ChannelState.RECONNECTING if known.attempt:
+            words += f" {known.attempt}/{max(RECONNECTS, known.attempt)}"
         case ChannelState.POLLING if not state.sessions:
             words = "not connected"
-        case ChannelState.POLLING if not now.stale:
+        case ChannelState.POLLING if not known.stale:
             words += " every 1 s"
         case ChannelState.CLOSED:
             return "", "", "dim"
-    glyph, style = _CHANNELS[now.state]
+    glyph, style = _CHANNELS[known.state]
     return glyph, words, style
 
 
 def finishing(state: ProgressState, now: float) -> str:
     """Return what a run waits for that has sent all it can to a foreign server, before this becomes an alert."""
-    is_silent = (
-        state.foreign and now - state.advanced >= UNMEASURED and IncidentKind.STALL not in state.incidents.active
-    )
-    is_sent = any(file.phase is Phase.PROCESSING for file in state.running.values())
-    return (
-        "the server is finishing" if is_silent and is_sent and not any(map(_is_unsent, state.running.values())) else ""
-    )
+    files = state.running.values()
+    waits = state.foreign and now - state.advanced >= SILENCE and IncidentKind.STALL not in state.incidents.active
+    is_sent = any(file.phase is Phase.PROCESSING for file in files) and not any(file.unsent for file in files)
+    return "the server is finishing" if waits and is_sent else ""
 
 
 def alert(state: ProgressState, now: float, *, brief: bool = False) -> str:
@@ -194,13 +191,9 @@ def alert(state: ProgressState, now: float, *, brief: bool = False) -> str:
         return pause
     parts = []
     if IncidentKind.STALL in state.incidents.active:
-        parts.append(f"no progress for {clock(now - state.advanced)}: {safe(why_nothing_moves(state))}")
-    elif (
-        now - state.advanced >= UNMEASURED
-        and state.channel.workers is None
-        and any(_is_unsent(file) for file in state.running.values())
-    ):
-        parts.append(f"no progress for {now - state.advanced:.0f} s")
+        parts.append(_no_progress(state, now - state.advanced, brief=brief))
+    elif state.channel.workers is None and state.silent(now):
+        parts.append(_no_progress(state, state.meter.idle(now), brief=brief))
     if state.channel.stale:
         heard = state.channel.heard
         update = "no update yet" if heard is None else f"no update for {now - heard:.0f} s"
@@ -211,16 +204,17 @@ def alert(state: ProgressState, now: float, *, brief: bool = False) -> str:
 def _silence(state: ProgressState, now: float, *, brief: bool) -> str:
     """Return what a run waits for whose server has not answered yet; empty in the first second."""
     waited = now - state.started
-    if state.answered or not state.selected or state.watched or state.sending is not None or waited < SILENT:
+    if state.answered or not state.selected or state.watched or state.sending is not None or waited < CONNECTING_SHOWN:
         return ""
     name = "the server" if brief else host(state.server)
-    if waited < UNMEASURED:
+    if waited < SILENCE:
         return f"connecting to {name}"
     return f"no answer for {waited:.0f} s" if brief else f"no answer from {name} for {waited:.0f} s"
 
 
-def _is_unsent(file: FileState) -> bool:
-    return file.phase is Phase.SENDING and file.size is not None and file.sent < file.size
+def _no_progress(state: ProgressState, seconds: float, *, brief: bool) -> str:
+    words = f"no progress for {clock(seconds)}"
+    return words if brief else f"{words}: {safe(why_nothing_moves(state))}"
 
 
 def _pause(state: ProgressState, now: float, *, brief: bool) -> str:
@@ -233,6 +227,6 @@ def _pause(state: ProgressState, now: float, *, brief: bool) -> str:
         why = "no server" if state.pause_reason is PauseReason.UNREACHABLE else "disk full"
         return f"{why} {clock(now - state.paused_since)}, " + (f"next try {left + 0.5:.0f} s" if left > 0 else "trying")
     why = "server unreachable" if state.pause_reason is PauseReason.UNREACHABLE else "the server's disk is full"
-    tries = left <= 0 or state.channel.state is ChannelState.LIVE  # its return ends the wait
+    tries = left <= 0 or state.hears(now)  # its return ends the wait
     following = "trying now" if tries else f"next try in {left + 0.5:.0f} s"
     return f"paused, {why} {clock(now - state.paused_since)}, {following}"

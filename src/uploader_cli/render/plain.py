@@ -150,7 +150,7 @@ class PlainView(Observer):
         if event.to is ev.ChannelState.CONNECTING:
             self._dialled = now if self._dialled is None else self._dialled
             return
-        self._dialled, words = None, overview.channel(state)[1]
+        self._dialled, words = None, overview.channel(state, now)[1]
         if not state.sessions and event.to is not ev.ChannelState.LIVE:
             return
         if event.to is ev.ChannelState.CLOSED:
@@ -187,7 +187,7 @@ def progress_line(state: ProgressState, now: float) -> str:
         ]
     if state.channel.workers is not None and state.retries:
         parts.append(f"{state.retries:,} retried")
-    parts += [overview.finishing(state, now), overview.channel(state, latency=False)[1]]
+    parts += [overview.finishing(state, now), overview.channel(state, now, latency=False)[1]]
     return " · ".join(filter(None, [*parts, overview.alert(state, now)]))
 
 

@@ -90,7 +90,7 @@ def test_rate_of_a_paused_run_lasts_as_long_as_bytes_are_sent() -> None:
     assert state.rate(2.5) == 0
 
 
-STEADY_FROM = {"steady": 0.0, "small-files": 0.0, "outage": 24.6, "pause": 14.1}
+STEADY_FROM = {"steady": 0.0, "small-files": 0.0, "outage": 24.6, "pause": 14.1, "frozen": 22.0}
 """Seconds after the start from which a recorded run is steady: 3 s after the end of its wait."""
 
 
@@ -107,7 +107,7 @@ def test_time_left_of_a_recorded_run_is_right_from_10_percent_on(name: str, sinc
     assert compared > 40
 
 
-@pytest.mark.parametrize("name", ["steady", "outage", "pause"])
+@pytest.mark.parametrize("name", ["steady", "outage", "pause", "frozen"])
 def test_speed_of_a_recorded_run_is_that_of_its_files_together(name: str) -> None:
     """Also after a wait: all begin to measure at the same time."""
     run, compared = RecordedRun(name), 0

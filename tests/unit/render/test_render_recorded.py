@@ -26,13 +26,64 @@ def frames(name: str, width: int, height: int) -> Iterator[tuple[float, Progress
         yield now - START, run.state, ["".join(text for text, _ in row) for row in rows]
 
 
+ALL = ["steady", "small-files", "outage", "pause", "frozen", "retries", "processing", "silent"]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_of_a_recorded_run_has_a_rate_or_an_end_when_no_byte_has_left_for_long(
+    name: str, width: int, height: int
+) -> None:
+    """The test looks at the bytes itself."""
+    sent, moved, still = 0, 0.0, 0
+    for seconds, state, rows in frames(name, width, height):
+        if state.sent_total > sent:
+            sent, moved = state.sent_total, seconds
+        if seconds - moved < 5.2 or state.stopped is not None:
+            continue
+        still += 1
+        text = "\n".join(rows)
+        assert not _SPEED.search(text), text
+        assert not _LEFT.search(text), text
+        assert name != "frozen" or "● live" not in text, text
+    assert (still > 15) is (name in ("outage", "frozen", "silent", "processing")), still
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_frozen_server_of_a_recorded_run_is_named_beside_rows_that_do_not_move(width: int, height: int) -> None:
+    texts = [rows for _, _, rows in frames("frozen", width, height) if any("! no progress" in row for row in rows)]
+    assert len(texts) > 40
+    assert all(sum("no progress" in row for row in rows) == 5 for rows in texts), texts[0]
+    if width >= 80:
+        assert all(rows[3].endswith(": the server accepts no bytes") for rows in texts)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_silent_server_of_a_recorded_run_is_waited_for_by_name(width: int, height: int) -> None:
+    """Within a second, until the run ends; no channel is live or polls."""
+    for seconds, state, rows in frames("silent", width, height):
+        text = "\n".join(rows)
+        if 1 < seconds < 5 and width >= 80:
+            assert "! connecting to 127.0.0.1:8005" in rows
+        if seconds > 5.5 and state.stopped is None:
+            assert re.search(r"^! no answer (from 127.0.0.1:8005 )?for \d+ s$", text, re.MULTILINE), text
+        assert "live" not in text
+        assert "polling" not in text
+
+
+def test_live_never_stands_beside_an_unreachable_server() -> None:
+    for _, state, rows in frames("outage", 80, 24):
+        if "server unreachable" in "\n".join(rows) and state.halted(START + _):
+            assert "● live" not in rows[0] or "trying now" in rows[3], rows
+
+
 @pytest.mark.parametrize(("width", "height"), SIZES)
 @pytest.mark.parametrize("name", ["outage", "pause"])
 def test_nothing_has_a_rate_or_an_end_while_a_recorded_run_is_paused(name: str, width: int, height: int) -> None:
     paused = 0
     for seconds, state, rows in frames(name, width, height):
         now = START + seconds
-        if not state.still(now):
+        if not state.halted(now):
             continue
         paused += 1
         text = "\n".join(rows)
@@ -51,7 +102,7 @@ def test_recorded_outage_counts_down_in_one_line_and_says_how_it_ended() -> None
     assert any("✓ server unreachable: recovered after" in text for text in texts)
 
 
-@pytest.mark.parametrize("name", ["steady", "small-files", "outage", "pause", "retries", "processing"])
+@pytest.mark.parametrize("name", ALL[:-1])
 def test_total_of_a_recorded_run_falls_only_by_a_retry(name: str) -> None:
     before, retries = 0, 0
     for _, state, _ in frames(name, 80, 24):
@@ -70,17 +121,14 @@ def test_small_files_of_a_recorded_run_on_a_slow_link_move_at_once() -> None:
     assert max(after - before for before, after in itertools.pairwise(moved)) < 1.5
 
 
-@pytest.mark.parametrize(("width", "height"), SIZES)
-@pytest.mark.parametrize("name", ["steady", "outage", "retries", "processing"])
+@pytest.mark.parametrize(("width", "height"), [*SIZES, (60, 24)])
+@pytest.mark.parametrize("name", ["steady", "outage", "frozen", "retries", "processing"])
 def test_width_of_a_recorded_run_goes_to_names_first(name: str, width: int, height: int) -> None:
-    """At 80 columns and more names of 30 cells are whole, or nearly so; no row is wider than the terminal."""
-    cut = 0
+    """Names of 30 cells are whole, also beside a retry; no row is wider than the terminal."""
     for _, _, rows in frames(name, width, height):
         assert all(cells(row) <= width for row in rows)
-        if width >= 120:
-            assert not any("…" in row for row in rows if "mountains" in row and "retry" not in row), rows
-        cut += any("…" in row for row in rows)
-    assert cut == 0 or width < 120 or name == "retries"
+        named = [row for row in rows if "mountains" in row or row.startswith(("↑ v", "↻ v", "⋯ v"))]
+        assert not any("…" in row.partition(".mp4")[0] for row in named if width >= 60 or "retry" not in row), rows
 
 
 def test_countdown_of_a_recorded_outage_keeps_its_number_at_40_columns() -> None:

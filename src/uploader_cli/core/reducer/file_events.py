@@ -13,7 +13,8 @@ from uploader_cli.core.events import Phase
 from uploader_cli.core.incidents import IncidentEnding, IncidentKind
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import renamed
-from uploader_cli.core.reducer.run_events import Handlers, recovered
+from uploader_cli.core.rate import SILENCE
+from uploader_cli.core.reducer.run_events import Handlers, measure_from, recovered
 from uploader_cli.core.state import BRIEF, MOST_KEPT, THERE, FileState, ProgressState
 
 MARKED = 4096  # marks that are dropped together
@@ -58,12 +59,9 @@ def _bytes_sent(state: ProgressState, event: ev.BytesSent, now: float) -> list[e
     file = state.running.get(event.file)
     if file is None or event.attempt != file.attempt or file.phase is Phase.QUEUED or event.sent <= file.sent:
         return []
-    state.sent_total += event.sent - file.sent
-    state.meter.update(now, state.sent_total)
-    state.incidents.sent(now)
+    _count(state, event.sent - file.sent, now)
     file.sent = event.sent
     file.meter.update(now, event.sent)
-    state.advanced = now
     return [progress_of(file, now)]
 
 
@@ -79,7 +77,7 @@ def _pack_sent(state: ProgressState, event: ev.PackSent, now: float) -> list[ev.
         if part > file.sent:
             more += part - file.sent
             file.sent = part
-    _count_packed(state, more, now)
+    _count(state, more, now)
     return []
 
 
@@ -106,7 +104,7 @@ def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.
                 file.sent = file.size or 0
             else:
                 out.append(progress_of(file, now))
-    _count_packed(state, more, now)
+    _count(state, more, now)
     return out
 
 
@@ -115,9 +113,14 @@ def _still_processing(state: ProgressState, _event: ev.StillProcessing, now: flo
     return []
 
 
-def _count_packed(state: ProgressState, more: int, now: float) -> None:
-    """Count bytes of files in packs: once for all files of an event, of which there may be hundreds."""
+def _count(state: ProgressState, more: int, now: float) -> None:
+    """Count sent bytes: once for all files of an event, of which a pack may have hundreds.
+
+    The first ones after a silence are where all rates begin anew.
+    """
     if more:
+        if state.meter.idle(now) >= SILENCE:
+            measure_from(state, now)
         state.sent_total += more
         state.meter.update(now, state.sent_total)
         state.incidents.sent(now)
@@ -152,7 +155,7 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
             file.size = size
     if file is not None and (file.confirmed < size or file.sent < size):
         if file.packed:
-            _count_packed(state, size - file.sent, now)
+            _count(state, size - file.sent, now)
             file.sent = size
         else:
             file.sent = file.confirmed = size

@@ -49,7 +49,7 @@ def _file_selected(state: ProgressState, event: ev.FileSelected, now: float) -> 
     size = event.size or 0
     if state.waiting:
         state.earlier_bytes = state.settled_bytes
-        _measure_from(state, now)
+        measure_from(state, now)
     state.selected += 1
     state.selected_bytes += size
     state.unsized = event.size is None
@@ -57,7 +57,7 @@ def _file_selected(state: ProgressState, event: ev.FileSelected, now: float) -> 
     state.tree.select(event.path, size)
 
 
-def _measure_from(state: ProgressState, now: float) -> None:
+def measure_from(state: ProgressState, now: float) -> None:
     """Measure speed and progress from now on."""
     state.advanced = now
     for meter in (state.meter, state.pace, *(file.meter for file in state.running.values())):
@@ -134,7 +134,7 @@ def _pause_over(state: ProgressState, now: float) -> list[ev.Event]:
         return []
     reason, took = state.pause_reason, duration(now - state.paused_since)
     state.paused_until = None
-    _measure_from(state, now)
+    measure_from(state, now)
     if reason is PauseReason.RATE_LIMIT:
         return recovered(state, state.incidents.end(IncidentKind.RATE_LIMIT, now))
     _rewrite(state, _WAITS[reason], f"recovered after {took}")
@@ -162,7 +162,7 @@ def _run_paused(state: ProgressState, event: ev.RunPaused, now: float) -> list[e
 
 def _run_resumed(state: ProgressState, event: ev.RunResumed, now: float) -> list[ev.Event]:
     state.held = None
-    _measure_from(state, now)
+    measure_from(state, now)
     return [event]
 
 
@@ -194,7 +194,7 @@ def _server_clock(state: ProgressState, event: ev.ServerClock, _now: float) -> N
 
 def _channel_changed(state: ProgressState, event: ev.ChannelChanged, now: float) -> list[ev.Event]:
     channel, incidents = state.channel, state.incidents
-    channel.state, channel.transport, channel.attempt = event.to, event.transport, event.attempt
+    channel.state, channel.transport, channel.attempt, channel.since = event.to, event.transport, event.attempt, now
     if event.latency_ms is not None:
         channel.latency_ms = event.latency_ms
         state.measures.connected(event.latency_ms)

@@ -114,8 +114,8 @@ def _watched_bytes(state: ProgressState, session: SessionState, total: int, now:
     """Measure what arrives in watched sessions; what arrived before is no speed."""
     if session.bytes is None:
         state.meter.restart(now)
-    else:
-        state.sent_total += max(0, total - session.bytes)
+    elif total > session.bytes:
+        state.sent_total += total - session.bytes
         state.meter.update(now, state.sent_total)
     session.bytes = total
 
@@ -141,8 +141,8 @@ def _file_status(
         percent = clamped(status.percent)
         if file.server_percent is None or percent > file.server_percent:
             file.server_percent, changed = percent, True
-    if session.watched and status.bytes is not None:
-        file.sent = file.confirmed = max(file.sent, status.bytes)
+    if session.watched and (status.bytes or 0) > file.sent:
+        file.sent = file.confirmed = status.bytes or 0
         file.meter.update(now, file.sent)
     if session.watched and status.status in ("completed", "failed"):
         return [*out, *_watched_end(state, file, status, now)]
