@@ -222,7 +222,8 @@ class Comparison:
         """Return a stored file with the SHA-256 of its bytes, if the server reads none anew and the sizes are equal."""
         if not self._reads_back or found.size != file.size or found.location is None:
             return found
-        return replace(found, sha256=digest_read_back(self._own_api(), found.location))
+        api, location = self._own_api(), found.location
+        return replace(found, sha256=api.pacer.call(lambda: digest_read_back(api, location)))
 
     def _find(self, files: Sequence[LookedUp]) -> list[FoundFile | None]:
         if self._offer is None:

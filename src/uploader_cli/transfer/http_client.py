@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.connection import OnInterim
 
-AS_STORED = {"Accept-Encoding": "identity"}  # a proxy that compresses answers removes their length
+AS_STORED = {"Accept-Encoding": "identity", "Cache-Control": "no-cache"}
+"""Headers that ask for a stored file itself: a proxy that compresses answers removes their length, and a cache may have
+what the server has lost."""
 READ_TIMEOUT = 30.0
 REDIRECTS = 3  # most 307 and 308 in a row that are followed, by tus calls only
 BLOCK = 1 << 20  # bytes read from a stored file at a time

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from msgspec.structs import replace
 
 from uploader_cli import errors
+from uploader_cli.core.confirmation import Reading
 from uploader_cli.core.events import VerifiedBy, WarningCode
 from uploader_cli.core.packs import FoundFile, LookedUp
 from uploader_cli.core.protocol import location_in, utf8
@@ -79,9 +80,19 @@ class StoredFiles:
                 item = self._stored(api, location_of(file, self._context.settings.category))
             yield self.is_equal(file, receipt, item) if isinstance(item, FoundFile) else item
 
-    def has(self, api: Api, file: LocalFile, location: str | None) -> bool | None:
-        """Return whether the server has a file of this size at `location` now; None for unknown."""
-        return self._by_receipt(api, file, location)
+    def has_now(self, api: Api, file: LocalFile, location: str) -> bool | None:
+        """Return whether the server has a file of this size at `location`; None where it does not say.
+
+        It is asked at once and not again, and no outage is waited for. Raise the error of a request that had no answer.
+        """
+        client = upload_calls(api)
+        try:
+            if self._context.settings.foreign and location.startswith("http"):
+                return client.head(location).offset == file.size
+            found = api.stored(location, digest=False, patient=False)
+            return found is not None and found.size in (None, file.size)
+        except (errors.AnswerError, errors.ProtocolError):  # many servers answer 404 for a finished upload
+            return client.read_last(api.url_of(location), file.size) is Reading.STORED or None
 
     def _by_receipt(self, api: Api, file: LocalFile, location: str | None) -> bool | None:
         if location is None:
@@ -170,12 +181,7 @@ def with_digests(
 
 
 def digest_read_back(api: Api, location: str) -> str | None:
-    """Return the SHA-256 of the bytes that the server gives out; None where it gives out none."""
-    return api.pacer.call(lambda: digest_read(api, location))
-
-
-def digest_read(api: Api, location: str) -> str | None:
-    """Do so with one request."""
+    """Return the SHA-256 of the bytes that the server gives out; None where it gives out none. Send one request."""
     theirs = hashlib.sha256(usedforsecurity=False)
     return theirs.hexdigest() if api.read_back(location, theirs.update) else None
 

@@ -15,7 +15,7 @@ from uploader_cli.sources.removal import ROOT_MARK, delete, identified, is_in_ro
 from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.stored_files import NO_OUTCOME, StoredFiles, looked_up, with_digests
-from uploader_cli.transfer.verification import receipt_of, stored_digest
+from uploader_cli.transfer.verification import receipt_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.verification import Verification
 
 KNOWN_DIRECTORIES = 10_000
+UNTOLD = "the server does not say whether it is another file than the stored one"
 COMPARED = (VerifiedBy.DIGEST, VerifiedBy.BYTES)
 """What shows that stored bytes, and not only those that arrived, are the file's."""
 
@@ -153,7 +154,7 @@ class Then:
         """Return the outcome; keep a file that is what the server has stored, because its root is mounted here.
 
         Where the server had an equal file already, the first one of each directory is set aside, and the server is
-        asked whether it still has its own.
+        asked whether it still has its own. It is put back at once where the server does not answer.
         """
         file, directory = outcome.file, os.path.dirname(outcome.file.path)
         if file.identity is None:  # `carry_out` keeps it
@@ -162,40 +163,39 @@ class Then:
             return _kept(outcome, f"it is below the root of a server (a directory above it has {ROOT_MARK})")
         if outcome.new:
             return outcome
+        api.pacer.wait_out_pause()  # not while the file is aside
         with holding(self._asking, self._context.stop.checkpoint):
             if directory in self._other:
                 return outcome
             try:
-                with set_aside(file):
-                    there = self._has(api, outcome)
-                file = self._read_again(file, outcome.sha256 or "")
+                file = self._told_apart(api, outcome)
             except errors.FileFailure as error:
                 return _kept(outcome, str(error), error.code, retryable=error.retryable)
             except OSError as error:
                 if not os.path.lexists(file.path):  # `carry_out` says so
                     return outcome
                 return _kept(outcome, f"it can't be set aside: {error.strerror or error}")
-            if there is None:
-                return _kept(outcome, "the server does not say whether it is another file than the stored one")
-            if not there:
-                return _kept(outcome, "it is the stored file itself: the server does not have it without this one")
             if len(self._other) == KNOWN_DIRECTORIES:
                 self._other.clear()
             self._other.add(directory)
             return outcome._replace(file=file)
 
-    def _has(self, api: Api, outcome: FileResult) -> bool | None:
-        """Return whether the server has a file now; None where it neither says that nor gives out its bytes."""
-        location = outcome.content_location or outcome.location
-        there = self._stored.has(api, outcome.file, location)
-        if there is None and location is not None:
-            try:
-                there = stored_digest(api, location, anew=True) is not None or None
-            except NO_OUTCOME:
-                raise
-            except errors.UploaderError:
-                return None
-        return there
+    def _told_apart(self, api: Api, outcome: FileResult) -> LocalFile:
+        """Return the file, put back, if the server has its own. Raise `OSError` and `FileFailure`."""
+        file, location = outcome.file, outcome.content_location or outcome.location
+        try:
+            with set_aside(file):
+                there = None if location is None else self._stored.has_now(api, file, location)
+        except (errors.FileFailure, *NO_OUTCOME):
+            raise
+        except errors.UploaderError as error:
+            raise errors.FileFailure(f"{UNTOLD}: {error}", code=FailureCode.KEPT, retryable=error.retryable) from error
+        if there is None:
+            raise errors.FileFailure(UNTOLD, code=FailureCode.KEPT)
+        if not there:
+            words = "it is the stored file itself: the server does not have it without this one"
+            raise errors.FileFailure(words, code=FailureCode.KEPT)
+        return self._read_again(file, outcome.sha256 or "")
 
     def _removed(self, outcome: FileResult, removal: Removal) -> FileResult:
         file = outcome.file

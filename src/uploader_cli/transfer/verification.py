@@ -11,7 +11,7 @@ from uploader_cli.sources.content import Digests, sha256_of
 from uploader_cli.transfer.journal import Awaited, Stored
 from uploader_cli.transfer.journal.reading import written_identity
 from uploader_cli.transfer.results import FileResult, failed
-from uploader_cli.transfer.stored_files import NO_OUTCOME, digest_read
+from uploader_cli.transfer.stored_files import NO_OUTCOME, digest_read_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,7 +130,7 @@ def stored_digest(api: Api, location: str, *, anew: bool = False) -> tuple[Verif
             raise
     if found is not None and found.sha256 is not None:
         return VerifiedBy.DIGEST, found.sha256
-    sha256 = api.pacer.call(lambda: _asked_once(lambda: digest_read(api, location)))
+    sha256 = api.pacer.call(lambda: _asked_once(lambda: digest_read_back(api, location)))
     return None if sha256 is None else (VerifiedBy.BYTES, sha256)
 
 

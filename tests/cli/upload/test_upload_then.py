@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import ended, finish, read_until, start, uploader
-from proxy import Onlooker, Proxy
+from proxy import Cut, Onlooker, Proxy
 from serving import running_server
 from time_limits import PATIENCE
 from tus_services import Plain, Service
@@ -491,6 +491,34 @@ def test_file_that_an_interrupted_question_has_set_aside_is_put_back(
     assert (done.code, left(files)) == (0, {"a.bin": b"a" * 10})
     assert [event["path"] for event in done.of("file.skipped")] == [str(files / "a.bin")]
     assert [path.name for path in files.iterdir()] == ["a.bin"]
+
+
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("answer", [BUSY, None], ids=["busy", "lost"])
+def test_file_that_is_set_aside_is_put_back_at_once_if_the_server_does_not_answer(
+    answer: bytes | None, server: EmbeddedServer, make_files: Files, tmp_path: Path
+) -> None:
+    """Neither a retry nor the end of an outage is waited for, and the file is kept."""
+    files = make_files(**{"a.bin": 10})
+    assert uploader("upload", files, "-s", server.url, home=tmp_path).code == 0
+    asked = list[str]()
+
+    class Failing(Onlooker):
+        def head(self, request: Request) -> bytes | None:
+            if not (files / ".uploader-aside/a.bin").exists():
+                return None
+            asked.append(request.method)
+            if answer is None:
+                raise Cut
+            return answer
+
+    with Proxy(server.url, Failing()) as proxy:
+        done = uploader("upload", files, "-s", proxy.url, "--skip-existing", *HAS_THEN, home=tmp_path)
+    (failed,) = done.of("file.failed")
+    assert (done.code, failed["code"], failed["retryable"], left(files)) == (3, "kept", True, {"a.bin": b"a" * 10})
+    assert asked == (["HEAD"] if answer is None else ["HEAD", "GET"])
 
 
 def test_file_that_another_run_has_set_aside_is_in_use(
