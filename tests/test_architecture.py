@@ -42,7 +42,7 @@ PACKAGES = {
     "fleet": "core errors extras private_files settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status named_files settings realtime.socket realtime.policy render report "
     "run.interrupts sources.checksums checks transfer.http_client transfer.connection transfer.failures transfer.api "
-    "transfer.credentials transfer.refusals transfer.bodies transfer.journal.schema",
+    "transfer.credentials transfer.refusals transfer.bodies transfer.journal.schema transfer.journal.locking",
     "analysis": "core errors exit_status named_files settings selection transfer realtime render.words "
     "report.output_file run analysis",
     "compare": "core errors exit_status settings selection sources transfer render run compare",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import time
 from email.utils import formatdate
 from types import SimpleNamespace
@@ -143,6 +144,28 @@ def test_disk_is_slow_below_4_mb_per_second(
     monkeypatch.setattr("uploader_cli.checks.doctor.disk.time", SimpleNamespace(perf_counter=clock))
     context.fsync = lambda _handle: clock.pass_(seconds.pop())
     assert (found(disk.disk, context).verdict, seconds) == (verdict, [])
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        (sqlite3.SQLITE_BUSY, Verdict.PASS),
+        (sqlite3.SQLITE_LOCKED_SHAREDCACHE, Verdict.PASS),
+        (sqlite3.SQLITE_PROTOCOL, Verdict.PASS),
+        (sqlite3.SQLITE_CORRUPT, Verdict.WARNING),
+    ],
+)
+def test_journal_that_other_processes_use_is_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, verdict: Verdict
+) -> None:
+    def connect(*_: object, **__: object) -> sqlite3.Connection:
+        error = sqlite3.OperationalError("locking protocol")
+        error.sqlite_errorcode = code
+        raise error
+
+    (tmp_path / "journal.sqlite3").touch()
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    assert found(disk.disk, Canned(state_dir=tmp_path)).verdict is verdict
 
 
 @pytest.mark.parametrize(

@@ -273,6 +273,17 @@ def test_locked_journal_is_reported_as_trouble(tmp_path: Path, monkeypatch: pyte
     assert "other programs kept it locked" in told[0]
 
 
+def test_reading_waits_for_a_locked_journal(tmp_path: Path) -> None:
+    """A file system without WAL, where a write excludes reads: their first query waits, not `BEGIN`."""
+    with Journal(tmp_path) as journal:
+        begin(journal)
+        journal.db.execute("PRAGMA journal_mode = DELETE")
+        holder = exclusive(tmp_path)
+        with holder as held:
+            journal.checkpoint = held.close
+            assert len(journal.runs()) == 1
+
+
 def test_interrupt_ends_the_wait_at_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Journal(tmp_path).close()
     with exclusive(tmp_path):

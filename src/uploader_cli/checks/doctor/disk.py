@@ -14,6 +14,7 @@ from uploader_cli.checks.doctor.context import DoctorContext
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import rate
 from uploader_cli.settings.places import user_state_directory
+from uploader_cli.transfer.journal.locking import is_busy
 from uploader_cli.transfer.journal.schema import NAME, VERSION
 
 PIECES, PIECE_SIZE = 8, 512 * 1024  # pieces written and synced, and their size in bytes
@@ -89,6 +90,5 @@ def _journal(directory: Path) -> str:
             found = int(db.execute("PRAGMA user_version").fetchone()[0])
             db.execute("SELECT count(*) FROM run").fetchone()
     except sqlite3.Error as error:
-        busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-        return "" if busy else f"can't be read ({error})"
+        return "" if is_busy(error) else f"can't be read ({error})"
     return f"was written by a newer version ({found})" if found > VERSION else ""

@@ -49,10 +49,15 @@ def persist(action: Callable[[], T], checkpoint: Checkpoint, seconds: float | No
         try:
             return action()
         except (sqlite3.Error, BlockingIOError) as error:
-            if error_code(error) not in _BUSY or time.monotonic() >= deadline:
+            if not is_busy(error) or time.monotonic() >= deadline:
                 raise
         checkpoint()
         time.sleep(_PAUSE)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Return whether another process uses the file, or SQLite could not get its lock in time."""
+    return error_code(error) in _BUSY
 
 
 def error_code(error: BaseException) -> int:
@@ -63,7 +68,7 @@ def error_code(error: BaseException) -> int:
 
 
 def words(error: BaseException) -> str:
-    if error_code(error) in _BUSY:
+    if is_busy(error):
         return f"other programs kept it locked for {BUSY_SECONDS:.0f} s"
     if error_code(error) == sqlite3.SQLITE_FULL:
         return "no space left"

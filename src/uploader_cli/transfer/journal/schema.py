@@ -194,7 +194,7 @@ class Store:
         """Open a transaction: committed at the end of the block, undone on errors. Raise `JournalError`."""
         with self._mutex:
             try:
-                persist(lambda: self.db.execute(begin), checkpoint or self.checkpoint, seconds)
+                persist(lambda: self._begin(begin), checkpoint or self.checkpoint, seconds)
                 with self.db:
                     yield self.db
             except (sqlite3.Error, OSError) as error:
@@ -207,6 +207,15 @@ class Store:
                     what = f"is damaged ({error})"
                 failure = JournalError(f"the journal {self._path} {what}", hint=hint)
                 raise failure if isinstance(self._raised, Exception | None) else self._raised from error
+
+    def _begin(self, begin: str) -> None:
+        """Begin a transaction that has its lock: `BEGIN` alone takes none, and the first query could be refused."""
+        self.db.execute(begin)
+        try:
+            self.db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+        except sqlite3.Error:
+            self.db.rollback()
+            raise
 
     read = partialmethod(transaction, "BEGIN")
     write = partialmethod(transaction, "BEGIN IMMEDIATE")  # upgrading a read could fail
