@@ -27,6 +27,7 @@ from uploader_cli.transfer.refusals import (
     NO_ROUTE,
     answer_error,
     is_tus,
+    judged,
     not_an_upload_server,
     refuse_missing_page,
     refused,
@@ -149,11 +150,8 @@ class Api(HttpClient):
         """Send one request of a machine, without a retry, and return its answer. Raise the error of a refusal."""
         own = {**wanted.headers, **self.may_write(wanted.session)}
         limit = READ_TIMEOUT if wanted.timeout is None else wanted.timeout
-        answer = self._once(wanted.method, wanted.url, body=body, headers=own, read_timeout=limit, files=wanted.files)
-        code = protocol.error_code(answer.body)
-        if not {(answer.status, ""), (answer.status, code)}.isdisjoint(wanted.answers):
-            return answer
-        raise refused(answer, wanted.kinds)
+        sent = self._once(wanted.method, wanted.url, body=body, headers=own, read_timeout=limit, files=wanted.files)
+        return judged(sent, wanted)
 
     def find_lookup(self, hint: str) -> LookupOffer:
         """Return the lookup that the server offers. Raise `UsageError` with `hint` without one.

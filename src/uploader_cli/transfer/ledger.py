@@ -61,7 +61,8 @@ class Followers(Protocol):
         """Stop following the session: it is over."""
 
 
-def _is_forgotten(error: errors.UploaderError) -> bool:
+def is_forgotten(error: errors.UploaderError) -> bool:
+    """Return whether the journal forgets the upload of a file that has failed with `error`."""
     if error.forgets:
         return True
     if isinstance(error, errors.AnswerError):
@@ -123,7 +124,7 @@ class Ledger:
         """Emit the end of each file, and keep or forget what the journal has of those that failed."""
         bad = {outcome.file: outcome.error for outcome in outcomes if outcome.error is not None}
         if bad:
-            forgotten = [file for file, error in bad.items() if _is_forgotten(error)]
+            forgotten = [file for file, error in bad.items() if is_forgotten(error)]
             taken = [file for file, error in bad.items() if error.code is FailureCode.EXISTS]
             if forgotten:
                 self._run.forget(forgotten)
@@ -219,7 +220,7 @@ class Ledger:
             changed = file.sha256 is not None and error.code is FailureCode.CHANGED
             code = FailureCode.MISMATCH if changed else error.code
             known = (file.path, code, error.reason, error.retryable, file)
-            self._emit(ev.FileFailed(file.file, *known, stored=error.stored, forgotten=_is_forgotten(error)))
+            self._emit(ev.FileFailed(file.file, *known, stored=error.stored, forgotten=is_forgotten(error)))
 
     def _close(self, file: LocalFile) -> bool:
         """Remove the file; False where it is over already."""

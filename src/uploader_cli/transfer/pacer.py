@@ -10,6 +10,7 @@ the realtime channel ends waits after errors of the network, once within the tim
 from __future__ import annotations
 
 import math
+import random
 import threading
 import time
 from concurrent.futures import Future, wait
@@ -26,8 +27,6 @@ from uploader_cli.transfer.delays import HELD, Delays, holding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from tenacity import RetryCallState
 
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.budget import RateBudget
@@ -293,7 +292,7 @@ class Tries:
         self._of_one_server = False  # whether a server was down, and not the one that the probe reached
         self._recoveries = 0
         self._began: float | None = None  # the time of the first failure
-        self._attempts: RetryCallState | None = None
+        self._counted = 0  # failures that count against the retries
 
     @contextmanager
     def leave(self) -> Iterator[None]:
@@ -384,14 +383,10 @@ class Tries:
 
     def _next_delay(self, retries: int, asked: float | None, *, counts: bool) -> float | None:
         """Return the seconds before another attempt: those that the server `asked` for; None after the last one."""
-        from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random
-
-        state = self._attempts = self._attempts or RetryCallState(Retrying(), None, (), {})
-        if (counts and stop_after_attempt(retries + 1)(state)) or (asked or 0) > self._pacer.max_wait:
+        if (counts and self._counted >= retries) or (asked or 0) > self._pacer.max_wait:
             return None
-        delay = backoff(state.attempt_number) + wait_random(0, JITTER)(state)
-        if counts:
-            state.prepare_for_next_attempt()
+        delay = backoff(self._counted + 1) + random.uniform(0.0, JITTER)
+        self._counted += counts
         return delay if asked is None else float(asked)
 
 

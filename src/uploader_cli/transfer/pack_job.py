@@ -74,21 +74,20 @@ class PackJob:
 
     def _begin(self, worker: Worker) -> pack.PackState:
         """Return the first state, with the journaled key where that covers exactly these files in this order."""
-        context, keys = self._context, [pack_position(claim) for _, claim in self._files]
-        key = keys[0][0] if keys[0] is not None else ""
-        same = keys == [(key, index) for index in range(len(keys))]
-        same = same and not any(claim.doubtful for _, claim in self._files)
-        return pack.PackState(
+        context, claims = self._context, [claim for _, claim in self._files]
+        state = pack.PackState(
             self._size.endpoint,
             self.session.id,
             tuple(file for file, _ in self._files),
-            key=key if same else "",
-            sent_before=same and all(claim.state is ClaimState.RESUME for _, claim in self._files),
             earlier=worker.api.earlier,
             tries=self._tries,
             retries=context.settings.retries,
             if_exists="fail" if context.settings.if_exists == "fail" else "",
         )
+        if any(claim.doubtful for claim in claims):
+            return state
+        resumed = all(claim.state is ClaimState.RESUME for claim in claims)
+        return pack.begin(state, [pack_position(claim) for claim in claims], sent_before=resumed)
 
     def _given_back(self, again: Sequence[Again]) -> list[FileResult]:
         """Queue jobs for files that a pack gave back; return the results of those that can't be packed."""

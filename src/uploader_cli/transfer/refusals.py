@@ -11,7 +11,7 @@ from uploader_cli.settings import mask
 from uploader_cli.transfer.http_client import Answer, redirect_target, retry_after
 
 if TYPE_CHECKING:
-    from uploader_cli.transfer.protocols.machine import Kinds
+    from uploader_cli.transfer.protocols.machine import Ask, Kinds
 
 NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
@@ -26,6 +26,14 @@ NO_ROUTE = "NOT_FOUND"
 TOKEN_MISSING = "give a token with UPLOADER_TOKEN, --token-file or --token-command"  # noqa: S105 - a sentence
 SECRET_MISSING = "give its secret with UPLOADER_SESSION_SECRET; the journal of the run that created it has it, too"  # noqa: S105
 TOKEN_REFUSED = "the server refuses this token: it may have expired or be for another server"  # noqa: S105
+
+
+def judged(answer: Answer, ask: Ask) -> Answer:
+    """Return the answer to the request of a machine. Raise the error of a refusal."""
+    code = protocol.error_code(answer.body)
+    if {(answer.status, ""), (answer.status, code)}.isdisjoint(ask.answers):
+        raise refused(answer, ask.kinds)
+    return answer
 
 
 def refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:

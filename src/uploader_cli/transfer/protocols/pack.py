@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from uploader_cli import errors
 from uploader_cli.core import packs
 from uploader_cli.core.codes import VerifiedBy
-from uploader_cli.core.protocol import NOT_YOURS, utf8
+from uploader_cli.core.protocol import NOT_YOURS, error_code, utf8
 from uploader_cli.core.record import Record
 from uploader_cli.transfer.protocols.machine import (
     SESSION_ERRORS,
@@ -42,6 +42,8 @@ from uploader_cli.transfer.protocols.machine import (
 from uploader_cli.transfer.results import FileResult, not_stored
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from uploader_cli.core.packs import PackedFile
     from uploader_cli.core.plan import LocalFile
 
@@ -53,8 +55,9 @@ PACK_ERRORS: Kinds = {
     (413, ""): errors.TooLarge,
     (422, "KEY_REUSED"): errors.KeyReused,
 }
-KNOWN = ((200, ""), (403, NOT_YOURS), (404, ""))
-"""Answers to a request for the answer: it, or that it was given in another session, or that there is none."""
+OTHER_SESSION = (NOT_YOURS, "SESSION_ENDED", "SESSION_NOT_FOUND")
+KNOWN = ((200, ""), (403, NOT_YOURS), (409, "SESSION_ENDED"), (404, ""))
+"""Answers to a request for the answer: it, or that it is not given in this session, or that there is none."""
 
 
 class PackState(Record, frozen=True):
@@ -79,6 +82,17 @@ class PackState(Record, frozen=True):
     tries: int = 0
     retries: int = 0
     if_exists: str = ""
+
+
+def begin(state: PackState, places: Sequence[tuple[str, int] | None], *, sent_before: bool) -> PackState:
+    """Return `state` with the key of the journal, if its `places` (key, position) are exactly those of the files.
+
+    `sent_before`: an earlier run may have sent them under it.
+    """
+    key = places[0][0] if places[0] is not None else ""
+    if not key or list(places) != [(key, index) for index in range(len(state.files))]:
+        return state
+    return replace(state, key=key, sent_before=sent_before)
 
 
 def step(state: PackState, came: Came) -> tuple[PackState, Wanted]:
@@ -152,7 +166,7 @@ def _is_posting(state: PackState) -> bool:
 
 
 def _fetched(state: PackState, answer: Answered) -> tuple[PackState, Wanted]:
-    if answer.status == 403:
+    if answer.status != 200 and error_code(answer.body) in OTHER_SESSION:
         return _next(replace(state, asked=(*state.asked, _unasked(state)[0])))
     if answer.status == 404:
         return _next(replace(state, sent_before=False, in_doubt=False))
