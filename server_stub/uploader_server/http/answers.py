@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from starlette.types import Message, Scope, Send
 
@@ -14,19 +15,25 @@ from uploader_server.http.pace import Pace
 logger = logging.getLogger(__name__)
 
 PIECE = 128 << 10  # bytes of a body that are sent at a time; the ASGI server waits until the client has room for them
+LARGEST_PIECE = 1 << 20  # the same for a client that reads quickly: passing a piece takes as long as copying 200 KiB
+QUICK = 0.05  # maximum seconds in which such a client takes a piece
+QUEUED = 6  # maximum pieces of a response in the ASGI server
 
 
 class PacedSend:
     """Sends the response to one request; `started` tells whether it can't be replaced by an error any more.
 
     A large body is sent in pieces: as a whole, the ASGI server would copy it and keep it until the client has read it.
-    It counts as memory of the request meanwhile. A client that takes less than the minimum rate of `pace` is cut off.
+    It counts as memory of the request meanwhile. Pieces are larger while the client takes them quickly and the budget
+    of memory has room for those in the ASGI server. A client that takes less than the minimum rate of `pace` is cut
+    off.
     """
 
     def __init__(self, scope: Scope, held: Held, pace: Pace, send: Send) -> None:
         self.started = False
-        self._scope, self._held, self._send = scope, held, send
-        self._patience = min(pace.idle, PIECE / pace.rate) if pace.rate else pace.idle
+        self._scope, self._held, self._send, self._pace = scope, held, send, pace
+        self._piece = PIECE  # maximum bytes of the next piece
+        self._has_room = False  # whether large pieces are counted as memory
         self._start: Message | None = None
         self._is_cut = False
 
@@ -43,21 +50,35 @@ class PacedSend:
         if self._start is not None:
             start, self._start = self._start, None
             await self._send(start)
-        if len(body) <= PIECE:
+        if len(body) < PIECE:
             await self._send(message)
             return
-        for at in range(0, len(body), PIECE):
-            more = at + PIECE < len(body) or message.get("more_body", False)
-            await self._pass({**message, "body": body[at : at + PIECE], "more_body": more})
+        at = 0
+        while at < len(body):
+            # not a slice of all of it: that copies a bytearray
+            piece = body if at == 0 and len(body) <= self._piece else body[at : at + self._piece]
+            at += len(piece)
+            await self._pass({**message, "body": piece, "more_body": at < len(body) or message.get("more_body", False)})
         self._held.drop_answer()
 
     async def _pass(self, message: Message) -> None:
         if self._is_cut:
             return
+        began, rate, idle = time.monotonic(), self._pace.rate, self._pace.idle
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(min(idle, self._piece / rate) if rate else idle):
                 await self._send(message)
         except TimeoutError:
             self._is_cut = True
             logger.info("a client does not read its answer and is cut off")
             await asyncio.to_thread(cut, self._scope, reset=True)
+        else:
+            self._adapt(time.monotonic() - began)
+
+    def _adapt(self, seconds: float) -> None:
+        """Choose the size of the next piece after one that took this time."""
+        if seconds > QUICK:
+            self._piece = PIECE
+        elif self._piece == PIECE:
+            self._has_room = self._has_room or self._held.try_add(QUEUED * LARGEST_PIECE)
+            self._piece = LARGEST_PIECE if self._has_room else PIECE

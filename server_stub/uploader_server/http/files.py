@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import mimetypes
 import os
@@ -9,10 +10,12 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
+from uploader_server.http.answers import LARGEST_PIECE, PIECE
 from uploader_server.http.errors import ApiError
 from uploader_server.http.shares import holder_of
 from uploader_server.storage.categories import OpenFile
@@ -41,13 +44,18 @@ async def digest_header(store: Store, file: StoredFile, request: Request) -> dic
     return repr_digest(sha256)
 
 
+MOST_BUFFERS = 4
+_buffers: list[bytearray] = []
+"""Buffers of ended downloads for others: memory that is new to the process costs as much time as the bytes."""
+
+
 class Download(FileResponse):
     """A response with an open file, which it closes, and with range support; the type is guessed from the name.
 
     Uploaded files are untrusted: headers make browsers download them and run no scripts.
     """
 
-    chunk_size = 1 << 20  # each is read in a thread: smaller ones take several times as long
+    chunk_size = LARGEST_PIECE  # of ranges; each is read in a thread
 
     def __init__(self, path: str, file: OpenFile, headers: Mapping[str, str]) -> None:
         name = path.rpartition("/")[2]
@@ -56,13 +64,60 @@ class Download(FileResponse):
             "x-content-type-options": "nosniff",
             "content-security-policy": "sandbox",
         }
-        self._fd = file.fd
+        self._fd, self._size = file.fd, file.status.st_size
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         opened = f"/dev/fd/{file.fd}"  # not its name, which may lead elsewhere by now
         super().__init__(opened, headers={**guarded, **headers}, media_type=kind, stat_result=file.status)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:  # without extensions: a server that opens the file itself does so after this call
-            await super().__call__({**scope, "extensions": {}}, receive, send)
+        """Send the response.
+
+        The ASGI server doesn't send the file itself, which would be no quicker: it takes a path, and opens that after
+        this call, when the descriptor is closed and its number may be that of another file.
+        """
+        try:
+            if scope["method"] == "GET" and "range" not in Headers(scope=scope):
+                await self._send_whole(receive, send)
+            else:
+                await super().__call__({**scope, "extensions": {}}, receive, send)
         finally:
             os.close(self._fd)
+
+    async def _send_whole(self, receive: Receive, send: Send) -> None:
+        """Send as many bytes as the file had when it was opened, until the client disconnects.
+
+        Where the file has become shorter, the ASGI server closes the connection.
+        """
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        at = len(first := await self._read(bytearray(min(self._size, PIECE)), 0))
+        await send({"type": "http.response.body", "body": first, "more_body": at < self._size})
+        if at == self._size or not first:
+            return
+        buffer = _buffers.pop() if _buffers else bytearray(LARGEST_PIECE)
+        gone = asyncio.ensure_future(_disconnect(receive))
+        try:
+            while at < self._size and not gone.done() and (piece := await self._read(buffer, at)):
+                at += len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": at < self._size})
+        finally:
+            gone.cancel()
+        if len(_buffers) < MOST_BUFFERS:  # not after an error: a thread may be reading into it
+            _buffers.append(buffer)
+
+    async def _read(self, buffer: bytearray, at: int) -> bytes | bytearray:
+        """Return the next bytes of the file: the buffer itself if they fill it.
+
+        They are read in a thread, unless the system has them in its cache.
+        """
+        try:
+            count = os.preadv(self._fd, [buffer], at, os.RWF_NOWAIT)
+        except (OSError, AttributeError):  # not in the cache, or not on this system
+            count = await asyncio.get_running_loop().run_in_executor(None, os.preadv, self._fd, [buffer], at)
+        count = min(count, self._size - at)
+        return buffer if count == len(buffer) else bytes(buffer[:count])
+
+
+async def _disconnect(receive: Receive) -> None:
+    """Return when the client has disconnected."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

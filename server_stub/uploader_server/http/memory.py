@@ -94,6 +94,18 @@ class Held:
         """Keep `count` more bytes. Raises as `check`."""
         self.resize(self.size + count)
 
+    def try_add(self, count: int) -> bool:
+        """Keep `count` more bytes if a request of this client then has a quarter of the budget; return whether it has.
+
+        For what makes a request quicker, and is not needed.
+        """
+        try:
+            self.check(count + self._memory.most // 4)
+        except ApiError:
+            return False
+        self._keep(count)
+        return True
+
     def check(self, count: int) -> None:
         """Raise ApiError 503 if there is no room for `count` more bytes, 413 if there never will be."""
         if count <= 0:

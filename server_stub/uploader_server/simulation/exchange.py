@@ -92,16 +92,18 @@ class Exchange:
 
     async def collected(self) -> tuple[Message, bytes]:
         """Return the server's response: its start message and body. Raises Unanswered."""
-        messages: list[Message] = []
+        starts: list[Message] = []
+        body = bytearray()
 
         async def keep(message: Message) -> None:
-            messages.append(message)
+            if message["type"] == "http.response.start":
+                starts.append(message)
+            body.extend(message.get("body", b""))  # a copy: a download sends all pieces in one buffer
 
         await self.pass_on(send=keep)
-        start = next((m for m in messages if m["type"] == "http.response.start"), None)
-        if start is None:
+        if not starts:
             raise Unanswered
-        return start, b"".join(m.get("body", b"") for m in messages)
+        return starts[0], bytes(body)
 
     async def reply(self, start: Message, body: bytes) -> None:
         await self.send(changed_headers(start, {"content-length": str(len(body))}))
