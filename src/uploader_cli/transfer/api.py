@@ -16,7 +16,7 @@ from uploader_cli.core import packs, protocol
 from uploader_cli.core.capabilities import Capabilities, parse_capabilities
 from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.events import Event, RunWarning, ServerClock, SessionProgress, Transport
-from uploader_cli.core.origins import below, trusts
+from uploader_cli.core.origins import below, trusts, usable
 from uploader_cli.transfer.budget import RateBudget, pause_after
 from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
 from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, Answer, HttpClient
@@ -346,6 +346,8 @@ class Api(HttpClient):
         """Return the URL of a stored file, from its path or URL in an answer."""
         if self.server and location.startswith(protocol.UPLOADS):  # the common case, without parsing
             return self._uploads + location[len(protocol.UPLOADS) :]
+        if usable(location):  # that of a foreign server
+            return location
         return urljoin(self.settings.target_url, below(self.server, location, protocol.UPLOADS))
 
     def _located(self, location: str) -> str | None:

@@ -88,9 +88,10 @@ class RateBudget:
 
     def note(self, headers: Mapping[str, str]) -> None:
         self.answered = True
-        remaining, left = whole(headers.get("X-RateLimit-Remaining")), whole(headers.get("X-RateLimit-Reset"))
+        remaining = whole(headers.get("X-RateLimit-Remaining"))
         if remaining is None:
             return
+        left = whole(headers.get("X-RateLimit-Reset"))
         with self._lock:
             self._remaining = remaining
             if left is not None:

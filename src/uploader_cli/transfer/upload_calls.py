@@ -254,8 +254,8 @@ class UploadCalls(ABC):
             self._api.budget.note(answer.headers)
             if answer.status in self._api.settings.retry_status:
                 raise self._refusal(answer, LOCKED)
-            target = answer.headers.get("Location")
-            if answer.status not in (307, 308) or not target:
+            target = answer.headers.get("Location") if answer.status in (307, 308) else None
+            if not target:
                 return answer
             url = self._place(url, target)
             if body is not None:

@@ -30,12 +30,12 @@ class Readings:
     def __init__(self, warn: Callable[[WarningCode, str], None], *, known: bool) -> None:
         """`known`: a preset says that the server gives out stored files, and no others."""
         self._warn, self._tells = warn, known
-        self._confirmed: tuple[str, int] | None = None  # URL and bytes of a file that an answer has confirmed
+        self._confirmed: tuple[Position, int] | None = None  # upload and bytes of a file that an answer has confirmed
 
     def confirmed(self, file: LocalFile, position: Position, size: int) -> None:
         """Note a file that a success has confirmed."""
         if position.url and size and not self._tells and utf8(file.relative_path).isascii():
-            self._confirmed = stored_url(position), size
+            self._confirmed = position, size
 
     def state(
         self, client: UploadCalls, file: LocalFile, position: Position, size: int, sleep: Callable[[float], None]
@@ -59,7 +59,8 @@ class Readings:
         if not utf8(file.relative_path).isascii():
             return False
         if not self._tells and self._confirmed is not None:
-            self._tells = client.read_last(*self._confirmed) is Reading.STORED
+            position, size = self._confirmed
+            self._tells = client.read_last(stored_url(position), size) is Reading.STORED
         return self._tells
 
 
