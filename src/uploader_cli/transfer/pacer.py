@@ -15,7 +15,7 @@ import threading
 import time
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli import errors
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST_DELAY, LAST_DELAY, JITTER = 0.5, 30.0, 0.5  # seconds: 0.5, 1, 2, … up to 30, and up to 0.5 more
+DELAYS = 10  # different delays, at most
 DEATHS = 3  # outages of one call after which it is given up; from the last but one on it is sent alone
 OVERLOADED = (408, 429, 503)  # 408: each connection is too slow for the server
 NEVER_REPEATED = (
@@ -392,11 +393,24 @@ class Tries:
 
 def backoff(attempt: int) -> float:
     """Return the seconds between this attempt (1, 2, …) and the next one, without jitter."""
-    from tenacity import RetryCallState, Retrying, wait_exponential
+    delays = _delays(FIRST_DELAY, LAST_DELAY)
+    return delays[min(attempt, len(delays)) - 1]
 
-    state = RetryCallState(Retrying(), None, (), {})
-    state.attempt_number = attempt
-    return wait_exponential(FIRST_DELAY, LAST_DELAY)(state)
+
+@cache
+def _delays(first: float, last: float) -> tuple[float, ...]:
+    """Return the delays between attempts; all that follow are as long as the last one."""
+    from tenacity import Retrying, retry_always, stop_after_attempt, wait_exponential
+
+    delays: list[float] = []
+    Retrying(
+        stop=stop_after_attempt(DELAYS + 1),
+        wait=wait_exponential(first, last),
+        retry=retry_always,
+        sleep=delays.append,
+        retry_error_callback=lambda _state: None,
+    )(lambda: None)
+    return tuple(delays)
 
 
 def _after(waited: float) -> str:
