@@ -11,7 +11,7 @@ from uploader_cli.core.packs import FoundFile
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.unchanged import open_unchanged
 from uploader_cli.transfer.journal import Claim, ClaimState, Stored
-from uploader_cli.transfer.journal.reading import is_recorded
+from uploader_cli.transfer.journal.reading import is_doubtful, is_recorded
 from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.stored_files import (
     NO_OUTCOME,
@@ -122,13 +122,19 @@ class FileChecks:
         return self._unconfirmed(api, files, sent) if (sent := self._sent_before(files)) else files
 
     def _found(self, api: Api, claims: Picked, *, pack: bool) -> Iterator[tuple[LocalFile, Claim, bool | None]]:
-        """Yield each file, its claim and, for one with a receipt, whether the server has it (None: unknown)."""
+        """Yield each file, its claim and, for one with a receipt, whether the server has it (None: unknown).
+
+        One that may have changed since then, and that nothing can be compared with, is sent once more.
+        """
         run = self._context.run
         sent = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
         there = {file.file: found for (file, _), found in zip(sent, self._stored.present(api, sent), strict=True)}
+        for file, receipt in sent:
+            if there[file.file] is None and receipt is not None and is_doubtful(file, receipt):
+                there[file.file] = False
         lost = [file for file, _ in sent if there[file.file] is False]
         if lost:
-            text = f"{utf8(lost[0].path)} was uploaded and is not on the server any more: it is resent"
+            text = f"{utf8(lost[0].path)} was uploaded, and the server does not have it as it is now: it is sent again"
             self._context.warn_once(WarningCode.FILE_LOST, text)
             run.forget(lost)
         again = iter(run.claim(lost, pack=pack))
@@ -217,7 +223,7 @@ class FileChecks:
                 continue
             # Of a large file the receipt has no digest, and its size is enough.
             alone = receipt.checksum is None and found.size is not None and is_recorded(file, receipt)
-            if not (found.size == file.size if alone else self._stored.is_equal(file, receipt, found)):
+            if not (found.size == file.size if alone else self._stored.is_equal(api, file, receipt, found)):
                 left.append(file)
                 continue
             before = found.sha256 is not None and not alone

@@ -18,7 +18,7 @@ from uploader_cli.core.packs import FoundFile, LookedUp
 from uploader_cli.core.protocol import location_in, utf8
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.first_contact import upload_calls
-from uploader_cli.transfer.journal.reading import is_recorded, written_identity
+from uploader_cli.transfer.journal.reading import is_doubtful, is_recorded, written_identity
 from uploader_cli.transfer.refusals import NO_ANSWER
 from uploader_cli.transfer.results import FileResult
 
@@ -69,16 +69,20 @@ class StoredFiles:
         return [self._stored(api, location_in(one.category, one.path)) for one in asked]
 
     def present(self, api: Api, files: Sequence[Sent]) -> Iterator[bool | None]:
-        """Yield whether the server has each file with the bytes of its receipt; None for unknown."""
+        """Yield whether the server has each file with the bytes of its receipt; None for unknown.
+
+        A file whose ctime or inode is not that of its receipt is read (`_as_sent`).
+        """
         if not self._context.limits.relative_paths:
             for file, receipt in files:
-                yield self._by_receipt(api, file, receipt.location if receipt is not None else None)
+                there = self._by_receipt(api, file, receipt.location if receipt is not None else None)
+                yield self._as_sent(api, file, receipt) if there and receipt is not None else there
             return
         for (file, receipt), item in zip(files, self.confirmed(api, files), strict=True):
             unsure = isinstance(item, FoundFile) and item.size in (None, file.size) and item.sha256 is None
             if unsure and receipt is None:  # the lookup computes no digest
                 item = self._stored(api, location_of(file, self._context.settings.category))
-            yield self.is_equal(file, receipt, item) if isinstance(item, FoundFile) else item
+            yield self.is_equal(api, file, receipt, item) if isinstance(item, FoundFile) else item
 
     def has_now(self, api: Api, file: LocalFile, location: str) -> bool | None:
         """Return whether the server has a file of this size at `location`; None where it does not say.
@@ -109,32 +113,56 @@ class StoredFiles:
     def _stored(self, api: Api, location: str) -> FoundFile | Literal[False] | None:
         return _asked(lambda: api.stored(location, retries=api.pacer.retries) or False)
 
-    def is_equal(self, file: LocalFile, receipt: Stored | None, found: FoundFile) -> bool | None:
+    def _as_sent(self, api: Api, file: LocalFile, receipt: Stored) -> bool | None:
+        """Return whether a file is still the one that was sent; None where no digest tells that.
+
+        With the ctime and inode of its receipt it is. Otherwise its bytes are compared with the digest of the receipt,
+        or else with the stored bytes.
+        """
+        if not is_doubtful(file, receipt):
+            return True
+        if receipt.checksum is not None:
+            return self._has_digest(file, receipt)
+        if (location := receipt.location) is None:
+            return None
+        theirs = _asked(lambda: api.pacer.call(lambda: digest_read_back(api, location), at_most=0))
+        return None if theirs is None else self._has_digest(file, replace(receipt, checksum=theirs, verified=True))
+
+    def _has_digest(self, file: LocalFile, receipt: Stored) -> bool:
+        """Read a file; return whether it has the digest of a receipt, which counts for it from then on."""
+        if receipt.checksum != digest_of(file, self._context.stop.checkpoint):
+            return False
+        self._context.run.completed([replace(receipt, file=file, identity=written_identity(file))])
+        return True
+
+    def is_equal(self, api: Api, file: LocalFile, receipt: Stored | None, found: FoundFile) -> bool | None:
         """Compare size and digest; None if the server tells neither.
 
-        A receipt's digest saves reading the file if it counts (`is_recorded`); otherwise it does from now on.
+        A receipt's digest saves reading the file if it counts (`is_recorded`); otherwise it does from now on. Without a
+        digest of the server an equal size is enough, unless the file may have changed since it was sent.
         """
         if found.size not in (None, file.size):
             return False
         if found.sha256 is None:
-            return None if found.size is None else True
+            there = None if found.size is None else True
+            return self._as_sent(api, file, receipt) if there and receipt is not None else there
         if receipt is not None and receipt.checksum is not None and is_recorded(file, receipt):
             return found.sha256 == receipt.checksum
-        if found.sha256 != digest_of(file, self._context.stop.checkpoint):
-            return False
-        if receipt is not None:
-            now = replace(receipt, file=file, checksum=found.sha256, verified=True, identity=written_identity(file))
-            self._context.run.completed([now])
-        return True
+        if receipt is None:
+            return found.sha256 == digest_of(file, self._context.stop.checkpoint)
+        return self._has_digest(file, replace(receipt, checksum=found.sha256, verified=True))
 
     def confirmed(self, api: Api, files: Sequence[Sent]) -> list[FoundFile | Literal[False] | None]:
-        """Return what `look_up` does; the server reads files whose digests it does not know, and their receipts do."""
+        """Return what `look_up` does; the server reads files whose digests it does not know, and that have to be known.
+
+        These are files whose receipts have one, and those that may have changed here since they were sent.
+        """
         found, offer = self.look_up(api, files), self._context.lookups
         unknown = [
             number
             for number, ((file, receipt), one) in enumerate(zip(files, found, strict=True))
             if isinstance(one, FoundFile) and (one.size, one.sha256) == (file.size, None)
-            if receipt is not None and receipt.checksum is not None
+            if receipt is not None and (receipt.checksum is not None or is_doubtful(file, receipt))
         ]
         if offer is None or self._one_by_one or not unknown:
             return found

@@ -114,11 +114,11 @@ def test_file_is_sent_again_unless_all_is_as_it_was(
             assert run() == ("present" if name != "another name" else "file.completed")
 
 
-@pytest.mark.parametrize("how", [(), ("--verify",), ("--skip-existing",)])
-def test_packed_file_that_changed_with_its_time_kept_is_sent_again(
+@pytest.mark.parametrize("how", [(), ("--verify",), ("--skip-existing",), ("--no-pack",)])
+def test_file_that_changed_with_its_time_kept_is_sent_again(
     how: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str
 ) -> None:
-    """Its ctime shows that: it is read. One that is as it was is present."""
+    """Its ctime shows that: it is read, also one that was not in a pack. One that is as it was is present."""
     files = make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
     command = ("upload", "files", "-s", server.url, "--dest", dest, "--json", *how)
     assert uploader(*command, home=tmp_path).code == 0
@@ -128,6 +128,27 @@ def test_packed_file_that_changed_with_its_time_kept_is_sent_again(
     assert (ends(done), done.code) == ({"a.mp4": "file.completed", "b.mp4": "present"}, 0)
     again = uploader(*command, home=tmp_path)
     assert (ends(again), again.code) == ({"a.mp4": "present", "b.mp4": "present"}, 0)
+
+
+@pytest.mark.parametrize("how", [(), ("--digest",)])
+def test_file_of_a_tus_server_that_changed_with_its_time_kept_is_sent_again(
+    how: tuple[str, ...], make_files: Files, tmp_path: Path
+) -> None:
+    """It is compared with its receipt's digest, or else with what the server gives out."""
+    files = make_files(**{"a.mp4": b"one", "b.mp4": b"two", "c.mp4": b"three"})
+    with Service() as service:
+        service.methods += " GET"
+        service.readable = not how
+        command = ("upload", "files", "--tus-endpoint", service.url, "--skip-existing", "--json", *how)
+        assert uploader(*command, home=tmp_path).code == 0
+        rewrite(files / "a.mp4", b"six")
+        (files / "b.mp4").chmod(0o600)
+        done = uploader(*command, home=tmp_path)
+        present = {"b.mp4": "present", "c.mp4": "present"}
+        assert (ends(done), done.code) == ({"a.mp4": "file.completed", **present}, 0)
+        service.readable = False
+        again = uploader(*command, home=tmp_path)
+        assert (ends(again), again.code) == ({"a.mp4": "present", **present}, 0)
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,11 @@ def is_recorded(file: LocalFile, receipt: Stored) -> bool:
     return is_same(file, receipt.file) and written_identity(file) == receipt.identity
 
 
+def is_doubtful(file: LocalFile, receipt: Stored) -> bool:
+    """Return whether a file has another ctime or inode than that of its receipt, so that only its bytes can tell."""
+    return receipt.identity is not None and not is_recorded(file, receipt)
+
+
 def is_same(one: LocalFile, other: LocalFile) -> bool:
     return one.size == other.size and one.mtime_ns == other.mtime_ns
 
