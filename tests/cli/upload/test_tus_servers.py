@@ -228,7 +228,7 @@ def test_then_keeps_a_file_while_the_server_does_not_say_whether_it_has_its_own(
         service.existing(100, b"a" * 100)
         command = ("upload", files, "--tus-endpoint", service.url, "--json", "--retries", "0", "--then", "delete")
         done = uploader(*command, home=tmp_path)
-    assert (done.code, (files / "a.mp4").exists()) == (4, True), done.err
+    assert (done.code, (files / "a.mp4").exists()) == (3, True), done.err
     assert [event["code"] for event in done.of("file.failed")] == ["kept"], done.err
 
 
