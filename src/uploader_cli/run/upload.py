@@ -27,6 +27,7 @@ from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.journal import RunHandle
+from uploader_cli.transfer.journal.reading import is_doubtful
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.upload_session import RunContext
 
@@ -257,7 +258,10 @@ def _connect(arrivals: Arrivals, loop: Loop, run: RunHandle, settings: Settings)
     """
     arrivals.emit, own = loop.emit, settings.resend or not settings.resume
     if settings.then is None:
-        arrivals.uploaded = lambda files: [one is not None for one in run.receipts(files, own=own)]
+        arrivals.uploaded = lambda files: [
+            receipt is not None and not is_doubtful(file, receipt)
+            for file, receipt in zip(files, run.receipts(files, own=own), strict=True)
+        ]
     if extras.installed("watch"):
         arrivals.notify = extras.load("notifications")
     loop.listeners.append(arrivals.hear)

@@ -30,7 +30,7 @@ def unchanged(file: LocalFile, info: Status) -> bool | None:
     Size and mtime decide at once: another one is a change. Another ctime, inode or device alone is no change, and no
     proof: chmod, another link, a backup and FUSE change them, and so does a program that restores the mtime of what it
     has rewritten. Then the file is read and compared with the digest of what was sent, or of what the server has
-    (`Doubts`).
+    (`Doubts`). For a file that an earlier run has sent, `journal.reading.is_recorded` has the same rule.
     """
     if info.st_size != file.size or info.st_mtime_ns != file.mtime_ns:
         return False

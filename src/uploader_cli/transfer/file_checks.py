@@ -64,9 +64,10 @@ class FileChecks:
     ) -> None:
         """Without `later`, files are compared at once."""
         self._context, self._verification, self._then, self._stored = context, verification, then, StoredFiles(context)
-        skips, asks = context.settings.skips_sent, context.lookups is not None and context.limits.relative_paths
+        skips, watches = context.settings.skips_sent, context.settings.watch and context.settings.then is None
+        self._asks = asks = context.lookups is not None and context.limits.relative_paths
         self._later = later
-        self._counts_receipts, self._hints = skips and asks, skips and not asks and not context.settings.watch
+        self._counts_receipts, self._hints = skips and (asks or watches), skips and not (asks or watches)
         self._looks_again = context.run.again and context.lookups is not None  # whether an earlier try stored files
 
     def claim(self, files: Sequence[LocalFile], *, pack: bool) -> Picked | None:
@@ -204,16 +205,24 @@ class FileChecks:
         return missing
 
     def _sent_before(self, files: Sequence[LocalFile]) -> dict[int, Stored]:
-        """Return the receipts of files that any run has sent, by number, where the server can be asked about them."""
+        """Return the receipts of files that any run has sent, by number, where the server can be asked about them.
+
+        `--watch` asks about each file that may have changed since (`is_doubtful`), and leaves out the others before.
+        """
         if not self._counts_receipts:
             return {}
         own, receipts = self._context.settings.category, self._context.run.receipts(files)
         known = zip(files, receipts, strict=True)
-        return {file.file: row for file, row in known if row is not None and shows_place(row, file, own)}
+        return {file.file: row for file, row in known if row and (not self._asks or shows_place(row, file, own))}
 
     def _unconfirmed(self, api: Api, files: Sequence[LocalFile], sent: Mapping[int, Stored]) -> list[LocalFile]:
         """Skip the files of receipts that the server confirms, without reading them; return the others."""
         known = [(file, sent[file.file]) for file in files if file.file in sent]
+        if not self._asks:
+            stored = [one for one, there in zip(known, self._stored.present(api, known), strict=True) if there]
+            self._skip(api, [Present(file, said=True, receipt=receipt, compared=False) for file, receipt in stored])
+            ended = {file.file for file, _ in stored}
+            return [file for file in files if file.file not in ended]
         answers, left = iter(self._stored.confirmed(api, known)), []
         there: list[Present] = []
         for file in files:

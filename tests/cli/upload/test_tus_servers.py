@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
+from rewriting import rewrite
 from scripted_server import Answer
 from tus_services import MIB, CloudflareStream, Service, Supabase
 
@@ -182,6 +183,19 @@ def test_file_that_a_repeated_creation_finds_is_present_by_its_receipt(
     assert (again.code, service.sent) == (0, sent), again.err
     assert [event["reason"] for event in again.of("file.skipped")] == ["present"]
     assert (files / "a.mp4").exists() == ("delete" not in more)
+
+
+@pytest.mark.parametrize(("content", "code"), [(b"a" * 100, 0), (b"b" * 100, 7)])
+@pytest.mark.parametrize("digest", [(), ("--digest",)])
+def test_file_that_may_have_changed_since_its_receipt_is_compared_with_the_upload(
+    digest: tuple[str, ...], content: bytes, code: int, make_files: Files, tmp_path: Path
+) -> None:
+    files = make_files(**{"a.mp4": b"a" * 100})
+    with Naming() as service:
+        command = ("upload", files, "--tus-endpoint", service.url, "--json")
+        assert uploader(*command, *digest, home=tmp_path).code == 0
+        rewrite(files / "a.mp4", content)
+        assert uploader(*command, home=tmp_path).code == code
 
 
 class Mounted(Naming):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import Done, uploader
+from rewriting import rewrite
 from serving import running_server
 from tus_services import Service
 
@@ -31,13 +32,6 @@ def ends(done: Done) -> dict[str, str]:
     return {
         event["path"].rpartition("/")[2]: event.get("reason", event["type"]) for event in done.events if "path" in event
     }
-
-
-def rewrite(file: Path, content: bytes) -> None:
-    """Change the content of a file, but not its time."""
-    status = file.stat()
-    file.write_bytes(content)
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 @pytest.mark.thorough
@@ -149,6 +143,20 @@ def test_file_of_a_tus_server_that_changed_with_its_time_kept_is_sent_again(
         service.readable = False
         again = uploader(*command, home=tmp_path)
         assert (ends(again), again.code) == ({"a.mp4": "present", **present}, 0)
+
+
+def test_resumed_run_sends_a_stored_file_that_changed_with_its_time_kept(
+    server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str
+) -> None:
+    files = make_files(**{"0.mp4": b"two", "a.mp4": b"one"})
+    server.faults.next_answers("POST", "/api/upload/files/", [400])
+    command = ("upload", "files", "-s", server.url, "--dest", dest, "--no-pack", "-j", "1", "--json")
+    assert ends(uploader(*command, home=tmp_path)) == {"0.mp4": "file.failed", "a.mp4": "file.completed"}
+    rewrite(files / "a.mp4", b"six")
+    done = uploader("resume", "--json", home=tmp_path)
+    assert (ends(done), done.code) == ({"0.mp4": "file.completed", "a.mp4": "file.completed"}, 0)
+    stored = server.root / "personal" / dest / "files"
+    assert {path.read_bytes() for path in stored.iterdir()} == {b"one", b"six", b"two"}
 
 
 @pytest.mark.parametrize(

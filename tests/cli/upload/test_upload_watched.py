@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import Done, ended, finish, read_until, start, uploader
+from rewriting import rewrite
 from serving import closed_port, running_server, server_process
 
 from uploader_server.faults import Answer
@@ -110,16 +111,20 @@ def test_changed_file_is_sent_again(server: EmbeddedServer, folder: Path) -> Non
 
 @pytest.mark.parametrize("again", ["resume", "upload"])
 def test_nothing_is_sent_twice_after_kill_9(server: EmbeddedServer, folder: Path, again: str) -> None:
-    (folder / "a.bin").write_bytes(b"1")
+    """A file whose ctime alone is another one is read: `c` has other bytes, `d` has not."""
+    for name in "acd":
+        (folder / f"{name}.bin").write_bytes(b"1")
     process = watching(server, folder)
-    completed(process, "a.bin")
+    completed(process, "a.bin", "c.bin", "d.bin")
     process.kill()
     finish(process)
     (folder / "b.bin").write_bytes(b"2")
+    rewrite(folder / "c.bin", b"3")
+    (folder / "d.bin").chmod(0o600)
     process = start("resume", "--json", home=folder.parent) if again == "resume" else watching(server, folder)
-    done = stopped(process, completed(process, "b.bin"))
-    assert [os.path.basename(event["path"]) for event in done.of("file.started")] == ["b.bin"]
-    assert sorted(stored(server)) == ["in/a.bin", "in/b.bin"]
+    done = stopped(process, completed(process, "b.bin", "c.bin"))
+    assert {os.path.basename(event["path"]) for event in done.of("file.started")} == {"b.bin", "c.bin"}
+    assert sorted(stored(server)) == ["in/a.bin", "in/b.bin", "in/c (2).bin", "in/c.bin", "in/d.bin"]
 
 
 def test_large_file_resumes_after_kill_9(server: EmbeddedServer, folder: Path) -> None:

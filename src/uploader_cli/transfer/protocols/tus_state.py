@@ -16,6 +16,7 @@ from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
 from uploader_cli.sources.chunks import IN_MEMORY, Buffers
 from uploader_cli.transfer.bodies import metadata_of, named
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
+from uploader_cli.transfer.journal.reading import is_doubtful
 
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
@@ -222,10 +223,12 @@ class TusFileState:
         return self.foreign and not (self.size or self.may_vanish) and self._context.settings.empty_at_creation
 
     def adopt(self, offset: int) -> bool:
-        """Take over an upload with `offset` bytes; return whether it is full, and a receipt has the file."""
+        """Take over an upload with `offset` bytes; return whether it is full, and a receipt counts for the file."""
         self.unchecked = self.adopted = True
         if offset == self.size and not self._context.settings.resend:
-            (self.receipt,) = self._context.run.receipts([self.file])
+            (receipt,) = self._context.run.receipts([self.file])
+            if receipt is not None and not is_doubtful(self.file, receipt):
+                self.receipt = receipt
         return self.receipt is not None
 
     def stores_early(self, error: errors.AnswerError) -> bool:
