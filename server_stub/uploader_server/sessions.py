@@ -276,8 +276,8 @@ def expected_bytes(headers: Mapping[str, str]) -> int:
 
 
 def _restored(saved: SavedSession, clock: Clock) -> Session:
-    """Restore a session; counts come from its files, as its row may be older."""
-    session = Session(**dict(saved.row), clock=clock, failed=saved.row["given_up"], counted=None)
+    """Restore a session; its status may be older than the sums of its files."""
+    session = Session(**saved.row, clock=clock, failed=saved.row["given_up"], counted=None)
     if saved.first is not None:
         session.name = saved.first["relative_path"] or saved.first["original_name"]
         session.first_ending = extension(saved.first["original_name"])

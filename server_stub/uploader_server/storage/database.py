@@ -18,17 +18,18 @@ from uploader_server.storage.disk import Reserve, no_space
 
 T = TypeVar("T")
 
-VERSION = 8
-"""`PRAGMA user_version` of this schema. Version 8 added who may delete, 7 the identities of digests, 6 sizes and ends
-of sessions, 5 uploads of the IETF protocol, 4 who may write, who holds a share, a clock, 3 parts in place, 2 packs, 1
-relative paths."""
+VERSION = 9
+"""`PRAGMA user_version` of this schema. Version 9 added the sums of sessions, 8 who may delete, 7 the identities of
+digests, 6 sizes and ends of sessions, 5 uploads of the IETF protocol, 4 who may write, who holds a share, a clock, 3
+parts in place, 2 packs, 1 relative paths."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
   id TEXT PRIMARY KEY, category TEXT NOT NULL, expected INTEGER NOT NULL, status TEXT NOT NULL,
   progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL, given_up INTEGER NOT NULL DEFAULT 0,
   owner TEXT NOT NULL DEFAULT '', secret BLOB NOT NULL DEFAULT x'', holder TEXT NOT NULL DEFAULT '',
-  expected_bytes INTEGER NOT NULL DEFAULT 0, finished TEXT NOT NULL DEFAULT ''
+  expected_bytes INTEGER NOT NULL DEFAULT 0, finished TEXT NOT NULL DEFAULT '',
+  completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, stored_bytes INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS files (
   id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
@@ -245,6 +246,9 @@ _ADDED = (
     ("digests", "inode", "INTEGER"),
     ("files", "owner", "TEXT NOT NULL DEFAULT ''"),
     ("files", "owns", "INTEGER NOT NULL DEFAULT 1"),
+    ("sessions", "completed", "INTEGER NOT NULL DEFAULT 0"),
+    ("sessions", "failed", "INTEGER NOT NULL DEFAULT 0"),
+    ("sessions", "stored_bytes", "INTEGER NOT NULL DEFAULT 0"),
 )
 """Table, name and type of the columns added after version 1, in the order of `_SCHEMA`."""
 
@@ -252,6 +256,11 @@ _ADDED = (
 _OWNERS = (
     "UPDATE files SET owner = coalesce((SELECT owner FROM tus_uploads WHERE file_id = files.id),"
     " (SELECT owner FROM sessions WHERE id = files.session), '')"
+)
+_SUMS = (
+    "UPDATE sessions SET (completed, failed, stored_bytes) = (SELECT count(*) FILTER (WHERE status = 'completed'),"
+    " count(*) FILTER (WHERE status = 'failed'), coalesce(sum(size) FILTER (WHERE status = 'completed'), 0)"
+    " FROM files WHERE session = sessions.id)"
 )
 EXISTING = 1  # the value of `files.packed` for an equal file that was stored before
 
@@ -274,6 +283,8 @@ def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
     if version < 8:
         connection.execute(_OWNERS)
         connection.execute("UPDATE files SET owns = 0 WHERE packed = ?", (EXISTING,))
+    if version < 9:
+        connection.execute(_SUMS)
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 

@@ -43,7 +43,7 @@ Change = Callable[[sqlite3.Connection], object]  # statements for a transaction 
 
 
 class SavedSession(NamedTuple):
-    row: sqlite3.Row
+    row: dict[str, Any]  # by SESSION_COLUMNS
     counts: Sequence[int]  # stored files, failed ones, and bytes of the stored
     first: sqlite3.Row | None  # the file that arrived first
 
@@ -53,8 +53,15 @@ _SAVE_FILE = (
     " ON CONFLICT (id) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in FILE_ROW if name not in {"id", "owner", "owns"})
 )
-_SAVE_SESSION = f"INSERT OR REPLACE INTO sessions VALUES ({', '.join(f':{name}' for name in SESSION_COLUMNS)})"  # noqa: S608 - our own
-_ID = FILE_ROW.index("id")
+_SAVE_SESSION = (
+    f"INSERT INTO sessions ({', '.join(SESSION_COLUMNS)})"  # noqa: S608 - our own
+    f" VALUES ({', '.join(f':{name}' for name in SESSION_COLUMNS)}) ON CONFLICT (id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in SESSION_COLUMNS if name != "id")
+)
+_ID, _SESSION, _STATUS, _SIZE = map(FILE_ROW.index, ("id", "session", "status", "size"))
+_COUNT = (
+    "UPDATE sessions SET completed = completed + ?, failed = failed + ?, stored_bytes = stored_bytes + ? WHERE id = ?"
+)
 _OWN = (
     "UPDATE files SET owns = 1 WHERE id IN (SELECT value FROM json_each(?))"
     " AND path IN (SELECT value FROM json_each(?))"
@@ -69,10 +76,7 @@ _DELETE_SESSIONS = (
 )
 _FILES = "SELECT * FROM files WHERE session = ? ORDER BY position"
 _PACKED = "SELECT relative_path, sha256 FROM files WHERE session = ? AND packed IS NOT NULL"
-_COUNTS = (
-    "SELECT count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'),"
-    " coalesce(sum(size) FILTER (WHERE status = 'completed'), 0) FROM files WHERE session = ?"
-)
+_COUNTS = ("completed", "failed", "stored_bytes")
 
 
 class Store:
@@ -248,7 +252,15 @@ class Store:
         await self.database.transaction(change, frees=frees)
 
     def files_saved(self, rows: Sequence[FileRow]) -> Change:
+        """Return a change that saves files that ended, and counts them in the row of their session.
+
+        A start reads these sums: the rows of all files would take it long. Rows without a session are not counted, the
+        others have the same one.
+        """
+
         def change(db: sqlite3.Connection) -> None:
+            if count := _counted(db, rows):
+                db.execute(_COUNT, count)
             db.executemany(_SAVE_FILE, rows)
             if self._left:
                 known = json.dumps([row[_ID] for row in rows]), json.dumps([*self._left])
@@ -276,7 +288,7 @@ class Store:
     # Queries
 
     def sessions(self, most: int) -> list[SavedSession]:
-        """Return sessions with what their files count (blocks; used at the start).
+        """Return sessions with the sums of their files (blocks; used at the start).
 
         The `most` newest ones, open ones before ended ones; the others are deleted.
         """
@@ -355,6 +367,17 @@ def _newest_time(db: sqlite3.Connection) -> float | None:
 
 
 def _saved(db: sqlite3.Connection, row: sqlite3.Row) -> SavedSession:
-    session = (row["id"],)
-    first = db.execute(f"{_FILES} LIMIT 1", session).fetchone()
-    return SavedSession(row, db.execute(_COUNTS, session).fetchone(), first)
+    first = db.execute(f"{_FILES} LIMIT 1", (row["id"],)).fetchone()
+    return SavedSession({name: row[name] for name in SESSION_COLUMNS}, [row[name] for name in _COUNTS], first)
+
+
+def _counted(db: sqlite3.Connection, rows: Sequence[FileRow]) -> tuple[int, int, int, str] | None:
+    """Return what files that are about to be saved add to their session: values for `_COUNT`; None if nothing."""
+    rows = [row for row in rows if row[_SESSION]]
+    if len(rows) == 1:  # an upload whose end was recorded before a crash, and is recorded again
+        values = rows[0][_ID], rows[0][_SESSION]
+        if db.execute("SELECT 1 FROM files WHERE id = ? AND session = ?", values).fetchone() is not None:
+            return None
+    stored = [row[_SIZE] for row in rows if row[_STATUS] == "completed"]
+    failed = sum(row[_STATUS] == "failed" for row in rows)
+    return (len(stored), failed, sum(stored), rows[0][_SESSION]) if rows else None

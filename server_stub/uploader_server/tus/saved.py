@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 import os
 import sqlite3
@@ -96,9 +97,11 @@ class SavedUploads:
         Only an older database, restored from a backup, knows less than a file with data; its uploads may be resumed
         after the newer one is found.
         """
-        query = "SELECT coalesce(data, file_id) FROM tus_uploads"
-        ended = self._store.database.wait(lambda db: {name for (name,) in db.execute(query)})
-        for stray in [entry for entry in self._directory.iterdir() if entry.name not in used]:
+        strays = [entry for entry in self._directory.iterdir() if entry.name not in used]
+        name, names = "coalesce(data, file_id)", json.dumps([stray.name for stray in strays])
+        query = f"SELECT {name} FROM tus_uploads WHERE {name} IN (SELECT value FROM json_each(?))"  # noqa: S608 - our own
+        ended = self._store.database.wait(lambda db: {name for (name,) in db.execute(query, (names,))})
+        for stray in strays:
             status = stray.lstat()
             known = stray.name in ended or stray.name.startswith(UNSAVED)
             if known or status.st_size == 0 or status.st_nlink > 1:  # more than one name: stored, but not recorded

@@ -176,6 +176,35 @@ def test_session_saved_before_its_last_file_is_settled_at_the_start(tmp_path: Pa
     assert (after["overallStatus"], after["completedFiles"]) == ("completed", 2)
 
 
+def test_sums_of_a_session_are_those_of_its_files_after_a_restart(tmp_path: Path) -> None:
+    """A file that is sent twice counts once, and one that moves to another session counts in both."""
+    sums = "SELECT count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'),"
+    sums += " sum(size) FILTER (WHERE status = 'completed') FROM files WHERE session = ?"
+    with running_server(packs=True, root=tmp_path) as server:
+        session, moved = new_session(server.url, 9), new_session(server.url, 2)
+        once = created(server.url, 5, b"moved", filename="m", sessionId=moved, uploadKey="k")
+        upload(server.url, file("a", b"one"), file("b", b"two"), session=session)
+        for _ in range(2):
+            send_pack(server.url, session, {"c": b"three", "d/" + "x" * 300: b"refused"})
+        created(server.url, 4, b"four", filename="e", sessionId=session)
+        again = create(server.url, 5, b"moved", filename="m", sessionId=session, uploadKey="k")
+        assert (again.status_code, again.headers["location"]) == (200, once)
+        before = [progress(server.url, one).json() for one in (session, moved)]
+        assert [(one["completedFiles"], one["failedFiles"], one["receivedBytes"]) for one in before] == [
+            (5, 1, 20),
+            (1, 0, 5),
+        ]
+    database = sqlite3.connect(tmp_path / ".uploader" / "server.sqlite3")
+    with contextlib.closing(database), database:
+        saved = database.execute("SELECT completed, failed, stored_bytes FROM sessions WHERE id = ?", (session,))
+        assert saved.fetchone() == database.execute(sums, (session,)).fetchone() == (5, 1, 20)
+        database.execute("UPDATE files SET status = 'failed', size = 99")  # the start does not read these rows
+    with running_server(packs=True, root=tmp_path) as server:
+        after = [progress(server.url, one).json() for one in (session, moved)]
+    for key in ("overallStatus", "completedFiles", "failedFiles", "receivedBytes", "totalFiles"):
+        assert [one[key] for one in after] == [one[key] for one in before]
+
+
 def test_a_root_on_two_file_systems_is_refused(tmp_path: Path) -> None:
     other = Path("/dev/shm") if tmp_path.stat().st_dev != Path("/dev/shm").stat().st_dev else Path("/tmp")
     if other.stat().st_dev == tmp_path.stat().st_dev:

@@ -256,6 +256,9 @@ def test_a_database_without_packs_is_upgraded(tmp_path: Path) -> None:
         "ALTER TABLE files DROP COLUMN sha256",
         "ALTER TABLE files DROP COLUMN packed",
         "ALTER TABLE sessions DROP COLUMN given_up",
+        "ALTER TABLE sessions DROP COLUMN completed",
+        "ALTER TABLE sessions DROP COLUMN failed",
+        "ALTER TABLE sessions DROP COLUMN stored_bytes",
         "PRAGMA user_version = 1",
     )
     with running_server(packs=True, root=tmp_path) as server:
