@@ -125,15 +125,18 @@ class FileChecks:
     def _found(self, api: Api, claims: Picked, *, pack: bool) -> Iterator[tuple[LocalFile, Claim, bool | None]]:
         """Yield each file, its claim and, for one with a receipt, whether the server has it (None: unknown).
 
-        One that may have changed since then, and that nothing can be compared with, is sent once more.
+        End the `_spoiled` ones. One that may have changed since then, and that nothing can be compared with, is sent
+        once more.
         """
-        run = self._context.run
+        run, there, lost, spoiled = self._context.run, dict[int, bool | None](), [], set[int]()
         sent = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
-        there = {file.file: found for (file, _), found in zip(sent, self._stored.present(api, sent), strict=True)}
-        for file, receipt in sent:
-            if there[file.file] is None and receipt is not None and is_doubtful(file, receipt):
-                there[file.file] = False
-        lost = [file for file, _ in sent if there[file.file] is False]
+        for (file, receipt), (found, other) in zip(sent, self._stored.present(api, sent), strict=True):
+            doubtful = found is None and receipt is not None and is_doubtful(file, receipt)
+            there[file.file] = False if doubtful else found
+            if found is False and self._spoiled(file, receipt, other):
+                spoiled.add(file.file)
+            elif there[file.file] is False:
+                lost.append(file)
         if lost:
             text = f"{utf8(lost[0].path)} was uploaded, and the server does not have it as it is now: it is sent again"
             self._context.warn_once(WarningCode.FILE_LOST, text)
@@ -141,7 +144,21 @@ class FileChecks:
         again = iter(run.claim(lost, pack=pack))
         for file, claim in claims:
             known = there.get(file.file, True)
-            yield file, next(again) if known is False else claim, known
+            if file.file not in spoiled:
+                yield file, next(again) if known is False else claim, known
+
+    def _spoiled(self, file: LocalFile, receipt: Stored | None, other: FoundFile | None) -> bool:
+        """End a file in whose place the server has another one; return False where it is sent again.
+
+        It fails where stored files are compared (`--verify`, `--then`), and where the local one is as it was sent.
+        Otherwise it is a new one, as any that has changed since. The next run sends it in both cases.
+        """
+        compares = self._context.settings.verify or self._context.settings.then is not None
+        if not compares or other is None or receipt is None or not is_recorded(file, receipt):
+            return False
+        words = "what the server has is not what was sent"
+        self._context.ledger.end([failed(file, FailureCode.INTEGRITY, words)])
+        return True
 
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> FileResult | None:
         match claim.state:
@@ -191,11 +208,11 @@ class FileChecks:
         context, trusts = self._context, self._context.settings.trust_receipts
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
         present: list[Present] = []
-        for (file, receipt), there in zip(receipts, self._stored.present(api, receipts), strict=True):
+        for (file, receipt), (there, other) in zip(receipts, self._stored.present(api, receipts), strict=True):
             context.stop.checkpoint()
             if there or (there is None and receipt is not None and trusts):
                 present.append(Present(file, there, receipt))
-            else:
+            elif not self._spoiled(file, receipt, other):
                 missing.append(file)
         self._skip(api, present, by_receipts=True)
         if not self._context.limits.relative_paths and not trusts:
@@ -233,7 +250,8 @@ class FileChecks:
             # Of a large file the receipt has no digest, and its size is enough.
             alone = receipt.checksum is None and found.size is not None and is_recorded(file, receipt)
             if not (found.size == file.size if alone else self._stored.is_equal(api, file, receipt, found)):
-                left.append(file)
+                if not self._spoiled(file, receipt, found):
+                    left.append(file)
                 continue
             before = found.sha256 is not None and not alone
             there.append(Present(file, said=True, receipt=receipt, compared=before))

@@ -68,21 +68,22 @@ class StoredFiles:
                 )
         return [self._stored(api, location_in(one.category, one.path)) for one in asked]
 
-    def present(self, api: Api, files: Sequence[Sent]) -> Iterator[bool | None]:
+    def present(self, api: Api, files: Sequence[Sent]) -> Iterator[tuple[bool | None, FoundFile | None]]:
         """Yield whether the server has each file with the bytes of its receipt; None for unknown.
 
-        A file whose ctime or inode is not that of its receipt is read (`_as_sent`).
+        With it goes what the server has in its place, where it says so. A file whose ctime or inode is not that of its
+        receipt is read (`_as_sent`).
         """
         if not self._context.limits.relative_paths:
             for file, receipt in files:
                 there = self._by_receipt(api, file, receipt.location if receipt is not None else None)
-                yield self._as_sent(api, file, receipt) if there and receipt is not None else there
+                yield self._as_sent(api, file, receipt) if there and receipt is not None else there, None
             return
         for (file, receipt), item in zip(files, self.confirmed(api, files), strict=True):
             unsure = isinstance(item, FoundFile) and item.size in (None, file.size) and item.sha256 is None
             if unsure and receipt is None:  # the lookup computes no digest
                 item = self._stored(api, location_of(file, self._context.settings.category))
-            yield self.is_equal(api, file, receipt, item) if isinstance(item, FoundFile) else item
+            yield (self.is_equal(api, file, receipt, item), item) if isinstance(item, FoundFile) else (item, None)
 
     def has_now(self, api: Api, file: LocalFile, location: str) -> bool | None:
         """Return whether the server has a file of this size at `location`; None where it does not say.

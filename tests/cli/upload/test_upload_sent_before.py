@@ -108,7 +108,7 @@ def test_file_is_sent_again_unless_all_is_as_it_was(
             assert run() == ("present" if name != "another name" else "file.completed")
 
 
-@pytest.mark.parametrize("how", [(), ("--verify",), ("--skip-existing",), ("--no-pack",)])
+@pytest.mark.parametrize("how", [(), ("--verify",), ("--skip-existing",), ("--no-pack",), ("--no-pack", "--verify")])
 def test_file_that_changed_with_its_time_kept_is_sent_again(
     how: tuple[str, ...], server: EmbeddedServer, make_files: Files, tmp_path: Path, dest: str
 ) -> None:
@@ -157,6 +157,28 @@ def test_resumed_run_sends_a_stored_file_that_changed_with_its_time_kept(
     assert (ends(done), done.code) == ({"0.mp4": "file.completed", "a.mp4": "file.completed"}, 0)
     stored = server.root / "personal" / dest / "files"
     assert {path.read_bytes() for path in stored.iterdir()} == {b"one", b"six", b"two"}
+
+
+@pytest.mark.parametrize("how", [(), ("--no-pack",)], ids=["pack", "tus"])
+@pytest.mark.parametrize("compares", [("--verify",), ("--then", "delete")], ids=["verify", "then"])
+def test_other_file_in_the_place_of_a_stored_one_fails_where_files_are_compared(
+    how: tuple[str, ...],
+    compares: tuple[str, ...],
+    server: EmbeddedServer,
+    make_files: Files,
+    tmp_path: Path,
+    dest: str,
+) -> None:
+    """However it was sent. The next run sends it, under another name."""
+    files = make_files(**{"a.mp4": b"one"})
+    command, stored = ("upload", "files", "-s", server.url, "--dest", dest, "--json", *how), server.root / "personal"
+    assert uploader(*command, home=tmp_path).code == 0
+    rewrite(stored / dest / "files/a.mp4", b"eno")
+    done = uploader(*command, *compares, home=tmp_path)
+    assert ([event["code"] for event in done.of("file.failed")], done.code) == (["integrity"], 7)
+    assert (files / "a.mp4").read_bytes() == b"one"
+    assert uploader(*command, *compares, home=tmp_path).code == 0
+    assert (stored / dest / "files/a (2).mp4").read_bytes() == b"one"
 
 
 @pytest.mark.parametrize(
