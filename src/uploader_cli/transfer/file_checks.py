@@ -270,7 +270,10 @@ class FileChecks:
             self._context.warn_once(WarningCode.SENT_AGAIN, text)
 
     def _not_stored(self, api: Api, files: Sequence[LocalFile]) -> list[LocalFile]:
-        """End the files that an earlier try has stored, as far as the server knows; return the others."""
+        """End the files that an earlier try has stored, as far as the server knows; return the others.
+
+        Only a task of an import runs again, which has no `--then`: nothing is left to do for them.
+        """
         left, ended = [], []
         answer = self._stored.look_up(api, [(file, None) for file in files])
         for file, found in zip(files, answer, strict=True):
