@@ -49,6 +49,14 @@ class Reading(Enum):
     SILENT = auto()  # nothing
 
 
+class KnownBy(Enum):
+    """What tells that a file whose bytes were all sent is stored."""
+
+    ANSWER = auto()  # a success of the request that completes it, or the state of the bundled server
+    READING = auto()  # the server gives out its last byte
+    NOTHING = auto()  # it may be stored, or not
+
+
 class UploadState(Enum):
     """What an offset that the server reports means."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core.capabilities import parts as cut
 from uploader_cli.core.codes import FailureCode, VerifiedBy, WarningCode
-from uploader_cli.core.confirmation import UNCERTAIN, Ending, verified_by
+from uploader_cli.core.confirmation import UNCERTAIN, Ending, KnownBy, verified_by
 from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.processing import fields_of
 from uploader_cli.core.protocol import NAME_TAKEN, utf8
@@ -137,10 +137,10 @@ class TusFile:
         verified = verified and (self._tus.proof.holds if state.size else not state.foreign)
         server_id = state.id_in(sent) or state.server_id
         file = replace(file, size=state.size) if file.once else file
-        if state.unsure:
+        if state.known_by is KnownBy.NOTHING:
             state.begin()  # the attempt is reported before it fails
             return FileResult(file, errors.OutcomeUnknown(NOT_CONFIRMED))
-        if state.foreign and not state.read:
+        if state.foreign and state.known_by is KnownBy.ANSWER:
             self._tus.readings.confirmed(file, sent, state.size)
         # Some servers name uploads by their metadata: an old URL may be the new one.
         replaced = [old for old in state.upload.replaced if old != sent.url]

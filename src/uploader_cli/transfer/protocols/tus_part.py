@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode, WarningCode
-from uploader_cli.core.confirmation import UNCERTAIN, Ending, UploadState, refuses, upload_state
+from uploader_cli.core.confirmation import UNCERTAIN, Ending, KnownBy, UploadState, refuses, upload_state
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import Body
@@ -216,7 +216,7 @@ class Part:
 
     def _end_unsure(self, url: str) -> None:
         """End the part of a file that may be stored: its upload, if it had one, is gone."""
-        self._state.unsure, self._done, self._last = True, True, Position(url, None, {})
+        self._state.known_by, self._done, self._last = KnownBy.NOTHING, True, Position(url, None, {})
 
     def _note(self, position: Position) -> None:
         """Take what the server says about the end of the upload, where its protocol has words for that."""
@@ -251,8 +251,7 @@ class Part:
             text = f"{utf8(state.file.path)}: {error}; it is sent again from the beginning"
             self._tus.context.warn(WarningCode.FOREIGN_BYTES, text)
         elif found is UploadState.UNKNOWN and self.entry.index is None and (self._renewed or not state.resends):
-            state.unsure = self._done = True
-            self._last = position
+            state.known_by, self._done, self._last = KnownBy.NOTHING, True, position
         elif found in (UploadState.FAILED, UploadState.UNKNOWN):  # a part that may be complete is no file yet
             words = EARLIER if self.entry.ending is Ending.ERROR else NOT_STORED
             self._restart(errors.ServerFault(words, status=500), failed=True)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, QUEUED_PART, Capabilities, names_files
-from uploader_cli.core.confirmation import UNCERTAIN, Ending, UploadState, ending_of, refuses, stored_without_patch
+from uploader_cli.core.confirmation import (
+    UNCERTAIN,
+    Ending,
+    KnownBy,
+    UploadState,
+    ending_of,
+    refuses,
+    stored_without_patch,
+)
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
 from uploader_cli.sources.chunks import IN_MEMORY, Buffers
@@ -94,8 +102,7 @@ class TusFileState:
     """
 
     error: BaseException | None = None  # the first failure of a part: it stops the others
-    unsure = False  # whether nothing tells if the server has stored the file
-    read = False  # whether a reading of its last byte confirmed it, and no answer
+    known_by = KnownBy.ANSWER
     adopted = False  # whether a foreign server had the upload before this client created it
     receipt: Stored | None = None  # of the file, where the upload was adopted and is full
     unchecked = False  # whether bytes are there that this client has not sent, or no answer confirmed the end
@@ -241,8 +248,8 @@ class TusFileState:
     def read_last(self, client: UploadCalls, position: Position) -> UploadState:
         """Read the last byte of the file, whose end no answer confirmed; one that is confirmed so is not verified."""
         found = self._tus.readings.state(client, self.file, position, self.size, self.sleep)
-        self.read = found is UploadState.CONFIRMED
-        self.unchecked = self.unchecked or self.read
+        if found is UploadState.CONFIRMED:
+            self.known_by, self.unchecked = KnownBy.READING, True
         return found
 
     def may_be_stored(self, ending: Ending) -> bool:
