@@ -13,6 +13,7 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
 from uploader_cli.core.origins import trusts
+from uploader_cli.transfer.cookies import Cookies
 from uploader_cli.transfer.dialler import Dialler, NotReachable
 from uploader_cli.transfer.request_ids import REQUEST_ID
 
@@ -95,6 +96,7 @@ def make_session(settings: Settings, headers: Mapping[str, str], sockets: Socket
     # No redirect is followed: the headers of `--header` would go to any host.
     session.get_redirect_target = lambda _answer: None  # type: ignore[assignment, method-assign]
     session.trust_env = False
+    session.cookies = Cookies()  # type: ignore[assignment]  # any jar will do
     dialler = Dialler(settings, sockets)
     session.proxies, session.verify, session.cert = dialler.proxies, dialler.verify, dialler.cert
     session.headers.update(headers)

@@ -11,14 +11,12 @@ import sys
 import threading
 import time
 import traceback
-import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from http.client import HTTPException
 from importlib import import_module
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urljoin
 
 import urllib3
@@ -35,7 +33,6 @@ from uploader_cli.transfer.request_ids import REQUEST_ID, RequestIds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from http.cookiejar import CookieJar
 
     import requests
 
@@ -43,6 +40,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.adapter import Adapter
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.connection import OnInterim
+    from uploader_cli.transfer.cookies import Cookies
 
 AS_STORED = {"Accept-Encoding": "identity", "Cache-Control": "no-cache"}
 """Headers that ask for a stored file itself: a proxy that compresses answers removes their length, and a cache may have
@@ -108,7 +106,7 @@ class HttpClient:
         own = {_CANONICAL.get(name.lower(), name): value for name, value in settings.headers.items()}
         self._usual, self.headers = usual, merged(usual, own)
         self._origins: dict[str, tuple[bool, dict[str, str]]] = {}  # whether trusted; the headers of all requests there
-        self._cookies: CookieJar | None = None
+        self._cookies: Cookies | None = None
         self._adapter: Adapter | None = None
 
     def request(
@@ -228,33 +226,17 @@ class HttpClient:
         if not trusted:
             return dialled, route, merged(first, {n: v for n, v in own.items() if n.lower() not in CREDENTIALS})
         if self._cookies is not None and "Cookie" not in first:
-            first = first | self._cookie(dialled)
+            first = first | self._cookies.header(dialled)
         sent = merged(first, own)
         if REQUEST_ID not in sent:
             sent[REQUEST_ID] = self.request_ids.new()
         return dialled, route, sent
 
-    def _cookie(self, url: str) -> dict[str, str]:
-        from urllib.request import Request
-
-        asked = Request(url)  # noqa: S310 - nothing is opened
-        if self._cookies is not None:
-            self._cookies.add_cookie_header(asked)
-        return dict(asked.unredirected_hdrs)
-
     def _keep_cookies(self, url: str, fields: HTTPHeaderDict) -> None:
-        """Keep each cookie of an answer that the jar can read.
+        from uploader_cli.transfer.cookies import Cookies
 
-        The jar gives up all cookies of an answer because of one, and shows its error to the user as a warning.
-        """
-        from http.cookiejar import CookieJar
-        from urllib.request import Request
-
-        warnings.filterwarnings("ignore", "http.cookiejar bug", UserWarning)
-        self._cookies = self._cookies or CookieJar()
-        for cookie in fields.getlist("Set-Cookie"):
-            answer = SimpleNamespace(info=partial(HTTPHeaderDict, {"Set-Cookie": cookie}))
-            self._cookies.extract_cookies(cast("Any", answer), Request(url))  # noqa: S310 - nothing is opened
+        self._cookies = self._cookies or Cookies()
+        self._cookies.keep(url, fields)
 
     def _failure(self, error: BaseException, url: str, body: Body | None, seconds: float) -> errors.UploaderError:
         """Return the error of a request, and free what the frames of `error` keep: its body and the answer.

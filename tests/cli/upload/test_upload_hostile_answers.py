@@ -85,3 +85,15 @@ def test_token_in_a_redirect_is_masked_in_the_hint(
         assert done.code == 6
         assert "it points to http://elsewhere.invalid/login: is that" in done.err
         assert written not in done.err + done.out
+
+
+@pytest.mark.parametrize("age", ["9" * 4000, "-" + "9" * 4000])
+def test_cookie_that_no_jar_can_read_is_left_out_without_a_word(
+    age: str, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """Also by the jar that `requests` has for each answer."""
+    baked = {"Content-Type": "application/json", "Set-Cookie": f"a=1; Max-Age={age}"}
+    state = json.dumps({"sessionId": SESSION, "overallStatus": "uploading", "files": []}).encode()
+    server.faults.next_answers("GET", "/api/upload/progress/*", [Answer(200, baked, state)])
+    done = uploader("status", SESSION, "-s", server.url, "--json", home=tmp_path, fresh=True)
+    assert (done.code, done.err) == (0, "")
