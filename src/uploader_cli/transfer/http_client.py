@@ -26,7 +26,7 @@ from uploader_cli import errors
 from uploader_cli.core.origins import trusts
 from uploader_cli.core.protocol import error_sentence, one_line, parse_http_date, whole
 from uploader_cli.settings import mask
-from uploader_cli.transfer.connection import AnswerTooLarge, Sockets, intact
+from uploader_cli.transfer.connection import AnswerTooLarge, BrokenOff, Sockets, intact
 from uploader_cli.transfer.dialler import Dialler, NotReachable, Route
 from uploader_cli.transfer.failures import Failures, chain, origin_of, speaks_tls
 from uploader_cli.transfer.request_ids import REQUEST_ID, RequestIds
@@ -310,15 +310,18 @@ def _text(content: bytes) -> str:
 
 
 def _read(pieces: Iterator[bytes], most: int, status: int) -> bytes:
-    """Return a whole body. Beyond `most` bytes raise `AnswerTooLarge`; a refusal counts without it."""
+    """Return a whole body. Beyond `most` bytes raise `AnswerTooLarge`; a refusal counts without it, or with a part."""
     read, size = [], 0
-    for piece in pieces:
-        read.append(piece)
-        size += len(piece)
-        if size > most:
-            if status < 400:
+    try:
+        for piece in pieces:
+            read.append(piece)
+            size += len(piece)
+            if size > most:
                 raise AnswerTooLarge(f"more than {most >> 20} MiB")
-            return b""
+    except (AnswerTooLarge, BrokenOff, TimeoutError, urllib3.exceptions.TimeoutError) as error:
+        if status < 400:
+            raise
+        return b"" if isinstance(error, AnswerTooLarge) else b"".join(read)
     return b"".join(read)
 
 

@@ -468,6 +468,22 @@ def test_answer_that_ends_in_its_middle_is_a_lost_connection(client, api, said, 
     assert caught.value.body_sent
 
 
+@pytest.mark.parametrize("stalls", [False, True], ids=["cut", "stalling"])
+@pytest.mark.parametrize("api", [False, True], ids=["files", "session API"])
+def test_refusal_that_ends_in_its_middle_is_a_refusal(client, api, stalls) -> None:
+    """Its head says enough: a file whose end is refused must not count as one whose answer was lost."""
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\nvirus")
+        if stalls:
+            peer.hold()
+
+    with ScriptedServer(script) as server:
+        answer = client(server).request("GET", server.url, read_timeout=0.3, api=api)
+    assert answer.status == 403
+
+
 def test_answer_that_stalls_in_its_middle_is_a_timeout(client) -> None:
     def script(peer: Peer) -> None:
         peer.head()
