@@ -193,6 +193,28 @@ def test_cookie_with_an_endless_age_shows_no_traceback_and_keeps_the_others(
     assert [headers.get("cookie") for method, headers in service.requests if method == "PATCH"] == ["route=2"]
 
 
+@pytest.mark.parametrize("readable", [False, True])
+def test_page_in_place_of_the_last_answer_confirms_nothing(
+    readable: bool, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """As of a gateway that answers errors with 200. The other answers are those of a tus server."""
+
+    class Masked(Service):
+        methods = "OPTIONS POST HEAD PATCH GET"
+
+        def _answer(self, request: Request) -> Answer | None:
+            answer = super()._answer(request)
+            is_page = request.method == "PATCH"
+            return Answer(200, b"<html>sorry</html>", {"Content-Type": "text/html"}) if is_page else answer
+
+    with Masked() as service:
+        service.readable = readable
+        where = ("--tus-endpoint", service.url, "--retries", "1", "--json")
+        done = uploader("upload", make_files(**{"a.bin": 100}), *where, home=tmp_path)
+    assert len(done.of("file.completed")) == readable
+    assert [event["code"] for event in done.of("file.failed")] == ["outcome_unknown"] * (not readable)
+
+
 class Forgetful(Service):
     """A server that drops the last bytes of each upload behind a 204 without `Upload-Offset`.
 

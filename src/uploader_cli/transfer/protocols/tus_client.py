@@ -9,7 +9,7 @@ from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabiliti
 from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.protocol import whole
 from uploader_cli.transfer.http_client import READ_TIMEOUT, Answer
-from uploader_cli.transfer.refusals import is_blocked, is_tus
+from uploader_cli.transfer.refusals import is_blocked, is_page, is_tus
 from uploader_cli.transfer.upload_calls import (
     CHUNK_TIMEOUT,
     JOIN_TIMEOUT,
@@ -127,11 +127,14 @@ class TusClient(UploadCalls):
         """Return the offset after a PATCH whose answer does not have it: that of HEAD.
 
         Where HEAD succeeds and does not have it either, the status 204 says that the bytes were taken. Where it fails,
-        nothing is known of them: raise `UploadGone`, or `ConnectionLost`, after which the offset is asked for again.
+        or a page came in place of the server's answer, nothing is known of them: raise `UploadGone`, or
+        `ConnectionLost`, after which the offset is asked for again.
         """
         self._check(answer)
         try:
             found = self._send("HEAD", url, {})
+            if is_page(answer) and is_tus(found):
+                raise errors.ConnectionLost("a page came in place of the answer to the bytes", body_sent=True)
             if found.ok and answer.status == 204 and "Upload-Offset" not in found.headers:
                 self._check(found)
                 return Position(url, offset, answer.headers)
