@@ -259,13 +259,13 @@ class FileChecks:
         return left
 
     def _hint(self, picked: Picked) -> None:
-        """Say once that files are sent again, where the server can't be asked about many at once."""
+        """Say once that the server is not asked about files that were sent, where it can't be about many at once."""
         new = [file for file, claim in picked if claim.state is ClaimState.NEW and not file.upload_url]
         known = zip(new, self._context.run.receipts(new), strict=True)
         again = next((file for file, receipt in known if receipt is not None), None)
         if again is not None:
             self._hints = False
-            text = f"an earlier run has sent {utf8(again.path)}, and this one sends it again:"
+            text = f"an earlier run has sent {utf8(again.path)}, and this one does not ask for it:"
             text += " --skip-existing skips files that the server still has"
             self._context.warn_once(WarningCode.SENT_AGAIN, text)
 
