@@ -198,6 +198,21 @@ def test_file_that_may_have_changed_since_its_receipt_is_compared_with_the_uploa
         assert uploader(*command, home=tmp_path).code == code
 
 
+def test_unknown_upload_of_somebody_else_stays_unknown_until_it_is_read(make_files: Files, tmp_path: Path) -> None:
+    """Also for a file in several chunks: nobody writes to it between the runs."""
+    files = make_files(**{"a.mp4": b"a" * 3000})
+    with Mounted(files / "a.mp4") as service:
+        service.existing(3000, b"a" * 3000)
+        command = ("upload", files, "--tus-endpoint", service.url, "--chunk-size", "1K", "--json")
+        for readable in (False, False, True):
+            service.readable = readable
+            done = uploader(*command, *(["--then", "delete"] * readable), home=tmp_path)
+            codes = [event["code"] for event in done.of("file.failed")]
+            assert (done.code, codes) == (4, ["kept" if readable else "outcome_unknown"]), done.err
+            assert "foreign_bytes" not in [event["code"] for event in done.of("warning")]
+    assert (files / "a.mp4").exists()
+
+
 class Mounted(Naming):
     """Gives out the file `stored`, which is a local one: the store of the server is mounted here."""
 

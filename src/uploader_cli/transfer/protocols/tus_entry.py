@@ -94,6 +94,7 @@ class UploadEntry:
         if not state.foreign or self.index is not None or not self.reach < offset <= state.size:
             return False
         self.reach = offset
+        self.announced(self.url or "", offset)  # the next run must not take its bytes for those of somebody else
         return state.adopt(offset)
 
     def refused(self) -> None:
