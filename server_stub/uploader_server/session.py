@@ -206,6 +206,7 @@ class Session:
     (see `Sessions.recall`)."""
     requests: set[asyncio.Future[Any]] = field(default_factory=set)
     stores: int = 0  # number of requests that are storing files
+    packed: int = 0  # number of files of packs that are being stored; they are counted after that
     closing: int = 0  # number of calls of `close` that wait for them
     _waiters: list[asyncio.Future[None]] = field(default_factory=list)
     began: float = 0.0  # start of the first running request (monotonic seconds)
@@ -270,6 +271,23 @@ class Session:
             over = self.status if self.ended else "cancelled"
             code = "CANCELLED" if over == "cancelled" else "SESSION_ENDED"
             raise ApiError(409, code, f"The session is {over}: create a new one")
+
+    def check_room(self, more: int, most: int) -> None:
+        """Raise ApiError 400 if with `more` files the session had more than `most`, the option --max-files.
+
+        Files that are arriving or being stored count. Who passes this check adds its files before the next `await`.
+        """
+        if self.file_count + self.packed + more > most:
+            raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
+
+    @contextmanager
+    def packing(self, files: int) -> Iterator[None]:
+        """Count files of a pack for `check_room` while they are being stored; the caller then counts them itself."""
+        self.packed += files
+        try:
+            yield
+        finally:
+            self.packed -= files
 
     def start(self) -> None:
         """Note that a file arrives. Raises ApiError 409 as `check_open`."""

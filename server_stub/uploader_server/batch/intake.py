@@ -112,7 +112,7 @@ class Intake(BatchReader):
             raise ApiError(400, "INVALID_CATEGORY", "The session has another category", details=self.session.category)
 
     def attach(self, session: Session) -> None:
-        self._check_count(session, len(self.files))
+        session.check_room(len(self.files), self.sessions.limits.max_files)
         self.session = session
         session.attach(self.task)
         for file in self.files:
@@ -123,13 +123,8 @@ class Intake(BatchReader):
         if len(self.paths) >= len(self.files):
             file.relative_path = self.paths[len(self.files) - 1]
         if self.session is not None:
-            self._check_count(self.session, 1)
+            self.session.check_room(1, self.sessions.limits.max_files)
             self.session.add(file)
-
-    def _check_count(self, session: Session, more: int) -> None:
-        most = self.sessions.limits.max_files
-        if session.file_count + more > most:
-            raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
 
     async def arriving(self, file: FileState) -> None:
         # Without Content-Length of the part, estimate it by the rest of the request.

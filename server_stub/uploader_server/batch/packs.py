@@ -81,7 +81,7 @@ class Packs:
             return known
         await self._sessions.recall(self._sessions.find_open(manifest.session, headers))
         session = self._sessions.find_open(manifest.session, headers)
-        self._check_count(session, manifest)
+        self._new(session, manifest)
         await body.begin_data(manifest.total)
         reading = asyncio.ensure_future(body.data(manifest.total))
         try:
@@ -94,12 +94,11 @@ class Packs:
             reading.cancel()  # still running only if the session has ended, or the server stops
             session.detach(reading)
 
-    def _check_count(self, session: Session, manifest: Manifest) -> None:
-        most = self._sessions.limits.max_files
-        if session.file_count + len(manifest.entries) > most:
-            new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - (session.counted or set())
-            if session.file_count + len(new) > most:
-                raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
+    def _new(self, session: Session, manifest: Manifest) -> int:
+        """Return how many files of a pack its session does not count yet. Raises ApiError as `Session.check_room`."""
+        new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - (session.counted or set())
+        session.check_room(len(new), self._sessions.limits.max_files)
+        return len(new)
 
     async def _complete(
         self, key: Key, manifest: Manifest, session: Session, data: bytearray, request: Request
@@ -118,8 +117,11 @@ class Packs:
             del self._running[key]
 
     async def _store(self, key: Key, manifest: Manifest, session: Session, data: bytearray, client: str) -> bytes:
-        """Store and record the files of a client, and emit events. Raises OSError, sqlite3.Error."""
-        sessions = self._sessions
+        """Store and record the files of a client, and emit events.
+
+        Raises OSError, sqlite3.Error; ApiError 400 if other requests have filled the session.
+        """
+        sessions, new = self._sessions, self._new(session, manifest)
         unpacking = Unpacking(sessions.store, manifest, data, key[0])
         sessions.fail_chosen(unpacking.files)
         unpacking.refuse(sessions.limits, session.ending)
@@ -140,14 +142,15 @@ class Packs:
             ]
 
         async with sessions.storing(session):
-            try:
-                await put(sessions.store, session.category, files, changes, client=client, prepare=unpacking.write)
-            except BaseException:
-                if session.counted is not None:
-                    session.counted.difference_update(counted.values())
-                raise
-            finally:
-                await asyncio.to_thread(unpacking.discard)
+            with session.packing(new):
+                try:
+                    await put(sessions.store, session.category, files, changes, client=client, prepare=unpacking.write)
+                except BaseException:
+                    if session.counted is not None:
+                        session.counted.difference_update(counted.values())
+                    raise
+                finally:
+                    await asyncio.to_thread(unpacking.discard)
             await self._announce(session, files, counted)
         return await asyncio.to_thread(_answer, session.id, files)
 

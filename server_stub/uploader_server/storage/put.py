@@ -22,7 +22,7 @@ from uploader_server.storage.store import Change, Store
 from uploader_server.storage.turns import Turns
 from uploader_server.wire import TAKEN
 
-LARGE = 16 << 20  # bytes of a file above which a comparison with a stored one takes long
+LARGE = 16 << 20  # bytes above which a comparison with stored files takes long
 MOST_COMPARED = 10_000
 """Maximum taken names that one request compares with its files; after that these get free numbers at once."""
 
@@ -110,9 +110,18 @@ class Linking:
 
     def turns(self, files: Sequence[FileState]) -> Turns | None:
         """Return the turns to wait for if storing these files takes long, else None."""
-        if any(file.size > LARGE and self._is_taken(file) for file in files):
+        if self._compares_long(files):
             return self._store.comparing  # also for many files: packs of others don't wait for gigabytes
         return self._store.linking if len(files) > 1 or not paths.is_shallow(files[0].wanted_path) else None
+
+    def _compares_long(self, files: Sequence[FileState]) -> bool:
+        """Return whether more than LARGE bytes are compared with stored files; small files are not looked up."""
+        larger = [file for file in files if file.size > LARGE >> 4]
+        left = LARGE - sum(file.size for file in larger)
+        for file in larger if left < 0 else ():
+            if not self._is_taken(file):
+                left += file.size
+        return left < 0
 
     def _is_taken(self, file: FileState) -> bool:
         try:

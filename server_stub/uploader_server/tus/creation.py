@@ -51,8 +51,8 @@ def check_file(uploads: Uploads, upload: Upload, session: Session | None) -> Non
     refusal = limits.refusal(name, None if session is None else session.ending)
     if refusal is not None:
         raise ApiError(**refusal)
-    if session is not None and session.file_count >= limits.max_files:
-        raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {limits.max_files} files")
+    if session is not None:
+        session.check_room(1, limits.max_files)  # again when it is added
 
 
 async def begin(uploads: Uploads, upload: Upload, body: Body, checksum: Checksum | None) -> Upload | None:

@@ -162,9 +162,9 @@ class Uploads:
         if session is None:
             return
         try:
-            _enter(upload, session)
-        except ApiError:  # it has ended meanwhile
-            await self.retire(upload, "cancelled")
+            self._enter(upload, session)
+        except ApiError as error:  # it has ended meanwhile, or got other files
+            await self.retire(upload, "failed" if error.code == "TOO_MANY_FILES" else "cancelled")
             raise
 
     def most(self, upload: Upload) -> int:
@@ -275,8 +275,10 @@ class Uploads:
         shared = self.shared.of(upload)
         if shared is not None:
             await self._move(shared, session.id, session.category)
-            _enter(upload, session)
+            self._enter(upload, session)
             return
+        if upload.status == OPEN or upload.path is not None:
+            self._check_room(upload, session)
         before = self.session_of(upload)
         if before is not None and upload.status == OPEN:
             before.drop(upload.file)
@@ -285,13 +287,13 @@ class Uploads:
             file = upload.file
             file.status, file.progress, file.size, file.path = "completed", 100, upload.offset, upload.path
             async with self.sessions.storing(session):
-                _enter(upload, session)
+                self._enter(upload, session)
                 await self.sessions.record(session, [file], self.store.saved(upload))
                 await self.sessions.announce(session, [file])
             return
         if upload.status == OPEN:
             upload.category = session.category
-            _enter(upload, session)
+            self._enter(upload, session)
         await self.store.save(upload)
 
     async def discard(self, session_id: str) -> None:
@@ -327,8 +329,13 @@ class Uploads:
             self.known.pop(upload_id, None)  # a request may have left a reference
             logger.info("deleted the record of the upload of file %s", upload.file_id)
 
+    def _enter(self, upload: Upload, session: Session) -> None:
+        """Add an upload to its session. Raises ApiError: 409 if that has ended, 400 as `Session.check_room`."""
+        self._check_room(upload, session)
+        session.start()
+        if not upload.is_part:
+            session.add(upload.file)
 
-def _enter(upload: Upload, session: Session) -> None:
-    session.start()
-    if not upload.is_part:
-        session.add(upload.file)
+    def _check_room(self, upload: Upload, session: Session) -> None:
+        if not upload.is_part:
+            session.check_room(1, self.limits.max_files)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,8 @@ from server.batches import (
     text,
     watching,
 )
-from server.tus.tus_client import created
+from server.packs.packing import body_of_pack, half_sent, manifest_of, send_pack
+from server.tus.tus_client import create, created, error
 from server_clock import ServerClock
 from serving import running_server
 from websockets.exceptions import InvalidStatus
@@ -73,6 +74,36 @@ def test_connections_of_one_address_are_limited_on_both_transports() -> None:
             own = requests.post(f"{polling}&sid={sid}", data="40", timeout=DEADLINE)
             assert own.status_code == 200  # an open connection continues
         eventually(lambda: requests.get(polling, timeout=DEADLINE).status_code == 200, "a place that is free again")
+
+
+def test_concurrent_creations_add_no_more_files_than_a_session_may_have() -> None:
+    with running_server(max_files=3) as server, ThreadPoolExecutor(8) as pool:
+        session, other = new_session(server.url, 3), new_session(server.url, 3)
+        more = [pool.submit(create, server.url, 9, sessionId=session, filename=str(n)) for n in range(8)]
+        assert sorted(call.result().status_code for call in more) == [201] * 3 + [400] * 5
+        assert create(server.url, 9, sessionId=other, filename="a", uploadKey="k").status_code == 201
+        moved = create(server.url, 9, sessionId=session, filename="a", uploadKey="k")
+        assert error(moved) == (400, "TOO_MANY_FILES")
+        assert [progress(server.url, one).json()["totalFiles"] for one in (session, other)] == [3, 3]
+        assert len(progress(server.url, other).json()["files"]) == 1  # it stays there
+
+
+def test_concurrent_packs_store_no_more_files_than_a_session_may_have() -> None:
+    with running_server(packs=True, max_files=3) as server, ExitStack() as opened:
+        session = new_session(server.url, 3)
+        bodies = [body_of_pack(manifest_of(session, {f"{n}/a": b"x", f"{n}/b": b"x"}), b"xx") for n in range(4)]
+        packs = [
+            opened.enter_context(half_sent(server.url, body, sent=len(body) - 9, key=str(n)))
+            for n, body in enumerate(bodies)
+        ]
+        requests_of = server.app.state.backend.sessions.known[session].requests  # type: ignore[attr-defined]
+        eventually(lambda: len(requests_of) == len(packs), "all packs")
+        for pack, body in zip(packs, bodies, strict=True):
+            pack.sendall(body[-9:])
+        answers = [pack.recv(12) for pack in packs]
+        assert sorted(answers) == [b"HTTP/1.1 200", *[b"HTTP/1.1 400"] * 3]
+        assert progress(server.url, session).json()["completedFiles"] == 2
+        send_pack(server.url, session, {"c": b"x"})
 
 
 def test_zero_is_no_limit() -> None:

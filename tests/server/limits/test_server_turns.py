@@ -163,7 +163,9 @@ def test_a_digest_that_nobody_waits_for_keeps_no_turn(tmp_path: Path, monkeypatc
 def test_files_that_are_compared_for_long_do_not_take_the_turn_of_packs(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / "personal" / "a").write_bytes(b"x")
-    large, small = FileState("a", size=put.LARGE + 1), FileState("b")
-    assert put.Linking(store, "personal", False).turns([small, large]) is store.comparing
-    assert put.Linking(store, "personal", False).turns([small, small]) is store.linking
+    large, small, free = FileState("a", size=put.LARGE + 1), FileState("b"), FileState("b", size=put.LARGE)
+    half = FileState("a", size=put.LARGE // 2 + 1)
+    turns = put.Linking(store, "personal", False).turns
+    assert turns([small, large]) is turns([half, small, half]) is store.comparing
+    assert turns([small, small]) is turns([free, half, free]) is store.linking
     store.close()
