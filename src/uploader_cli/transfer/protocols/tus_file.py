@@ -150,7 +150,7 @@ class TusFile:
         stored = FileResult(file, server_id=server_id, location=location, content_location=url)
         continued = state.adopted or (state.foreign and any(part.continued for part in self.parts))
         stored = stored._replace(values=self._values(sent, server_id), continued=continued)
-        if state.adopted or state.read:  # it may be the local file itself (`Then`)
+        if state.adopted or state.known_by is KnownBy.READING:  # it may be the local file itself (`Then`)
             stored = stored._replace(new=False)
         if not verified:
             return stored
