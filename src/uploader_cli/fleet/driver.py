@@ -31,7 +31,7 @@ from uploader_cli.fleet.tasks import Cutter, TaskInput, cost, fields_of
 from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.sources.files import absolute, status
 from uploader_cli.transfer.file_checks import FileChecks
-from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, first_contact, reach
+from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, first_contact, meeting, reach
 from uploader_cli.transfer.journal import ClaimState, Stored
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.results import FileResult
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 
 CLAIMED_AT_ONCE = 500  # files that are claimed in the journal at once
+UNKNOWN_AFTER = 5.0  # seconds without an answer of the server after which the run begins without a number of workers
 TAKEN = 5000  # most files taken from the walk between two looks at the tasks
 PATIENCE = 0.5  # seconds without a new file after which an incomplete task is submitted
 GRACE = 1.5  # seconds that tasks get to stop
@@ -84,7 +85,8 @@ class Driver:
         self._halved_at = self._taken_at = 0.0
         self._told_at = 0.0
         self._alone_since, self._alone = 0.0, False
-        self._slots, self._paused = 1, False
+        processes = (self._settings.on or "").removeprefix("local:")
+        self._slots, self._paused = int(processes) if processes.isdecimal() else 1, False
         self._jobs: int | None = None  # most tasks, where the user has chosen it with a key
         self._at_once = Stop()
 
@@ -134,7 +136,8 @@ class Driver:
 
     def send(self, supply: Supply) -> None:
         """Send all files. Raise what ends the run."""
-        self._contact()
+        with meeting(self.begin, after=None if self._settings.on == f"local:{self._slots}" else UNKNOWN_AFTER):
+            self._contact()
         cluster = dask.connected(self._settings, self._handle.id, self._hear, self._stop, self._at_once)
         self._cluster = self._after.enter_context(cluster)
         self._members = Members(

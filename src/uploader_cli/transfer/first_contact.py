@@ -37,13 +37,13 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def meeting(begin: Callable[[], None]) -> Iterator[None]:
-    """Call `begin` after `BEGUN_AFTER` seconds without an answer: a view shows what a run waits for once it has begun.
+def meeting(begin: Callable[[], None], *, after: float | None = None) -> Iterator[None]:
+    """Call `begin` without an answer in `after` seconds (`BEGUN_AFTER`): then a view shows what the run waits for.
 
     A server that is silent within raises `TimedOut` with what `doctor` says about it. Nothing follows before a call of
     `begin` has returned.
     """
-    soon = threading.Timer(BEGUN_AFTER, begin)
+    soon = threading.Timer(BEGUN_AFTER if after is None else after, begin)
     soon.daemon = True
     soon.start()
     try:

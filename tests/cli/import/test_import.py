@@ -418,6 +418,16 @@ def test_files_of_an_earlier_run_are_compared_with_verify(
     assert (warnings(done), done.code) == ([], 7)
 
 
+def test_import_begins_while_its_server_says_nothing(tmp_path: Path) -> None:
+    """A view shows what it waits for. The number of local workers is known."""
+    (tmp_path / "a").touch()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = start("import", "a", "--on", "local:2", "-s", url, "--json", home=tmp_path)
+        done = ended(process, read_until(process, "run.started"), signal.SIGINT)
+    assert (done.code, done.events[0]["jobs"], done.finished["cancelled"]) == (130, 2, 1)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("times", [1, 2])
 def test_interrupt_ends_the_wait_for_a_scheduler_that_says_nothing(
