@@ -34,6 +34,11 @@ KINDS: Mapping[int, Kind] = {
     423: (errors.Locked, "another client writes to the upload"),
     460: (errors.ChecksumMismatch, "the chunk was corrupted in transit"),
 }
+NOT_CREATED: Mapping[int, Kind] = {
+    409: (errors.OffsetConflict, "the server does not create the upload"),
+    423: (errors.Locked, "the server does not create the upload now"),
+}
+"""What the statuses of positions and locks mean for a creation, and for a request to join parts."""
 UPLOAD_GONE = (errors.UploadGone, "the server does not have the upload any more")
 LOCKED = (errors.Locked, "another request uses the upload, or its file exists already")
 """What a status of `retry_status` means."""
@@ -189,6 +194,8 @@ class UploadCalls(ABC):
         is_first = self._api.settings.foreign and not self._api.has_created.is_set()
         if is_first and not is_stored and says_no_upload_server(answer):
             raise not_an_upload_server(answer, self._api.option, endpoint=True)
+        if answer.status in NOT_CREATED:
+            raise self._refusal(answer, NOT_CREATED[answer.status])
         self._check(answer)
 
     def _created_at(self, answer: Answer) -> str:

@@ -94,6 +94,13 @@ class TestCreate:
         with pytest.raises(errors.ProtocolError, match="Location"):
             client.create(Creation(10, {}))
 
+    @pytest.mark.parametrize(("status", "kind"), [(409, errors.OffsetConflict), (423, errors.Locked)])
+    def test_conflict_of_a_creation_names_no_offset(self, status: int, kind: type[errors.AnswerError]) -> None:
+        """There is none yet: a server answers so where it has a file of this name."""
+        client, _ = client_of((status, TUS), body={"error": "EXISTS", "message": "it is there"})
+        with pytest.raises(kind, match=rf"does not create the upload.*{status} EXISTS: it is there"):
+            client.create(Creation(10, {}))
+
     @pytest.mark.parametrize(("status", "code"), [(404, "SESSION_NOT_FOUND"), (409, "SESSION_ENDED")])
     def test_unknown_session_is_session_lost(self, status: int, code: str) -> None:
         client, _ = client_of((status, TUS), body={"error": code})
