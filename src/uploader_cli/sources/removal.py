@@ -170,7 +170,7 @@ def _aside(directory: int, *, makes: bool = False) -> Iterator[int]:
     until = time.monotonic() + OTHER_RUN
     while (aside := _locked(directory, makes=makes)) is None:
         if time.monotonic() >= until:
-            raise FileFailure("another run looks at its directory", code=FailureCode.KEPT, retryable=True)
+            raise FileFailure("a run has set a file of its directory aside", code=FailureCode.KEPT, retryable=True)
         time.sleep(GRANULARITY)
     try:
         yield aside

@@ -255,7 +255,7 @@ def test_file_that_another_run_has_set_aside_is_named_and_left_there(
         ((path, failure),) = removal.restore(str(tmp_path / "in")).items()
         assert (path, failure.code, failure.retryable) == (str(tmp_path / "in" / ASIDE / "a.bin"), "in_use", True)
         other = replace(file, path=str(tmp_path / "in" / "b.bin"))
-        with pytest.raises(FileFailure, match="another run looks at its directory"), removal.set_aside(other):
+        with pytest.raises(FileFailure, match="a run has set a file of its directory aside"), removal.set_aside(other):
             pass
     assert names(tmp_path / "in") == ["a.bin"]
 
