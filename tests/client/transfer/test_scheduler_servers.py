@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 from client.transfer.scheduled_uploads import Batches, Upload, digests, make, on_disk
-from proxy import Holding, Onlooker, Proxy, Request
+from proxy import Holding, Onlooker, Proxy, Request, answer
 from serving import running_server
 from time_limits import PATIENCE
 
@@ -186,6 +186,31 @@ def test_lost_answer_is_settled_by_stored_digests(source: Path, root: Path) -> N
         assert relay.count("HEAD /uploads/personal/") == 3
         assert upload.completed == [0, 1, 2]
         assert all(event.verified for event in upload.all(ev.FileCompleted))
+        assert on_disk(root) == digests(paths)
+
+
+@pytest.mark.parametrize(("busy", "stored"), [(2, True), (9, False)])
+def test_lost_answer_is_asked_for_again_while_the_server_is_busy(
+    source: Path, root: Path, busy: int, stored: bool
+) -> None:
+    """Nothing is sent twice: that the server does not say it is not that the file is not stored."""
+
+    class Busy(Batches):
+        left = busy
+
+        def head(self, request: Request) -> bytes | None:
+            if request.line.startswith("HEAD /uploads/") and self.left:
+                self.left -= 1
+                return answer(503)
+            return super().head(request)
+
+    paths = make(source, "a.mp4")
+    with running_server(port=0, root=root) as server, Proxy(server.url, Busy("swallow", 1)) as relay:
+        upload = Upload(relay.url, paths, retries=2)
+        assert upload.go() is None
+        assert relay.count("/batch") == 1
+        assert upload.completed == ([0] if stored else [])
+        assert upload.failed == ({} if stored else {0: FailureCode.OUTCOME_UNKNOWN})
         assert on_disk(root) == digests(paths)
 
 

@@ -19,7 +19,7 @@ from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.results import FileResult, failed, not_stored
-from uploader_cli.transfer.stored_files import equal_on_server, says_nothing
+from uploader_cli.transfer.stored_files import NO_OUTCOME, equal_on_server
 from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
 
 if TYPE_CHECKING:
@@ -271,12 +271,11 @@ class BatchSession:
         found: dict[int, FileResult | None] = {}
         for file in self._group:
             try:
-                found[file.file] = equal_on_server(self._api, file)
-            except errors.Interrupted:
+                found[file.file] = equal_on_server(self._api, file, retries=self._api.pacer.retries)
+            except NO_OUTCOME:
                 raise
-            except errors.UploaderError as error:
-                if not says_nothing(error):
-                    found[file.file] = None
+            except errors.UploaderError:  # it refuses to say, or all retries are used
+                continue
         return found
 
     def _find_by_progress(self) -> dict[int, FileResult | None]:
