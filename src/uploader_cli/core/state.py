@@ -62,6 +62,7 @@ class FileState(Struct):
     phase: Phase = Phase.SENDING
     processing: float | None = None  # when the server had all of it (run clock, seconds)
     server_percent: float | None = None
+    counts_bytes: bool = False  # whether this is the part of its bytes that the server has, and no step of processing
     server_status: str = ""
     server_id: str | None = None
     server_time: float = float("-inf")

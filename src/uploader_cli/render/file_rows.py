@@ -127,14 +127,16 @@ def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
             wait = f" in {clock(due - now + 0.5)}" if due > now else ""
             why = f" · {overview.reason(reason, state)}" if reason else ""
             return f"retry {file.attempt}{wait}{why}", "yellow"
-        case Phase.PROCESSING if file.server_percent is None and state.foreign and file.meter.idle(now) >= UNCONFIRMED:
-            return f"the server is finishing{_since(file, now)}", "dim"
-        case Phase.PROCESSING if file.server_percent is None and file.meter.idle(now) < UNCONFIRMED:
-            return None
-        case Phase.PROCESSING if file.server_percent is None:
-            return f"waiting for the server{_since(file, now)}", "dim"
-        case Phase.PROCESSING:
+        case Phase.PROCESSING if _step(file) is not None:
             return f"processing{_server_percent(file)}{_since(file, now)}", PROCESSING
+        case Phase.PROCESSING if file.meter.idle(now) < UNCONFIRMED:
+            return None
+        case Phase.PROCESSING if state.foreign:
+            return f"the server is finishing{_since(file, now)}", "dim"
+        case Phase.PROCESSING if file.server_status:
+            return f"processing{_since(file, now)}", PROCESSING
+        case Phase.PROCESSING:
+            return f"waiting for the server{_since(file, now)}", "dim"
         case _ if file.size is None and not file.sent:
             return f"{safe(file.server_status[:20]) or 'uploading'}{_server_percent(file)}", ""
         case _ if _is_sent(file) and file.meter.idle(now) >= UNCONFIRMED:
@@ -190,10 +192,15 @@ def _server_percent(file: FileState) -> str:
     return "" if file.server_percent is None else overview.percent(min(0.99, file.server_percent / 100))
 
 
+def _step(file: FileState) -> float | None:
+    """Return the server's percentage of processing; None where it tells the bytes that it has instead."""
+    return None if file.counts_bytes else file.server_percent
+
+
 def _file_bar(file: FileState, width: int) -> Row:
     """Draw the sent bytes; while the server processes the file, its percentage in another line style."""
-    if file.phase is Phase.PROCESSING and file.server_percent is not None:
-        return bar(min(0.99, (file.server_percent or 0) / 100), width, PROCESSING, "═")
+    if file.phase is Phase.PROCESSING and (step := _step(file)) is not None:
+        return bar(min(0.99, step / 100), width, PROCESSING, "═")
     sure, reached = (file.confirmed / file.size, file.reached / file.size) if file.size else (1.0, 0.0)
     return bar(file_fraction(file), width, SENDING, confirmed=sure, reached=min(1.0, reached))
 

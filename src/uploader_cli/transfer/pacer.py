@@ -118,6 +118,7 @@ class Pacer:
         self._emit, self.clock = emit, clock
         self._lock = threading.Lock()
         self._outage: Future[bool] | None = None
+        self._down = False  # whether its first probe has failed: what is sent is lost, in all threads
         self._lost: errors.Unreachable | errors.DiskFull | None = None
         self.recoveries = 0  # calls that succeeded on repetition, although the probe had met no outage
         self._announced = 0.0
@@ -216,7 +217,8 @@ class Pacer:
     def outlast(self, error: errors.UploaderError, on_retry: Report, *, silent: bool = False) -> bool:
         """Wait for the end of an outage; one thread probes. Return False where the server answers at once.
 
-        `silent`: it has never answered. Raise `Unreachable` after `--wait-for-server`, in all threads.
+        All threads report their retries as soon as it is known. `silent`: it has never answered. Raise `Unreachable`
+        after `--wait-for-server`, in all threads.
         """
         if self.probe is None or not (silent or is_outage(error)):
             return False
@@ -231,12 +233,16 @@ class Pacer:
             except BaseException as failure:  # noqa: BLE001 - raised below, in all threads
                 outage.set_exception(failure)
             with self._lock:
-                self._outage = None
+                self._outage, self._down = None, False
+        told = leads
         while not wait([outage], 0.1).done:
+            if self._down and not told:
+                told = True
+                on_retry(error, 0.0)
             self.stop.checkpoint()
         self.stop.checkpoint()
         real = outage.result()
-        if real and not leads:
+        if real and not told:
             on_retry(error, 0.0)
         return real
 
@@ -249,6 +255,7 @@ class Pacer:
                 self._lost = errors.Unreachable(f"{error}{_after(waited)}", hint=error.hint)
                 raise self._lost
             if not delay:
+                self._down = True
                 on_retry(error, FIRST_PROBE)
                 text = f"server unreachable: {self._waiting(' for it')}"
                 self._emit(ev.RunWarning(ev.WarningCode.UNREACHABLE, text))

@@ -420,6 +420,19 @@ def test_processing_is_a_phase_of_its_own(run: Script, screen: Screen) -> None:
         assert "processing 45 %" in screen.text(width)
 
 
+def test_part_that_was_received_is_no_percentage_of_processing(run: Script, screen: Screen) -> None:
+    """The bundled server tells the bytes of a file that it has, and no steps of its processing."""
+    run.begin(2)
+    run.start(0, 1)
+    run.sent(0, 10 * MIB)
+    status = ev.FileStatus(name_of(0), "uploading", 89.0, bytes=9 * MIB)
+    run.put(ev.SessionProgress(SESSION, Transport.WEBSOCKET, run.now, "uploading", files=(status,)))
+    run.put(ev.BodySent((0,)))
+    run.now += 4
+    for width in (40, 60, 80, 120):
+        assert "processing 0:04" in screen.text(width)
+
+
 def test_live_row_shows_delay_and_reason_of_a_retry(run: Script, screen: Screen) -> None:
     run.begin(2)
     run.start(0)

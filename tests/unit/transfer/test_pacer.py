@@ -371,6 +371,26 @@ def test_outage_is_probed_by_one_thread_and_all_threads_resume() -> None:
     assert sorted(policy.reports) == [("ConnectFailed", 0.0)] * 3 + [("ConnectFailed", FIRST_PROBE)]
 
 
+def test_all_threads_report_an_outage_before_it_ends() -> None:
+    """What they sent is lost by then: the totals fall when the server goes, and not when it is back."""
+    policy = Policy(retries=5)
+    server, reported = Server(policy, threads=4, down=2), threading.Event()
+
+    def report(error: errors.UploaderError, delay: float) -> None:
+        policy.report(error, delay)
+        if len(policy.reports) == 4:
+            reported.set()
+
+    def probe() -> None:
+        assert len(server.probes) < 2 or reported.wait(PATIENCE)
+        server.probe()
+
+    policy.pacer.probe = probe
+    results = in_threads(*[lambda: policy.pacer.call(server.call, on_retry=report, at_most=0)] * 4)
+    assert results == ["done"] * 4
+    assert len(policy.reports) == 4
+
+
 def test_next_failure_of_the_prober_changes_nothing_for_those_that_still_wait() -> None:
     """It probes again, and the server answers: the outage that the others have waited for was one all the same."""
     policy = Policy(retries=0)

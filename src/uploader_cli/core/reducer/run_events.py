@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
+from uploader_cli.core.bottleneck import LEAST_RUN, Bottleneck
 from uploader_cli.core.events import ChannelState, PauseReason, WarningCode, WorkerPhase
 from uploader_cli.core.incidents import IncidentEnding, IncidentKind, duration
 from uploader_cli.core.rate import Meter
@@ -79,7 +80,11 @@ def _content_checked(state: ProgressState, event: ev.ContentChecked, _now: float
 
 
 def _engine_stopped(state: ProgressState, event: ev.EngineStopped, now: float) -> None:
-    state.stopped, state.bottleneck, state.held = now, event.bottleneck, None
+    state.stopped, state.held = now, None
+    if event.bottleneck is Bottleneck.LIMIT_RATE or (state.sending is not None and now - state.sending >= LEAST_RUN):
+        state.bottleneck = (
+            event.bottleneck
+        )  # the search for files and the start of the command are no waits of a transfer
     if state.paused_until is not None and state.pause_reason in _WAITS:
         took = duration(now - state.paused_since)
         _rewrite(state, _WAITS[state.pause_reason], f"for {took}, until the end of the run")

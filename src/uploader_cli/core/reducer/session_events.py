@@ -137,6 +137,7 @@ def _file_status(
     changed = status.status != file.server_status
     file.server_time, file.server_status = stamp, status.status
     file.server_id = status.server_id or file.server_id
+    file.counts_bytes |= status.bytes is not None
     if status.percent is not None:
         percent = clamped(status.percent)
         if file.server_percent is None or percent > file.server_percent:
