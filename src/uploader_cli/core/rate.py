@@ -59,6 +59,11 @@ class Meter:
         if self._latest is not None:
             self.update(now, self._latest[1])
 
+    @property
+    def measured(self) -> int:
+        """What came in the time that is measured."""
+        return self._latest[1] - self.samples[0][1] if self.samples and self._latest is not None else 0
+
     def rate(self, now: float) -> float:
         """Return bytes per second over the window before `now`; it falls towards 0 without updates."""
         if not self.samples or self._latest is None:

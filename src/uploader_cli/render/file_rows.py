@@ -212,12 +212,12 @@ def next_up(file: FileSelected, state: ProgressState, width: int) -> Row:
 
 
 def _before_numbers(name: str, count: int | None, took: str, width: int) -> tuple[str, str]:
-    """Return the name, and size and time: below those of running files where the name leaves room, else at the end."""
+    """Return the name, and size and time: below those of running files, at the end, or left out, as the name leaves room."""
     total = size(count) if count is not None else ""
-    ends = [f" {total:>{SIZE_WIDTH}}", f"  {total}  {took}".rstrip()]
+    ends = [f" {total:>{SIZE_WIDTH}}", f"  {total}"]
     if width >= ONE_ROW:
-        ends.insert(0, f" {total:>{SIZE_WIDTH}}  {took:>{RATE_WIDTH}}" + " " * (_LEFT_WIDTH + 2))
-    end = next((end for end in ends if 2 + cells(name) + len(end) <= width), ends[-1])
+        ends[:0] = [f" {total:>{SIZE_WIDTH}}  {took:>{RATE_WIDTH}}" + " " * (_LEFT_WIDTH + 2), f"  {total}  {took}"]
+    end = next((end for end in [*ends, ""] if 2 + cells(name) + len(end) <= width), ends[-1])
     return pad(name, width - 2 - len(end)), end
 
 
@@ -238,17 +238,21 @@ def finished(done: FileEnded | Directory, state: ProgressState, width: int) -> R
 
 
 def failure(failed: FileFailed, state: ProgressState, width: int, most: int = REASON_ROWS) -> list[Row]:
-    """Draw a failure in one row, or in up to `most` if its reason does not fit beside its name."""
+    """Draw a failure in one row, or in up to `most` if its reason does not fit beside its name.
+
+    A name that takes more than half of the width has a row of its own.
+    """
     (glyph, style), name = MARKS[Phase.FAILED], overview.short(failed.path, state)
     why = overview.reason(failed.message, state)
     if most < 2 or cells(name) + cells(why) + 4 <= width:
         return [_beside_name(glyph, style, name, why, width)]
-    name = elide(name, width // 2)
-    beside = cells(name) + 4
+    beside = cells(name) + 4 if cells(name) <= width // 2 else width
     first, *rest = wrap(why, width, first=" " * beside, rest="    ")
     if len(rest) >= most:
         rest[most - 2 :] = ["    " + " ".join(line.strip() for line in rest[most - 2 :])]  # is cut to the width
     below: list[Row] = [[(line, style.removeprefix("bold "))] for line in rest]
+    if beside == width:
+        return [[(f"{glyph} ", style), (elide(name, width - 2), "")], *below]
     return [_beside_name(glyph, style, name, first[beside:], width), *below]
 
 

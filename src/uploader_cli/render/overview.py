@@ -15,6 +15,7 @@ from uploader_cli.core.tree import parent_of
 from uploader_cli.render.words import clock, plural, rate, safe, size, size_of
 
 CAUSES = 3  # maximum causes of failures in a line
+PACED_FILES = 5  # completed files below which there is no number of files per second
 PACED = 2.0  # seconds without a completed file after which there is no number of files per second
 CONNECTING_SHOWN = 0.8  # seconds without any answer of the server after which the view says so
 RECONNECTS = 3  # attempts before the channel falls back to polling (docs/protocol.md section 2)
@@ -90,8 +91,10 @@ def speed(state: ProgressState, now: float) -> str:
 
 
 def pace(state: ProgressState, now: float) -> str:
-    """Format `210 files/s`; empty below two files a second, in a pause, and soon after the last of them."""
-    files = 0.0 if state.halted(now) or state.pace.idle(now) >= PACED else state.pace.rate(now)
+    """Format `210 files/s`; empty for a few files, below two a second, in a pause, and soon after the last of them."""
+    if state.halted(now) or state.pace.idle(now) >= PACED or state.pace.measured < PACED_FILES:
+        return ""
+    files = state.pace.rate(now)
     return f"{files:,.0f} files/s" if files >= 1.5 else ""
 
 

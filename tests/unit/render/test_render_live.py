@@ -820,3 +820,23 @@ def test_run_whose_files_all_wait_for_an_answer_has_no_rate(run: Script, screen:
     run.put(ev.BodySent((0,)), ev.FileRetry(1, 2, 9.0, FailureCode.SERVER_ERROR, "the server answered 500"))
     run.now += 2.1
     assert not re.search(r"B/s|\d left", screen.text())
+
+
+def test_name_of_a_failure_has_a_row_of_its_own_where_it_takes_more_than_half(run: Script, screen: Screen) -> None:
+    run.begin(2, names=["video-from-the-mountains-01.mp4", "b.mp4"])
+    why = "no space left " * 3
+    run.put(ev.FileFailed(0, "video-from-the-mountains-01.mp4", FailureCode.NETWORK, why, retryable=False))
+    assert screen.lines(40)[-3:] == [
+        "✗ video-from-the-mountains-01.mp4",
+        "    no space left no space left no space",
+        "    left",
+    ]
+
+
+def test_pace_is_of_more_files_than_a_few(run: Script, screen: Screen) -> None:
+    run.begin(12)
+    run.start(*range(12))
+    for number in range(12):
+        run.now += 0.3
+        run.complete(number)
+        assert ("files/s" in screen.text()) is (number >= 5), number
