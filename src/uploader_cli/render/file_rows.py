@@ -212,7 +212,7 @@ def next_up(file: FileSelected, state: ProgressState, width: int) -> Row:
 
 
 def _before_numbers(name: str, count: int | None, took: str, width: int) -> tuple[str, str]:
-    """Return the name, and size and time: below those of running files, at the end, or left out, as the name leaves room."""
+    """Return the name, and size and time: below those of running files, at the end, or none, as it leaves room."""
     total = size(count) if count is not None else ""
     ends = [f" {total:>{SIZE_WIDTH}}", f"  {total}"]
     if width >= ONE_ROW:

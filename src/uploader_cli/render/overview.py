@@ -195,7 +195,9 @@ def alert(state: ProgressState, now: float, *, brief: bool = False) -> str:
     parts = []
     if IncidentKind.STALL in state.incidents.active:
         parts.append(_no_progress(state, now - state.advanced, brief=brief))
-    elif state.channel.workers is None and state.silent(now):
+    elif state.silent(now) and (
+        state.channel.workers is None or now - state.advanced >= SILENCE
+    ):  # a pack has no bytes
         parts.append(_no_progress(state, state.meter.idle(now), brief=brief))
     if state.channel.stale:
         heard = state.channel.heard

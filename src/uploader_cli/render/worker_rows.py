@@ -29,7 +29,7 @@ def worker_rows(state: ProgressState, now: float, width: int, space: int) -> lis
     shown = sorted(state.workers.values(), key=lambda one: one.seen.phase is WorkerPhase.READY)
     count = min(WORKERS_SHOWN, space if len(shown) <= space else space - 1)
     names = min(max(cells(safe(one.seen.name)) for one in shown), max(8, width // 3))
-    rows = [_row(one, now, names, narrow=width < NARROW) for one in shown[:count]]
+    rows = [_row(one, now, names, narrow=width < NARROW, still=state.still(now)) for one in shown[:count]]
     if len(shown) > count:
         rows.append([(f"  … and {len(shown) - count:,} more workers", "dim")])
     if state.dashboard and len(rows) < space:
@@ -37,16 +37,17 @@ def worker_rows(state: ProgressState, now: float, width: int, space: int) -> lis
     return rows
 
 
-def _row(one: WorkerState, now: float, names: int, *, narrow: bool) -> Row:
+def _row(one: WorkerState, now: float, names: int, *, narrow: bool, still: bool) -> Row:
     seen = one.seen
     silent = seen.silent + one.meter.idle(now)
     words = _WORDS.get(seen.phase) or f"{silent:.0f} s ago"
     style = "dim" if seen.phase is WorkerPhase.READY and silent < NOTICED else "yellow"
     name = pad(elide(safe(seen.name), names), names)
     files = f"{seen.files:>6,}" if narrow else f"{seen.files:>9,} files"
+    speed = "" if still else rate(one.meter.rate(now))
     return [
         _GLYPHS[seen.phase],
         (name, ""),
-        (f" {files} {rate(one.meter.rate(now)):>{RATE_WIDTH}}  ", ""),
+        (f" {files} {speed:>{RATE_WIDTH}}  ", ""),
         (words, style),
     ]

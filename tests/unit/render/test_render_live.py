@@ -262,6 +262,30 @@ def test_import_has_a_row_for_each_worker(run: Script, screen: Screen, width: in
     assert "dashboard: http://127.0.0.1:8787" in screen.text(width)
 
 
+def test_workers_have_no_rate_while_the_import_is_paused(run: Script, screen: Screen) -> None:
+    """After it they measure anew."""
+    run.begin()
+    run.start(0)
+
+    def work(sent: int) -> None:
+        run.put(ev.WorkersChanged((ev.WorkerSeen("w0", ev.WorkerPhase.READY, 3, sent, 1.0),)))
+        run.sent(0, sent)
+        run.now += 1
+
+    for step in range(1, 5):
+        work(step * MIB)
+    assert "KiB/s" in screen.lines()[4]
+    run.put(ev.Paused(1.0, ev.PauseReason.UNREACHABLE, 0.0))
+    for _ in range(6):
+        work(4 * MIB)
+        assert "B/s" not in screen.text()
+    run.put(ev.Paused(0.0, ev.PauseReason.UNREACHABLE))
+    run.now += 1
+    for step in range(5, 8):
+        work(step * MIB)
+    assert run.state.workers["w0"].meter.rate(run.now - 1) == MIB
+
+
 def test_small_files_are_counted(run: Script, screen: Screen) -> None:
     """A row is for a file that is large for the speed, or slow."""
     run.begin(9, size=1000)

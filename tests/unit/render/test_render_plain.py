@@ -107,7 +107,7 @@ def test_progress_line_of_an_import_has_workers_retries_and_causes() -> None:
         log.tick()
     (line,) = [line for line in log.lines if " % · " in line]
     assert "0 of 40 done · 2 failed (2 server failed) · " in line
-    assert line.endswith(" · 0.0 of 380.0 MiB · 1 retried · 4 workers")
+    assert " · 0.0 of 380.0 MiB · 1 retried · 4 workers · no progress for 0:05" in line
 
 
 def test_progress_line_at_a_foreign_server_says_that_it_is_finishing() -> None:

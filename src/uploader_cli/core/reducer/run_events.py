@@ -61,7 +61,8 @@ def _file_selected(state: ProgressState, event: ev.FileSelected, now: float) -> 
 def measure_from(state: ProgressState, now: float) -> None:
     """Measure speed and progress from now on."""
     state.advanced = now
-    for meter in (state.meter, state.pace, *(file.meter for file in state.running.values())):
+    shown = (*state.running.values(), *state.workers.values())
+    for meter in (state.meter, state.pace, *(one.meter for one in shown)):
         meter.restart(now)
 
 
