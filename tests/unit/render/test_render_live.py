@@ -403,6 +403,17 @@ def test_header_names_no_interval_of_polls_that_fail(run: Script, screen: Screen
     assert "  ◔ polling  " in screen.lines(120)[0]
 
 
+def test_recovery_is_not_shown_beside_the_next_loss(run: Script, screen: Screen) -> None:
+    run.begin()
+    run.live()
+    for _ in range(2):
+        run.channel(ChannelState.LIVE, ChannelState.RECONNECTING, reason=ev.ChannelReason.LOST, attempt=1)
+        assert "✓" not in screen.text()
+        run.now += 3
+        run.live()
+        assert "✓ reconnected after 3.0 s" in screen.text()
+
+
 def test_header_names_run_and_session(run: Script, screen: Screen) -> None:
     """As much of each as `resume` and `watch` need; in a narrow terminal the run is dropped first."""
     screen.frame = Frame("0123456789abcdef")

@@ -61,8 +61,8 @@ def _file_selected(state: ProgressState, event: ev.FileSelected, now: float) -> 
 def measure_from(state: ProgressState, now: float) -> None:
     """Measure speed and progress from now on."""
     state.advanced = now
-    shown = (*state.running.values(), *state.workers.values())
-    for meter in (state.meter, state.pace, *(one.meter for one in shown)):
+    files, workers = state.running.values(), state.workers.values()
+    for meter in (state.meter, state.pace, *(file.meter for file in files), *(worker.meter for worker in workers)):
         meter.restart(now)
 
 
@@ -212,6 +212,8 @@ def _channel_changed(state: ProgressState, event: ev.ChannelChanged, now: float)
         case ChannelState.RECONNECTING | ChannelState.POLLING:
             why = event.reason.replace("_", " ")
             incidents.begin(IncidentKind.CHANNEL, now, f"no realtime connection: {why}")
+            if state.news is not None and state.news.code is WarningCode.RECOVERED:
+                state.news = None  # it may have said that the channel is back
     return [event]
 
 
