@@ -8,6 +8,7 @@ terminal emulator), and keeps what stands on its screen at a chosen moment, or a
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import itertools
@@ -278,7 +279,15 @@ def _watch(terminal: int, screen: Screen, moment: str | None, until: float | Non
     return moment is None and not timed
 
 
-FILM, FILM_ROWS = "outage", 13
+def _wait_for(port: int) -> None:
+    """Return when a server accepts connections."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+
+
+FILM, FILM_ROWS = "outage", 14
 FRAME_SVG = (
     "<style>.{unique_id}-matrix {{ font-family: Fira Code, monospace; font-size: {char_height}px; "
     "line-height: {line_height}px }} {styles}</style><defs>{lines}</defs>"
@@ -309,7 +318,7 @@ def film() -> None:
         ]
         environment = {"UPLOADER_SERVER": f"http://127.0.0.1:{port}", "UPLOADER_LIMIT_RATE": "8M"}
         server = subprocess.Popen(serve, stdout=subprocess.DEVNULL)
-        time.sleep(2)
+        _wait_for(port)
         terminal, process = _start(command, home, environment, (80, 24))
         screen, frames, began = Screen(80, 24), list[str](), time.monotonic()
         killed = False

@@ -332,12 +332,13 @@ class ProgressState(Struct):
         return self.paused_until > now or self.pause_reason is not PauseReason.RATE_LIMIT
 
     def hears(self, now: float) -> bool:
-        """Return whether the channel is connected, and not only has not noticed yet that the server does not answer."""
+        """Return whether the server is heard; a channel may only have not noticed yet that it is gone."""
         channel = self.channel
-        if channel.state is not ChannelState.LIVE:
-            return False
+        is_live = channel.state is ChannelState.LIVE
         if self.paused_until is not None and self.pause_reason is PauseReason.UNREACHABLE:
-            return channel.since > self.paused_since
+            return max(channel.heard or 0.0, channel.since if is_live else 0.0) > self.paused_since
+        if not is_live:
+            return False
         return now - max(channel.since, channel.heard or 0.0) < SILENCE or not self.silent(now)
 
     def halted(self, now: float) -> bool:

@@ -613,6 +613,19 @@ def test_outage_is_shown_until_it_ends(run: Script, screen: Screen) -> None:
     assert "paused" not in screen.text()
 
 
+def test_answered_poll_in_an_outage_is_tried_at_once(run: Script, screen: Screen) -> None:
+    """The server is back: the next try is not counted down any more."""
+    run.begin()
+    run.start(0)
+    run.channel(ChannelState.LIVE, ChannelState.POLLING, Transport.HTTP, ev.ChannelReason.DEADLINE)
+    run.now += 5
+    run.put(ev.Paused(8.0, ev.PauseReason.UNREACHABLE, 3.0))
+    assert "! paused, server unreachable 0:03, next try in 8 s" in screen.lines()
+    run.now += 1
+    run.put(ev.SessionProgress(SESSION, Transport.HTTP, run.now, "uploading"))
+    assert "! paused, server unreachable 0:04, trying now" in screen.lines()
+
+
 def test_pause_of_the_user_is_shown_without_rates(run: Script, screen: Screen) -> None:
     """What is being sent is completed first; after the pause speed is measured again."""
     run.begin(2)
