@@ -61,22 +61,32 @@ class IncidentLog(Struct):
     retrying: set[int] = field(default_factory=set)  # files being retried without success so far
     given_up: bool = False  # one of them failed
     moved: float | None = None  # when bytes of any file were sent first after the last failure
+    goes_on: bool = False  # whether the server has confirmed some since
 
-    def begin(self, kind: IncidentKind, now: float, text: str) -> None:
-        """Begin an incident, or count another occurrence in the active one."""
+    def begin(self, kind: IncidentKind, now: float, text: str) -> str:
+        """Begin an incident, or count another occurrence in the active one; return the message about a recovery.
+
+        A failure of one file while the server confirms others is a further incident: the transfer did not stand still.
+        """
+        recovery = self.end(kind, now) if kind is IncidentKind.TRANSFER and self.goes_on else ""
         if kind is IncidentKind.TRANSFER:
-            self.moved = None
+            self.moved, self.goes_on = None, False
         if (known := self.active.get(kind)) is not None:
             known.times += 1
-            return
+            return recovery
         self.total += 1
         made = self.active[kind] = Incident(kind, now, " ".join(text[:500].split()))
         self.kept.append(made)
+        return recovery
 
     def sent(self, now: float) -> None:
         """Note that bytes of a file were sent: the transfer goes on, also where its retries are not confirmed yet."""
         if self.retrying and self.moved is None:
             self.moved = now
+
+    def confirmed(self) -> None:
+        """Note that the server has confirmed bytes of a file, whether or not it is one that is retried."""
+        self.goes_on = self.goes_on or self.moved is not None
 
     def end(self, kind: IncidentKind, now: float, ending: IncidentEnding = IncidentEnding.RECOVERED) -> str:
         """End the active incident of this kind, if there is one; return the message about a recovery."""

@@ -116,6 +116,24 @@ def test_incident_of_retries_lasts_until_bytes_are_sent_again() -> None:
     assert run.told == ["transfer resumed after 6.5 s and 1 retry"]
 
 
+@pytest.mark.parametrize(
+    ("confirms", "told", "seconds"),
+    [(True, [], [0.2, 0.2]), (False, ["transfer resumed after 6.2 s and 2 retries"], [6.2])],
+)
+def test_retries_of_files_while_others_are_confirmed_are_no_stop_of_the_transfer(
+    confirms: bool, told: list[str], seconds: list[float]
+) -> None:
+    """Bytes that are only sent may have gone nowhere."""
+    run = Run((1.0, retry(0)), (1.2, ev.BytesSent(2, 1, 5)))
+    if confirms:
+        run.put(1.4, ev.BytesConfirmed(2, 1, 5))
+    run.put(7.0, retry(1))
+    run.put(7.2, ev.BytesSent(2, 1, 7))
+    run.put(7.3, again(0), again(1), ev.BytesConfirmed(0, 2, 5), ev.BytesConfirmed(1, 2, 5))
+    assert run.told == told
+    assert [round(one.ended - one.began, 1) for one in run.state.incidents.kept if one.ended] == seconds
+
+
 def test_an_offset_that_was_confirmed_before_the_retry_ends_no_incident() -> None:
     run = Run((1.0, retry(0)), (2.0, ev.FileStarted(0, "0", 10, "s", 5, 2)), (3.0, ev.BytesConfirmed(0, 2, 5)))
     assert run.log == [(IncidentKind.TRANSFER, None, 1)]

@@ -88,6 +88,7 @@ def _bytes_confirmed(state: ProgressState, event: ev.BytesConfirmed, now: float)
         return []
     file.confirmed = event.confirmed
     file.sent = max(file.sent, event.confirmed)
+    state.incidents.confirmed()
     return [progress_of(file, now), *_end_retries(state, (event.file,), now)]
 
 
@@ -136,8 +137,8 @@ def _file_retry(state: ProgressState, event: ev.FileRetry, now: float) -> list[e
     file.retry_at, file.retry_reason = now + event.delay, event.message
     file.server_percent, file.server_status = None, ""
     state.incidents.retrying.add(event.file)
-    state.incidents.begin(IncidentKind.TRANSFER, now, f"{event.code}: {event.message}")
-    return [event]
+    recovery = state.incidents.begin(IncidentKind.TRANSFER, now, f"{event.code}: {event.message}")
+    return [event, *recovered(state, recovery)]
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------
@@ -171,6 +172,7 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
                 state.renames.append(event)
     state.completed += 1
     state.completed_bytes += size
+    state.incidents.confirmed()
     state.pace.update(now, state.completed)
     state.measures.file_over(well=True)
     state.advanced = now
