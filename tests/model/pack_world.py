@@ -20,9 +20,10 @@ from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http_client import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
 from uploader_cli.transfer.journal.reading import pack_position
-from uploader_cli.transfer.ledger import ends_run, is_forgotten
+from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pacer import Pacer, Stop, Tries
 from uploader_cli.transfer.pack_job import packs_of
+from uploader_cli.transfer.projections import is_forgotten
 from uploader_cli.transfer.protocols import pack
 from uploader_cli.transfer.protocols.machine import (
     Answered,

@@ -12,8 +12,8 @@ from msgspec import structs
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.fleet.outcomes import Creating, FileEnd, Journaled
-from uploader_cli.transfer.journal import PendingUpload, Stored
-from uploader_cli.transfer.journal.reading import written_identity
+from uploader_cli.transfer.journal import PendingUpload
+from uploader_cli.transfer.projections import receipt_of_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ class TaskNews:
         member.heard = task.heard
         self._adopt(task, [item for item in news if isinstance(item, Creating | Journaled)])
         stored = [
-            _receipt(task.files[item.event.file], item.event, has_link=self._has_links)
+            receipt_of_event(task.files[item.event.file], item.event, has_link=self._has_links)
             for item in news
             if isinstance(item, FileEnd) and isinstance(item.event, ev.FileCompleted) and item.event.file in task.files
         ]
@@ -188,9 +188,3 @@ class TaskNews:
         self.paused_until = now + seconds
         self._pause(seconds)
         return True
-
-
-def _receipt(file: LocalFile, end: ev.FileCompleted, *, has_link: bool) -> Stored:
-    sha256 = end.checksum.removeprefix("sha256:") if end.checksum else None
-    link = end.url if has_link else None
-    return Stored(file, end.server_id, end.location, sha256, end.verified, link, written_identity(file))

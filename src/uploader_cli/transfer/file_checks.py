@@ -12,6 +12,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.unchanged import open_unchanged
 from uploader_cli.transfer.journal import Claim, ClaimState, Stored
 from uploader_cli.transfer.journal.reading import is_doubtful, is_recorded
+from uploader_cli.transfer.projections import receipt_of
 from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.stored_files import (
     NO_OUTCOME,
@@ -24,7 +25,7 @@ from uploader_cli.transfer.stored_files import (
     says_nothing,
     shows_place,
 )
-from uploader_cli.transfer.verification import Verification, receipt_of
+from uploader_cli.transfer.verification import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

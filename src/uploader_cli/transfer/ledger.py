@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Event, FailureCode, SkipReason
+from uploader_cli.transfer.projections import completed, failed_event, is_forgotten, skipped
 from uploader_cli.transfer.results import FileResult
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ RUN_ENDING = (
     errors.SessionCancelled,
 )
 """Errors that end the run: they concern every file."""
-FORGOTTEN = (FailureCode.CHANGED, FailureCode.VANISHED, FailureCode.INTEGRITY)
-REFUSED_FOR_GOOD = (413, 415, 422)
-"""Refusals of one file's content; any other status may come from a proxy, a portal, a token or a redeploy."""
 
 
 def ends_run(error: errors.UploaderError) -> bool:
@@ -59,19 +57,6 @@ class Followers(Protocol):
 
     def leave(self, session: str) -> None:
         """Stop following the session: it is over."""
-
-
-def is_forgotten(error: errors.UploaderError) -> bool:
-    """Return whether the journal forgets the upload of a file that has failed with `error`."""
-    if error.forgets:
-        return True
-    if isinstance(error, errors.AnswerError):
-        return error.status in REFUSED_FOR_GOOD and not error.retryable
-    return error.code in FORGOTTEN
-
-
-def _checksum(sha256: str | None) -> str | None:
-    return f"sha256:{sha256}" if sha256 else None
 
 
 class Ledger:
@@ -156,21 +141,8 @@ class Ledger:
 
     def skip(self, outcome: FileResult, reason: SkipReason) -> None:
         """Leave out a file, which may be on the server."""
-        file, location, link = outcome.file, outcome.location, outcome.result_url or outcome.location
-        if self._close(file):
-            self._emit(
-                ev.FileSkipped(
-                    file.file,
-                    file.path,
-                    reason,
-                    file,
-                    location=location,
-                    checksum=_checksum(outcome.sha256),
-                    url=self._url_of(link) if link else None,
-                    removed=outcome.removed,
-                    moved_to=outcome.moved_to,
-                )
-            )
+        if self._close(outcome.file):
+            self._emit(skipped(outcome, reason, self._url_of))
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
@@ -190,37 +162,14 @@ class Ledger:
         self._emit(ev.FilesCancelled(tuple(file.file for file in left), left))
 
     def _complete(self, outcome: FileResult) -> None:
-        file, location = outcome.file, outcome.result_url or outcome.content_location or outcome.location
-        attempts, began = self._tried.get(file.file) or (1, self._clock())
-        if self._close(file):
-            self._emit(
-                ev.FileCompleted(
-                    file.file,
-                    file.path,
-                    file.size,
-                    outcome.server_id,
-                    outcome.location,
-                    verified=outcome.verified or outcome.checksum is not None,
-                    verified_by=outcome.verified_by,
-                    attempts=attempts,
-                    seconds=round(self._clock() - began, 3),
-                    checksum=_checksum(outcome.sha256),
-                    url=self._url_of(location) if location else None,
-                    file_path=outcome.file_path,
-                    local=file,
-                    removed=outcome.removed,
-                    moved_to=outcome.moved_to,
-                )
-            )
+        attempts, began = self._tried.get(outcome.file.file) or (1, self._clock())
+        if self._close(outcome.file):
+            self._emit(completed(outcome, self._url_of, attempts=attempts, seconds=self._clock() - began))
 
     def _fail(self, file: LocalFile, error: errors.UploaderError) -> None:
         if self._close(file):
             self.has_failures = True
-            # A file that changed after the comparison with its listed SHA-256 no longer matches the list.
-            changed = file.sha256 is not None and error.code is FailureCode.CHANGED
-            code = FailureCode.MISMATCH if changed else error.code
-            known = (file.path, code, error.reason, error.retryable, file)
-            self._emit(ev.FileFailed(file.file, *known, stored=error.stored, forgotten=is_forgotten(error)))
+            self._emit(failed_event(file, error))
 
     def _close(self, file: LocalFile) -> bool:
         """Remove the file; False where it is over already."""

@@ -13,9 +13,9 @@ from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
 from uploader_cli.sources.content import is_local, sha256_of
 from uploader_cli.sources.removal import ROOT_MARK, delete, identified, is_in_root, move, set_aside
 from uploader_cli.transfer.delays import holding
+from uploader_cli.transfer.projections import COMPARED, receipt_of
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.stored_files import NO_OUTCOME, StoredFiles, looked_up, with_digests
-from uploader_cli.transfer.verification import receipt_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 KNOWN_DIRECTORIES = 10_000
 UNTOLD = "the server does not say whether it is another file than the stored one"
-COMPARED = (VerifiedBy.DIGEST, VerifiedBy.BYTES)
-"""What shows that stored bytes, and not only those that arrived, are the file's."""
 
 
 class Then:

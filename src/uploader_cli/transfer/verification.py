@@ -8,8 +8,7 @@ from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, VerifiedBy, WarningCode
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import Digests, sha256_of
-from uploader_cli.transfer.journal import Awaited, Stored
-from uploader_cli.transfer.journal.reading import written_identity
+from uploader_cli.transfer.projections import awaited_of, receipt_of
 from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.stored_files import NO_OUTCOME, digest_read_back
 
@@ -48,7 +47,7 @@ class Verification:
             run.completed(stored)
         for outcome in outcomes:
             if outcome.values is not None:
-                run.update(outcome.file, awaited=_awaited_of(outcome, outcome.values))
+                run.update(outcome.file, awaited=awaited_of(outcome, outcome.values))
 
     def _hashed(self, digests: Digests, outcome: FileResult) -> FileResult:
         try:
@@ -102,18 +101,6 @@ class Verification:
         outcome = outcome._replace(checksum=mine, verified=True, verified_by=by)
         self.record([outcome])
         return outcome
-
-
-def _awaited_of(outcome: FileResult, values: dict[str, str]) -> Awaited:
-    where = (outcome.server_id, outcome.location, outcome.content_location)
-    return Awaited(values, *where, outcome.sha256, outcome.verified, outcome.verified_by)
-
-
-def receipt_of(outcome: FileResult, *, verify: bool = False) -> Stored:
-    """Return the receipt, with `verify` without a digest that was not compared: a resumed run verifies the file."""
-    location, sha256 = outcome.location or outcome.content_location, outcome.checksum if verify else outcome.sha256
-    known = (outcome.server_id, location, sha256, outcome.verified, outcome.result_url)
-    return Stored(outcome.file, *known, written_identity(outcome.file))
 
 
 def stored_digest(api: Api, location: str, *, anew: bool = False) -> tuple[VerifiedBy, str] | None:

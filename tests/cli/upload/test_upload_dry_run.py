@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tus_services import Plain
 
 from uploader_cli import Settings, upload
 from uploader_cli.core import events as ev
+from uploader_cli.core import sizes as pack_sizes
 from uploader_cli.plan.dry_run import Plan, history_of
 from uploader_cli.render.event_schema import schema_text
 from uploader_cli.selection.selecting import select
@@ -89,8 +91,11 @@ def test_dry_run_plan_matches_the_upload(kind: str, make_files: Files, tmp_path:
 
 
 @pytest.mark.parametrize("skip", [pytest.param(False, marks=pytest.mark.thorough), True])
-def test_dry_run_plans_packs_as_they_are_sent(make_files: Files, tmp_path: Path, *, skip: bool) -> None:
-    """Among larger files, and over the boundary of a session."""
+def test_dry_run_plans_packs_as_they_are_sent(
+    make_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, skip: bool
+) -> None:
+    """Among larger files, and over the boundary of a session; a busy machine makes no pack smaller."""
+    monkeypatch.setattr(pack_sizes, "PACK_SECONDS", math.inf)
     with running_server(packs=True, max_files=30) as server:
         state = {"state_dir": tmp_path / "journal", "chunk_size": KIB * KIB, "skip_existing": skip}
         settings = Settings(server=server.url, **state)

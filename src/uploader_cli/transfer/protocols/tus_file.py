@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.capabilities import parts as cut
-from uploader_cli.core.codes import FailureCode, VerifiedBy, WarningCode
+from uploader_cli.core.codes import FailureCode, WarningCode
 from uploader_cli.core.confirmation import UNCERTAIN, Ending, KnownBy, verified_by
 from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.processing import fields_of
@@ -18,6 +18,7 @@ from uploader_cli.core.protocol import NAME_TAKEN, utf8
 from uploader_cli.transfer.journal import Awaited, Claim, ClaimState
 from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pool import Step, Worker
+from uploader_cli.transfer.projections import of_awaited
 from uploader_cli.transfer.protocols.tus_part import Part
 from uploader_cli.transfer.protocols.tus_reading import stored_url
 from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
@@ -172,18 +173,12 @@ class TusFile:
         self.state.divide(1)
         self.state.found(0, self.file.size)
         self.state.begin()
-        compared = awaited.verified_by in (VerifiedBy.DIGEST, VerifiedBy.BYTES)
-        return FileResult(
+        settings = self._context.settings
+        return of_awaited(
             self.file,
-            server_id=awaited.server_id,
-            location=awaited.location,
-            content_location=awaited.content_location,
-            checksum=awaited.sha256 if compared else None,
-            digest=awaited.sha256 if self._context.settings.then is None else None,  # `Then` reads the file
-            verified=awaited.verified,
-            verified_by=awaited.verified_by,
-            values=awaited.values if self._context.settings.result_url else None,
-            new=False,
+            awaited,
+            waits=bool(settings.result_url),
+            keeps_digest=settings.then is None,  # `Then` reads the file
         )
 
     def _divide(self, worker: Worker) -> Position | None:

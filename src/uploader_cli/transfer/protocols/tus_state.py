@@ -117,7 +117,8 @@ class TusFileState:
         settings = tus.context.settings
         self.foreign = settings.foreign  # without upload keys; joined parts remain
         # a server of the IETF's protocol may delete an upload once it is complete, and does not say what it compares
-        self.may_vanish = self.unchecked = self.foreign and tus.capabilities.ietf
+        self.may_vanish: bool = self.foreign and tus.capabilities.ietf
+        self.unchecked = self.may_vanish
         self.has_keys = not settings.preset  # the service of a preset may not know metadata
         self.resends = settings.resend_unknown
         self._tus, self._context = tus, tus.context
