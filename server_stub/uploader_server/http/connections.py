@@ -37,7 +37,9 @@ LEAST_DESCRIPTORS = 64  # with fewer, the ASGI server or the database fails in t
 PER_CONNECTION = 2  # file descriptors of a connection: its socket, and the file that its request writes or reads
 MAX_MESSAGE = 1 << 20  # maximum bytes of an incomplete websocket message
 INTERVAL = 0.2  # minimum seconds between two checks
-SHARE = 20  # checks use at most 1/SHARE of the time
+SHARE = 20  # checks use at most 1/SHARE of the time,
+HURRY = 2  # or 1/HURRY while incomplete heads need more than 1/MUCH of the memory
+MUCH = 16
 _RECEIVED = struct.Struct("Q")
 _RECEIVED_AT = 128  # offset of `tcpi_bytes_received` in Linux's `struct tcp_info`
 
@@ -128,7 +130,8 @@ class Track:
 class Watch:
     """Checks connections per address, heads and messages of a port, of which `tracker` knows the running requests.
 
-    Incomplete heads may use half of the memory that requests leave free: beyond that the longest are closed.
+    Incomplete heads may use half of the memory that requests leave free: beyond that the longest are closed. Checks
+    follow each other more quickly while there are many, since the ASGI server takes further bytes between two of them.
     """
 
     def __init__(self, port: int, tracker: RequestTracker, memory: Memory) -> None:
@@ -145,7 +148,9 @@ class Watch:
                 await asyncio.to_thread(self.check, self._tracker.busy(), self._tracker.began())
             except OSError as error:
                 logger.warning("can't check the connections: %s", error)
-            await asyncio.sleep(max(INTERVAL, SHARE * (time.monotonic() - began)))
+            pending = COPIES * sum(track.head for track in self.tracks.values())
+            share = SHARE if pending <= self._memory.most // MUCH else HURRY
+            await asyncio.sleep(max(INTERVAL, share * (time.monotonic() - began)))
 
     def check(self, busy: dict[Peer, TrackedRequest], began: set[Peer]) -> None:
         """Check once and close connections over a limit (takes milliseconds: run in a thread)."""
