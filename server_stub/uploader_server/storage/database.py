@@ -262,6 +262,10 @@ _SUMS = (
     " count(*) FILTER (WHERE status = 'failed'), coalesce(sum(size) FILTER (WHERE status = 'completed'), 0)"
     " FROM files WHERE session = sessions.id)"
 )
+_ONE_OWNER = (
+    "UPDATE files SET owns = 0 WHERE owns AND EXISTS"
+    " (SELECT 1 FROM files AS owner WHERE owner.path = files.path AND owner.owns AND owner.rowid < files.rowid)"
+)
 EXISTING = 1  # the value of `files.packed` for an equal file that was stored before
 
 
@@ -285,6 +289,7 @@ def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
         connection.execute("UPDATE files SET owns = 0 WHERE packed = ?", (EXISTING,))
     if version < 9:
         connection.execute(_SUMS)
+        connection.execute(_ONE_OWNER)  # version 7 did not know which upload had found its bytes there
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 

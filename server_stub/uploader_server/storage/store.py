@@ -65,7 +65,10 @@ _COUNT = (
 _OWN = (
     "UPDATE files SET owns = 1 WHERE id IN (SELECT value FROM json_each(?))"
     " AND path IN (SELECT value FROM json_each(?))"
+    " AND NOT EXISTS (SELECT 1 FROM files AS owner WHERE owner.path = files.path AND owner.owns)"
 )
+# An older owner had an earlier file of this name, which another program has removed: else no later one was linked.
+_OTHER = "SELECT id FROM files WHERE path = ? AND (rowid > ? OR NOT owns) ORDER BY rowid LIMIT 1"
 _NEWEST_TIME = (
     "SELECT max(touched) FROM (SELECT now AS touched FROM clock UNION ALL SELECT touched FROM sessions"
     " UNION ALL SELECT touched FROM tus_uploads UNION ALL SELECT touched FROM packs)"
@@ -322,7 +325,7 @@ class Store:
         one is about to. It is also removed if that can't be recorded (OSError, sqlite3.Error); a repeated call records
         it.
         """
-        query = "SELECT path, owns FROM files WHERE id = ?"
+        query = "SELECT rowid, path, owns FROM files WHERE id = ?"
         row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
         name = row["path"] if row is not None else None
         if not name or name not in self.categories:
@@ -333,7 +336,7 @@ class Store:
             db.execute("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
             if not row["owns"]:
                 return
-            other = db.execute("SELECT id FROM files WHERE path = ? ORDER BY rowid LIMIT 1", (name,)).fetchone()
+            other = db.execute(_OTHER, (name, row["rowid"])).fetchone()
             if other is not None:
                 db.execute("UPDATE files SET owns = 1 WHERE id = ?", (other["id"],))
                 return

@@ -192,6 +192,24 @@ def test_second_delete_keeps_a_new_file_of_the_same_name(server: EmbeddedServer)
     assert delete(server, third["id"]) == 200
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_upload_deletes_its_file_although_an_earlier_one_had_the_name(server: EmbeddedServer, shared: bool) -> None:
+    """Another program has removed the earlier file, of which the row is left."""
+    there = server.root / "personal/moved.mp4"
+    upload(server.url, file("moved.mp4", b"old"))
+    there.unlink()
+    (stored,) = upload(server.url, file("moved.mp4", b"new"))
+    equal = upload(server.url, file("moved.mp4", b"new")) if shared else []
+    assert delete(server, stored["id"]) == 200
+    assert there.exists() is shared
+    assert [delete(server, one["id"]) for one in equal] == [200] * len(equal)
+    assert not there.exists()
+    there.write_bytes(b"of another program")
+    (last,) = upload(server.url, file("moved.mp4", b"of another program"))
+    assert delete(server, last["id"]) == 200
+    assert there.exists()
+
+
 @pytest.mark.parametrize("way", ["batch", "tus", "pack"])
 @pytest.mark.parametrize("name", ["same.mp4", "same (2).mp4"])
 def test_delete_keeps_a_file_that_a_running_upload_found_equal(

@@ -245,6 +245,18 @@ def test_a_database_of_an_older_server_is_upgraded(tmp_path: Path) -> None:
             assert paths == {"personal/tus é.txt"} | ({"personal/batch.txt"} if table != "tus_uploads" else set())
 
 
+def test_upgrade_leaves_one_owner_of_a_file(tmp_path: Path) -> None:
+    """Version 7 did not know which of two uploads had linked it: the first one has."""
+    with running_server(root=tmp_path) as server:
+        first, second = (upload(server.url, file("same.txt", b"same"))[0]["id"] for _ in range(2))
+    edit(tmp_path, "UPDATE files SET owns = 1", "PRAGMA user_version = 7")
+    with running_server(root=tmp_path) as server:
+        token = {"Authorization": f"Bearer {issue_token(server.config.jwt_secret)}"}
+        for known, left in ((second, True), (first, False)):
+            assert requests.delete(f"{server.url}/api/upload/file/{known}", headers=token, timeout=DEADLINE).ok
+            assert (tmp_path / "personal/same.txt").exists() is left
+
+
 def test_a_database_without_packs_is_upgraded(tmp_path: Path) -> None:
     """Version 1 had neither packs nor files that a client gave up."""
     with running_server(packs=True, root=tmp_path) as server:
