@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from uploader_server.http.errors import ApiError
 from uploader_server.storage.clock import Clock
@@ -21,7 +20,7 @@ from uploader_server.storage.database import EXISTING
 from uploader_server.storage.disk import NO_SPACE
 from uploader_server.storage.paths import shortened
 from uploader_server.storage.reading import StoredFile
-from uploader_server.wire import extension, js_number, timestamp
+from uploader_server.wire import extension, js_number, stored_at, timestamp
 
 STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
 EVENT_INTERVAL = 0.1  # minimum seconds between two progress events of a session
@@ -98,7 +97,7 @@ class FileState:
             "status": self.status,
             "fileSize": self.announced if self.status == "uploading" else self.size,
             "receivedBytes": self.size if self.status == "uploading" else None,
-            "filePath": None if self.path is None else f"/uploads/{quote(self.path)}",
+            "filePath": None if self.path is None else stored_at(self.path),
             "relativePath": self.relative_path,
             "error": self.error,
         }

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import stat
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +21,7 @@ from uploader_server.storage.paths import UnsafePathError, candidates, safe_part
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Store
 from uploader_server.storage.turns import LOOKING, Turns
-from uploader_server.wire import CATEGORIES, LOOKUP
+from uploader_server.wire import CATEGORIES, LOOKUP, stored_at
 
 _BODIES = Bodies(schemas(Limits()))
 _UNREADABLE = NO_FILE | {errno.EACCES}
@@ -163,7 +162,7 @@ def _answer(
     sha256 = {file: digests[file].hex() for file in files if digests.get(file)}
     equal = [file for file in files if file.size == wanted["size"] and sha256.get(file) == wanted.get("sha256", "")]
     file = equal[0] if equal else files[0]
-    answer = {"exists": True, "size": file.size, "location": f"/uploads/{quote(file.path)}"}
+    answer = {"exists": True, "size": file.size, "location": stored_at(file.path)}
     if not equal and not pending.isdisjoint(files):
         return {**answer, "pending": True}
     return {**answer, "sha256": sha256[file]} if file in sha256 else answer

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,7 +22,7 @@ from uploader_server.session import FileState, Session, packed_mark
 from uploader_server.sessions import BURST, Sessions
 from uploader_server.storage.put import put
 from uploader_server.storage.store import Change
-from uploader_server.wire import PACKS
+from uploader_server.wire import PACKS, stored_at
 
 KEY = re.compile(r"[!-~]{1,200}")
 
@@ -199,7 +198,7 @@ def _answer(session: str, files: list[FileState]) -> bytes:
 def _answered(file: FileState) -> dict[str, Any]:
     if file.path is None:
         return {"status": "failed", "error": file.error_code, "message": file.error, "retryable": file.retryable}
-    answer = {"status": "stored", "id": file.id, "location": f"/uploads/{quote(file.path)}"}
+    answer = {"status": "stored", "id": file.id, "location": stored_at(file.path)}
     return {**answer, "existing": True} if file.existing else answer
 
 

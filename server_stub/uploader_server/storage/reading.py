@@ -24,10 +24,7 @@ logger = logging.getLogger(__name__)
 BLOCK = 1 << 20  # bytes per read
 SMALLEST = 4 << 10  # minimum bytes of a buffer
 LATE = 60.0  # seconds for which a digest that was read anew, and came too late for its request, waits for the next one
-_SAVE = (
-    "INSERT OR REPLACE INTO digests (path, size, modified, changed, inode, sha256)"
-    " VALUES (:path, :size, :modified, :changed, :inode, :sha256)"
-)
+_SAVE = "INSERT OR REPLACE INTO digests (path, size, modified, changed, inode, sha256) VALUES (?, ?, ?, ?, ?, ?)"
 _INTEGER = (1 << 63) - 1  # largest integer of SQLite; some file systems use all 64 bits of an inode
 
 
@@ -113,7 +110,7 @@ class Digests:
 
     def saved(self, files: Sequence[tuple[StoredFile, bytes]]) -> Callable[[sqlite3.Connection], object]:
         """Return a change for `Store.save` that saves the SHA-256 of stored files."""
-        return lambda db: db.executemany(_SAVE, [{**file._asdict(), "sha256": sha256} for file, sha256 in files])
+        return lambda db: db.executemany(_SAVE, [(*file, sha256) for file, sha256 in files])
 
     async def known(self, files: Iterable[StoredFile]) -> dict[StoredFile, bytes]:
         """Return the recorded digests that count."""

@@ -8,12 +8,12 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from uploader_server.http.errors import ApiError
 from uploader_server.http.files import repr_digest
 from uploader_server.session import FileState
 from uploader_server.tus.headers import Place, check_length, parse_concat, parse_metadata
+from uploader_server.wire import stored_at
 
 OPEN, FINISHED = "open", "finished"  # states of an existing upload; any other state is the reason why it is gone
 JOINED = "concatenated"  # state of a part that was joined into a final upload
@@ -99,7 +99,7 @@ def stored(upload: Upload) -> dict[str, str]:
     if upload.status != FINISHED or upload.path is None:
         return {}
     return {
-        "content-location": "/uploads/" + quote(upload.path),
+        "content-location": stored_at(upload.path),
         "upload-file-id": upload.file_id,
         **repr_digest(upload.sha256),
     }
