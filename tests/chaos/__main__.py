@@ -20,8 +20,11 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=10.0, help="no round begins after so many minutes")
     parser.add_argument("--rounds", type=int, help="end after so many rounds; 1 repeats one")
     parser.add_argument("--directory", type=Path, help="where finds are kept (default: a new temporary directory)")
+    parser.add_argument("--only", help="rounds of a kind: tree, session, neighbour, endings, tus, reference, proxy …")
     given = parser.parse_args()
     place = given.directory or Path(tempfile.mkdtemp(prefix="chaos-"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers and clients must not stay
-    summary = run(given.seed, given.minutes, place.resolve(), rounds=given.rounds, say=partial(print, flush=True))
+    summary = run(
+        given.seed, given.minutes, place.resolve(), rounds=given.rounds, only=given.only, say=partial(print, flush=True)
+    )
     sys.exit(1 if summary.finds else 0)

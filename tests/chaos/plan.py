@@ -77,6 +77,13 @@ class Plan:
         return self.flavour == "reference" or "batch" in self.client
 
     @property
+    def kinds(self) -> set[str]:
+        """What others do in the round, and the kind of its server."""
+        whoms = {strike.whom for invocation in self.invocations for strike in invocation.strikes if strike.act}
+        others = {"neighbour": self.neighbour, "endings": self.endings, "proxy": self.proxy, "faults": self.rules}
+        return {self.flavour, *whoms, *(name for name, there in others.items() if there)}
+
+    @property
     def forgets(self) -> bool:
         """Whether a fault makes the server lose files that it has confirmed."""
         return any(rule.startswith("restart") and ":nothing" in rule for rule in self.rules)

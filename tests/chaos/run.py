@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from dataclasses import dataclass, field
 from statistics import median
@@ -49,14 +50,25 @@ class Summary:
 
 
 def run(
-    seed: int, minutes: float, directory: Path, *, rounds: int | None = None, say: Callable[[str], None]
+    seed: int,
+    minutes: float,
+    directory: Path,
+    *,
+    rounds: int | None = None,
+    only: str | None = None,
+    say: Callable[[str], None],
 ) -> Summary:
-    """Run rounds with the seeds `seed`, `seed + 1` … until the time or the number of rounds is used up."""
+    """Run rounds with the seeds `seed`, `seed + 1` … until the time or the number of rounds is used up.
+
+    With `only` leave out seeds whose plan is not of this kind (`Plan.kinds`).
+    """
     started, summary, secrets = time.monotonic(), Summary(seed), Secrets()
     shared = _Shared(directory / "shared", secrets)
+    every = map(make_plan, itertools.count(seed))
+    plans = (plan for plan in every if only is None or only in plan.kinds)
     try:
         while time.monotonic() < started + 60 * minutes and summary.rounds != rounds:
-            plan = make_plan(seed + summary.rounds)
+            plan = next(plans)
             place = directory / f"round-{plan.seed}"
             server = shared.server() if plan.shared else None
             result = run_round(plan, place, server, secrets)
