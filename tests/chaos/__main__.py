@@ -23,6 +23,7 @@ if __name__ == "__main__":
     parser.add_argument("--only", help="rounds of a kind: tree, session, neighbour, endings, tus, reference, proxy …")
     given = parser.parse_args()
     place = given.directory or Path(tempfile.mkdtemp(prefix="chaos-"))
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # below nohup clients would not catch it, and strikes wait for that
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers and clients must not stay
     summary = run(
         given.seed, given.minutes, place.resolve(), rounds=given.rounds, only=given.only, say=partial(print, flush=True)
