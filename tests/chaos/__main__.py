@@ -20,7 +20,9 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=10.0, help="no round begins after so many minutes")
     parser.add_argument("--rounds", type=int, help="end after so many rounds; 1 repeats one")
     parser.add_argument("--directory", type=Path, help="where finds are kept (default: a new temporary directory)")
-    parser.add_argument("--only", help="rounds of a kind: tree, session, neighbour, endings, tus, reference, proxy …")
+    parser.add_argument(
+        "--only", help="rounds of a kind: tree, session, neighbour, trap, endings, tus, reference, proxy …"
+    )
     given = parser.parse_args()
     place = given.directory or Path(tempfile.mkdtemp(prefix="chaos-"))
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # below nohup clients would not catch it, and strikes wait for that

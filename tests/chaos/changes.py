@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import random
@@ -10,6 +9,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chaos.invariants import path_in
 from chaos.processes import Find
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def _under_way(stream: Path) -> list[Path]:
     for line in stream.read_bytes().split(b"\n")[:-1]:
         event = json.loads(line)
         if event["type"] == "file.started":
-            raw = event.get("path_b64")
-            begun[event["file"]] = Path(os.fsdecode(base64.b64decode(raw)) if raw else event["path"])
+            begun[event["file"]] = path_in(event)
         elif event["type"] in ("file.completed", "file.failed", "file.skipped"):
             begun.pop(event["file"], None)
     return list(begun.values())

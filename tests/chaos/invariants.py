@@ -79,9 +79,13 @@ class Tree:
 
     def name(self, event: dict[str, Any]) -> str:
         """Return the path of an event relative to the parent of `top`."""
-        raw = event.get("path_b64")
-        path = os.fsdecode(base64.b64decode(raw)) if raw else event["path"]
-        return stored_name(os.path.relpath(path, self.top.parent))
+        return stored_name(os.path.relpath(path_in(event), self.top.parent))
+
+
+def path_in(event: dict[str, Any]) -> Path:
+    """Return the path in an event, or in a line of `--failed-to`."""
+    raw = event.get("path_b64")
+    return Path(os.fsdecode(base64.b64decode(raw)) if raw else event["path"])
 
 
 def stored_name(path: str) -> str:

@@ -19,8 +19,19 @@ ENDINGS = ("cancel", "finish")
 FAR = 60
 """Milliseconds of latency with which the client sends a file of `PARTED` bytes in several uploads."""
 PARTED = (10 << 20, 24 << 20)
-PLANTED = ("journal.sqlite3", "journal.sqlite3-wal", "journal.sqlite3-shm", "journal.sqlite3-journal", "journal.lock")
-"""The files of a state directory of which one is his."""
+PLANTED = (
+    "journal.sqlite3",
+    "journal.sqlite3-wal",
+    "journal.sqlite3-shm",
+    "journal.sqlite3-journal",
+    "journal.lock",
+    "",
+)
+"""The files of a state directory of which one is his; without a name he may rename and remove all of them."""
+LIES = ("endless", "other range", "short", "longer")
+"""What the source of a file at a URL sends, other than it announces."""
+TRAPS = ("scratch", "temporary", "pipe", *LIES)
+"""What Dask takes in a directory for temporary files, such a directory, outputs that nobody reads, and `LIES`."""
 CHANGES = ("rewrite", "rewrite", "chmod", "link", "directory")
 """New bytes with the modification time of the old ones, a new mode, a link in place of a file or of a directory."""
 
@@ -66,8 +77,10 @@ class Plan:
     rules: list[str] = field(default_factory=list)
     invocations: list[Invocation] = field(default_factory=list)
     proxy: bool = False
-    neighbour: str = ""
-    """The file of another user in a shared state directory that the client is offered first; empty for none."""
+    neighbour: str | None = None
+    """The file of another user in a shared state directory that the client is offered first, one of `PLANTED`."""
+    trap: str = ""
+    """One of `TRAPS`, into which the client is led first."""
     endings: int = 0
     """Number of sessions that are first ended at random waits of a server (`chaos.endings`)."""
 
@@ -80,7 +93,13 @@ class Plan:
     def kinds(self) -> set[str]:
         """What others do in the round, and the kind of its server."""
         whoms = {strike.whom for invocation in self.invocations for strike in invocation.strikes if strike.act}
-        others = {"neighbour": self.neighbour, "endings": self.endings, "proxy": self.proxy, "faults": self.rules}
+        others = {
+            "neighbour": self.neighbour is not None,
+            "trap": self.trap,
+            "endings": self.endings,
+            "proxy": self.proxy,
+            "faults": self.rules,
+        }
         return {self.flavour, *whoms, *(name for name, there in others.items() if there)}
 
     @property
@@ -132,6 +151,7 @@ def make_plan(seed: int) -> Plan:
         invocations,
         proxy=proxy,
         neighbour=_neighbour(seed),
+        trap=_trap(seed),
         endings=0 if seed % 5 else 20,
     )
 
@@ -156,9 +176,14 @@ def _with_strikes(invocation: Invocation, more: list[Strike]) -> Invocation:
     return Invocation(invocation.command, tuple(strikes))
 
 
-def _neighbour(seed: int) -> str:
+def _neighbour(seed: int) -> str | None:
     chance = random.Random(f"neighbour {seed}")
-    return chance.choice(PLANTED) if chance.random() < 0.1 else ""
+    return chance.choice(PLANTED) if chance.random() < 0.1 else None
+
+
+def _trap(seed: int) -> str:
+    chance = random.Random(f"trap {seed}")
+    return chance.choice(TRAPS) if chance.random() < 0.08 else ""
 
 
 def _tus_plan(seed: int, chance: random.Random) -> Plan:

@@ -187,7 +187,7 @@ class Client:
     """`uploader ARGUMENTS` with its own home directory; its output goes to files in `directory`."""
 
     def __init__(
-        self, directory: Path, home: Path, options: Sequence[str], paths: Sequence[Path], env: dict[str, str]
+        self, directory: Path, home: Path, options: Sequence[str], paths: Sequence[Path | str], env: dict[str, str]
     ) -> None:
         directory.mkdir(parents=True)
         self._directory, self._strikes = directory, 0
@@ -198,7 +198,7 @@ class Client:
         line += ["--", *paths] if paths else []
         (directory / "command.txt").write_text("\n".join(["uploader", *map(os.fspath, line)]))
         with (directory / "out.jsonl").open("wb") as out, (directory / "err.txt").open("wb") as err:
-            env = environment(home, TMPDIR=str(temporary), **env)
+            env = environment(home, **{"TMPDIR": str(temporary), **env})
             self.process = forking.start(
                 "uploader_cli", line, cwd=home, env=env, stdout=out, stderr=err, free=False, new_session=True
             )

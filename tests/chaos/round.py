@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
 import shutil
 import signal
 import time
@@ -16,7 +18,8 @@ from chaos import invariants
 from chaos.changes import Changes
 from chaos.endings import end_at_random
 from chaos.invariants import Tree
-from chaos.neighbour import Neighbour
+from chaos.lies import Liar
+from chaos.neighbour import Neighbour, Scratch, shared_directory
 from chaos.plan import Invocation, Plan, Strike
 from chaos.processes import Client, Ended, Find, Secrets, Server
 from chaos.stranger import Stranger
@@ -24,6 +27,7 @@ from chaos.trees import make_tree
 from chaos.tus import TusServer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 ENDS = (signal.SIGKILL, signal.SIGTERM)
@@ -103,8 +107,10 @@ class Round:
             self.server.change(self.plan.rules)
         if self.plan.proxy:
             self.proxy = Proxy(f"http://127.0.0.1:{self.server.port}")
-        if self.plan.neighbour:
-            self._meet_neighbour()
+        if self.plan.neighbour is not None:
+            self._meet_neighbour(self.plan.neighbour)
+        if self.plan.trap:
+            self._meet_trap(self.plan.trap)
         if self.plan.endings:
             self._end_sessions()
         for number, invocation in enumerate(self.plan.invocations):
@@ -136,13 +142,43 @@ class Round:
         except AssertionError as wrong:
             raise Find(str(wrong)) from wrong
 
-    def _meet_neighbour(self) -> None:
-        """Call the client once with a state directory to which another user has written."""
-        neighbour = Neighbour(self.directory / "shared", self.plan.neighbour)
+    def _meet_neighbour(self, name: str) -> None:
+        """Call the client once with a state directory to which another user may write."""
+        neighbour = Neighbour(self.directory / "shared", name)
         options = ["upload", *self.plan.client, *self.server.address, "--state-dir", str(neighbour.directory)]
-        env = {"UPLOADER_TOKEN": self.secrets.token}
-        self.client = Client(self.directory / "neighbour", self.home, options, [self.tree.top], env)
-        neighbour.check(self.client.run((), self.server, (), self._look), self.secrets)
+        neighbour.check(self._call_once(options, [self.tree.top]), self.secrets)
+
+    def _meet_trap(self, trap: str) -> None:
+        """Call the client once where a directory, an output or a source is not what it seems."""
+        upload, spool = ["upload", *self.plan.client, *self.server.address], self.directory / "spool"
+        importing = ["import", "--on", "local:2", *self.server.address]
+        if trap == "scratch":
+            scratch = Scratch(spool)
+            scratch.check(self._call_once(importing, [self.tree.top], TMPDIR=str(spool)))
+        elif trap == "temporary":
+            shared_directory(spool, 0o777)
+            ended = self._call_once(importing, [self.tree.top], TMPDIR=str(spool))
+            if ended.code != 2 or any(spool.iterdir()):
+                raise Find(f"exit code {ended.code} of an import where others may replace its temporary files")
+        elif trap == "pipe":
+            pipe = self.directory / "links.txt"
+            os.mkfifo(pipe)
+            interrupt = Strike("client", signal.SIGINT, 10_000, 0.0)
+            if self._call_once([*upload, "--links", str(pipe)], [self.tree.top], strikes=[interrupt]).code == 0:
+                raise Find("exit code 0 although nobody has read an output")
+        else:
+            with Liar(trap, f"lies-{self.plan.seed}.bin") as liar:
+                liar.check(self._call_once(upload, [liar.url]), self.server.root)
+
+    def _call_once(
+        self, options: list[str], paths: Sequence[Path | str], *, strikes: Sequence[Strike] = (), **env: str
+    ) -> Ended:
+        """Call the client with a home of its own; its run has nothing to do with the others of the round."""
+        home = self.directory / "home of one call"
+        env |= {"UPLOADER_TOKEN": self.secrets.token}
+        number = len(list(self.directory.glob("once-*")))
+        self.client = Client(self.directory / f"once-{number}", home, options, paths, env)
+        return self.client.run(strikes, self.server, (), self._look)
 
     def _own_server(self) -> Server | TusServer:
         place = self.directory / "server"
@@ -167,8 +203,7 @@ class Round:
         options, paths = ["upload", *self.plan.client, *self.server.address, *more], [self.tree.top]
         if invocation.command == "resume" and self._may_resume():
             options, paths = ["resume"], []
-        elif invocation.command == "list" and self._listed is not None:
-            listed = self._listed
+        elif invocation.command == "list" and (listed := self._list_without_links()) is not None:
             options, paths = [*options, "--from-file", str(listed)], []
         number = len(self.result.codes) + 1
         env = {"UPLOADER_TOKEN": self.secrets.token, "UPLOADER_HEADER": f"X-Canary: {self.secrets.header}"}
@@ -180,6 +215,16 @@ class Round:
         self.result.kills += ended.strikes
         self._check(ended, listed)
         return ended
+
+    def _list_without_links(self) -> Path | None:
+        """Return what is left as a list, without paths that lead out of the tree: listed links are followed."""
+        if self._listed is None:
+            return None
+        lines, top = self._listed.read_text(encoding="utf-8").splitlines(), self.tree.top.resolve()
+        kept = [line for line in lines if invariants.path_in(json.loads(line)).resolve().is_relative_to(top)]
+        listed = self._listed.with_name("list.jsonl")
+        listed.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        return listed if kept else None
 
     def _may_resume(self) -> bool:
         """Return True if the last call started a run and did not complete it."""

@@ -15,7 +15,7 @@ import pytest
 
 from chaos import invariants
 from chaos.endings import end_at_random
-from chaos.plan import Invocation, Plan, Strike, make_plan
+from chaos.plan import PLANTED, TRAPS, Invocation, Plan, Strike, make_plan
 from chaos.processes import Ended, Find, Secrets
 from chaos.round import Result, Round
 from chaos.run import run
@@ -57,8 +57,19 @@ def test_sessions_that_end_at_random_waits_stay_ended(tmp_path: Path, seed: int)
     asyncio.run(end_at_random(tmp_path, seed, 40))
 
 
-def test_state_directory_that_another_user_writes_to_is_refused(tmp_path: Path) -> None:
-    plan = Plan(1, "bundled", False, {"a": 10}, [], ["--durability", "none"], neighbour="journal.sqlite3-wal")
+@pytest.mark.parametrize(
+    ("neighbour", "trap"),
+    [
+        ("journal.sqlite3-wal", "endless"),
+        *(pytest.param(None, trap, marks=pytest.mark.thorough) for trap in TRAPS),
+        *(pytest.param(name, "", marks=pytest.mark.thorough) for name in PLANTED),
+    ],
+)
+def test_no_invariant_is_violated_where_others_have_prepared_something(
+    tmp_path: Path, neighbour: str | None, trap: str
+) -> None:
+    """A state directory, one for temporary files, an output, or a source of a file."""
+    plan = Plan(1, "bundled", False, {"a": 10}, [], ["--durability", "none"], neighbour=neighbour, trap=trap)
     one = Round(plan, tmp_path / "round", None, Secrets(), Result(plan))
     try:
         one.run()
