@@ -164,7 +164,9 @@ class Round:
             pipe = self.directory / "links.txt"
             os.mkfifo(pipe)
             interrupt = Strike("client", signal.SIGINT, 10_000, 0.0)
-            if self._call_once([*upload, "--links", str(pipe)], [self.tree.top], strikes=[interrupt]).code == 0:
+            ended = self._call_once([*upload, "--links", str(pipe)], [self.tree.top], strikes=[interrupt])
+            pipe.unlink()  # a reader of all files that are left would wait for it
+            if ended.code == 0:
                 raise Find("exit code 0 although nobody has read an output")
         else:
             with Liar(trap, f"lies-{self.plan.seed}.bin") as liar:
