@@ -148,7 +148,7 @@ def test_pure_code_is_pure() -> None:
 
 def test_no_protocol_knows_another() -> None:
     """tus, batches and packs: the scheduler chooses, and falls back."""
-    of_tus = "tus_client tus_part tus_file tus_state tus_proof tus_reading tus_chunks tus_entry"
+    of_tus = "tus_client tus_part tus_file tus_state tus_reading tus_chunks tus_entry"
     for own in ("batch", "pack machine", "ietf_client", of_tus):
         for name, used in modules(CLIENT).items():
             if within(name, " ".join(f"transfer.protocols.{module}" for module in own.split())):

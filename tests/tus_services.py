@@ -6,10 +6,13 @@ import base64
 import hashlib
 import threading
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from scripted_server import Answer, Request, Rule, ScriptedServer
 from time_limits import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 KIB, MIB = 1 << 10, 1 << 20
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -271,15 +274,19 @@ class Spoiling(Service):
 
 
 class Announcing(Service):
-    """Announces checksums of SHA-1. A wrong one is answered with `refusal`; None takes it, as oCIS and OpenCloud do."""
+    """Announces checksums of SHA-1, and compares them unless it `ignores` them, as oCIS and OpenCloud do.
+
+    Of each chunk that begins at an offset of `damages` the first byte is changed on its way, once.
+    """
 
     extensions = "creation,creation-with-upload,creation-defer-length,checksum"
+    methods = "OPTIONS POST HEAD PATCH GET"
 
-    def __init__(self, refusal: int | None = 460) -> None:
+    def __init__(self, *, ignores: bool = False, damages: Iterable[int] = ()) -> None:
         super().__init__()
-        self.refusal = refusal
+        self._ignores, self._damages = ignores, set(damages)
         self.wrong: list[int] = []
-        """The sizes of chunks with a wrong checksum."""
+        """The offsets of chunks with a wrong checksum."""
 
     def _options(self, request: Request) -> Answer:
         answer = super()._options(request)
@@ -287,11 +294,15 @@ class Announcing(Service):
         return answer
 
     def _store_chunk(self, upload: Upload, request: Request) -> None:
+        at = len(upload.content)
+        if request.body and at in self._damages:
+            self._damages.remove(at)
+            request = replace(request, body=bytes([request.body[0] ^ 1]) + request.body[1:])
         algorithm, _, digest = request.headers.get("upload-checksum", "").partition(" ")
         if algorithm and base64.b64decode(digest) != hashlib.sha1(request.body).digest():
-            self.wrong.append(len(request.body))
-            if self.refusal is not None:
-                raise Refused(self.refusal, "")
+            self.wrong.append(at)
+            if not self._ignores:
+                raise Refused(460, "")
         super()._store_chunk(upload, request)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 import pytest
+import requests
 from command import ended, read_confirmed, start, uploader
 from interop.partners import PartnerServer, make
+from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,18 +33,33 @@ SMALL = {
 LARGE = 50_000_000
 
 
-@pytest.mark.cases("upload", "empty", "unicode", "checksum")
-def test_small_files_are_stored_with_their_names(
-    partner: PartnerServer, tmp_path: Path, record_property: RecordProperty
-) -> None:
+@pytest.mark.cases("upload", "empty", "unicode")
+def test_small_files_are_stored_with_their_names(partner: PartnerServer, tmp_path: Path) -> None:
+    """With checksums, if the server announces them; none is `verified` by those of a server without a preset."""
     sent = make(tmp_path / "small", SMALL)
     done = uploader("upload", "small", "--tus-endpoint", partner.endpoint, "--json", home=tmp_path)
     assert done.code == 0, done.err
     assert len(done.of("file.completed")) == len(SMALL) == 20
     assert sent <= partner.stored()
-    verified = {event["verified"] for event in done.of("file.completed") if event["size"]}
-    assert len(verified) == 1
-    record_property("checksum", "✓" if verified == {True} else "none")
+    assert {event["verified"] for event in done.of("file.completed")} == {False}
+
+
+@pytest.mark.cases("checksum")
+def test_wrong_checksum_is_refused(partner: PartnerServer, record_property: RecordProperty) -> None:
+    """What a preset with `checksum-compared` says of it. The chunk is right, and no wrong byte is stored."""
+    tus = {"Tus-Resumable": "1.0.0"}
+    known = requests.options(partner.endpoint, headers=tus, timeout=PATIENCE).headers
+    algorithms = known.get("Tus-Checksum-Algorithm", "").replace(" ", "").split(",")
+    record_property("checksum", "✓" if "sha1" in algorithms else "none")
+    metadata = {"Upload-Metadata": f"filename {base64.b64encode(b'wrong.bin').decode()}"}
+    created = requests.post(partner.endpoint, headers={**tus, **metadata, "Upload-Length": "9"}, timeout=PATIENCE)
+    url = urljoin(partner.endpoint, created.headers["Location"])
+    for algorithm in {"sha1", "sha256"} & set(algorithms):
+        wrong = base64.b64encode(hashlib.new(algorithm, b"others").digest()).decode()
+        of_chunk = {"Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
+        headers = {**tus, **of_chunk, "Upload-Checksum": f"{algorithm} {wrong}"}
+        assert requests.patch(url, b"right", headers=headers, timeout=PATIENCE).status_code == 460
+        assert requests.head(url, headers=tus, timeout=PATIENCE).headers["Upload-Offset"] == "0"
 
 
 @pytest.mark.cases("50 MB", "resume")

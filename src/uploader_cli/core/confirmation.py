@@ -148,8 +148,17 @@ def ending_of(status: int | None, before: Ending, *, by_server: bool) -> Ending:
     return before if status in NOTHING_DONE and before in UNCERTAIN else Ending.ERROR
 
 
+def compares_checksums(algorithm: str | None, *, foreign: bool, says_so: bool) -> bool:
+    """Return whether a server that accepts a checksum has compared it, so that it verifies bytes.
+
+    Some foreign servers announce checksums and compare none; where the preset `says_so` the server compares them. tus
+    1.0 does not name CRC-32C: the bundled server has it, and compares it also at its tus endpoint.
+    """
+    return not foreign or says_so or algorithm == "crc32c"
+
+
 def verified_by(algorithm: str | None, *, resumed: bool) -> VerifiedBy | None:
-    """Return what shows that the bytes arrived if the server accepted a checksum of each chunk.
+    """Return what shows that the bytes arrived if the server compared a checksum of each chunk.
 
     `algorithm` is that of this run. Of the chunks of a run that was `resumed` it is not known: CRC-32C is the weakest.
     For SHA-1 there is no value.

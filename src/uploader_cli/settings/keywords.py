@@ -57,6 +57,7 @@ class Options(TypedDict, total=False):
     bytes_at_creation: bool | None
     parts: bool | None
     part_metadata: bool | None
+    checksum_compared: bool | None
     result_url: str | None
     result_done: Text | Condition | Iterable[Text | Condition] | None
     result_failed: Text | Condition | Iterable[Text | Condition] | None

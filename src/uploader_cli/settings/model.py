@@ -206,6 +206,7 @@ class Settings:
     bytes_at_creation: bool = _tus(True, "Send small files with their creation to a tus server that takes them so.")
     parts: bool = _tus(True, "Send large files to a tus server in parts, if it joins them.")
     part_metadata: bool = _tus(True, "Send the metadata of a file with each of its parts to a tus server, too.")
+    checksum_compared: bool = _tus(False, "Take a file for verified by its checksums: the tus server compares them.")
     result_url: str | None = _result(
         None,
         "URL  With a tus server: ask there until a file is processed, with {url}, {id} or {header:NAME}.",

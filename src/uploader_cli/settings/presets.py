@@ -23,7 +23,7 @@ class Preset(NamedTuple):
     `endpoint` is the form of the URL of `--tus-endpoint`, where words in capitals have to be replaced. `needs` says by
     what, and which values of metadata have to be given. `unknown` names what the sources do not say, as does None for
     `empty_files`; they are sent then. `tells_missing`: GET of an upload answers 404, 410 or 5xx only where its file is
-    not stored.
+    not stored. `checksum_compared`: the interop run has tried that the server refuses a wrong checksum.
     """
 
     service: str
@@ -42,6 +42,7 @@ class Preset(NamedTuple):
     parts: bool = False
     part_metadata: bool = True
     checksum: str = "none"
+    checksum_compared: bool = False
     empty_files: bool | None = True
     empty_at_creation: bool = False
     bytes_at_creation: bool = True

@@ -25,6 +25,7 @@ RESULT_ONLY = ("result_done", "result_failed", "result_link", "result_timeout")
 TUS_ONLY = (
     *("preset", "metadata", "chunk_rule", "retry_status", "id_header", "place", "result_url", *RESULT_ONLY),
     *("allowed_names", "empty_files", "empty_at_creation", "bytes_at_creation", "parts", "part_metadata"),
+    "checksum_compared",
 )
 """Options for tus servers without sessions."""
 SENT = ("filename", "relativePath")

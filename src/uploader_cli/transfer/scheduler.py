@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
+from uploader_cli.core.confirmation import compares_checksums
 from uploader_cli.core.events import RunPaused, RunResumed, WarningCode
 from uploader_cli.core.plan import SESSION_FILES, LocalFile, PlannedSession, Planner, plan_sessions, refusal
 from uploader_cli.core.protocol import Session, utf8
@@ -30,7 +31,6 @@ from uploader_cli.transfer.pack_job import PackJob, packs_of
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.protocols.batch import BatchSession, Flow
 from uploader_cli.transfer.protocols.tus_file import TusFile
-from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
 from uploader_cli.transfer.protocols.tus_reading import Readings
 from uploader_cli.transfer.protocols.tus_state import Tus, is_far
 from uploader_cli.transfer.result_poller import ResultPoller
@@ -136,12 +136,10 @@ class Scheduler:
                 checksum = self._tus.checksum(self._settings.checksum, is_fast)
             except ValueError as error:
                 raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
-            trusted = (
-                checksum in (None, "crc32c") or not self._settings.foreign or self._settings.preset or self._tus.ietf
-            )
-            proof = ChecksumProof(self._context.warn, needed=not trusted)  # CRC-32C: the bundled server
+            says_so = self._settings.checksum_compared
+            compares = compares_checksums(checksum, foreign=self._settings.foreign, says_so=says_so)
             readings = Readings(self._context.warn, known=_tells_missing(self._settings.preset))
-            self._terms = Tus(self._context, self._pool, self._tus, checksum, proof, readings)
+            self._terms = Tus(self._context, self._pool, self._tus, checksum, compares, readings)
             if self._api.packs is not None and self._settings.pack and not (self._settings.foreign or self._tus.ietf):
                 self._packs = PackSize(
                     self._api.packs,

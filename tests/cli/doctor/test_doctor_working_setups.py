@@ -12,7 +12,7 @@ from proxy import Proxy, Sniffer, tls_front
 from scripted_server import Answer, Rule, ScriptedServer
 from serving import running_server
 from time_limits import PATIENCE
-from tus_services import Plain
+from tus_services import Announcing, Plain
 
 from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.doctor.doctor_report import as_json
@@ -64,11 +64,11 @@ def test_doctor_with_the_token_of_the_server_passes(subtests: pytest.Subtests) -
     assert "the-token-for-all" not in str(as_json(report))
 
 
-@pytest.mark.parametrize("kind", ["bundled", "plain"])
+@pytest.mark.parametrize("kind", ["bundled", "plain", "announcing"])
 def test_doctor_passes_on_a_tus_endpoint(kind: str, tmp_path: Path) -> None:
-    """Without the steps for sessions."""
-    with running_server() as running, Plain() as plain:
-        endpoint = plain.url if kind == "plain" else f"{running.url}/api/upload/files/"
+    """Without the steps for sessions. Of checksums that verify no file it says so, and what shows more."""
+    with running_server() as running, Plain() as plain, Announcing() as announcing:
+        endpoint = {"plain": plain.url, "announcing": announcing.url}.get(kind, f"{running.url}/api/upload/files/")
         report = doctor("", tus_endpoint=endpoint, state_dir=tmp_path, context={"new_upload": True})
         deleted = running.faults.count("DELETE", "/api/upload/files/*")
     assert report.summary == "Everything works: uploads will be resumable (tus)"
@@ -76,7 +76,8 @@ def test_doctor_passes_on_a_tus_endpoint(kind: str, tmp_path: Path) -> None:
         *("settings", "proxy", "dns", "tcp", "tus", "body_limit", "tus_headers", "disk")
     ]
     assert step(report, "tus").finding.message.startswith(f"{endpoint} offers ")
-    assert ("stays on the server" in step(report, "tus_headers").finding.message) == (kind == "plain")
+    assert ("`uploader smoke`" in step(report, "tus").finding.hint) == (kind == "announcing")
+    assert ("stays on the server" in step(report, "tus_headers").finding.message) == (kind != "bundled")
     assert deleted == (kind == "bundled")
 
 

@@ -9,12 +9,13 @@ import trustme
 from cli.smoke.broken_servers import Broken, Call, Reply, failed, result, smoke
 from proxy import Proxy, tls_front
 from serving import calls_of, closed_port, running_server
-from tus_services import Plain
+from tus_services import Announcing, Plain
 
 from uploader_cli import Settings
 from uploader_cli.checks.check import Verdict
 from uploader_cli.checks.smoke import CHECKS, OF_ENDPOINTS, run_checks
 from uploader_cli.checks.smoke.site import Site
+from uploader_cli.checks.smoke.smoke_report import check_json
 from uploader_cli.exit_status import Exit
 from uploader_cli.settings.values import Header
 from uploader_server.http.auth import issue_token
@@ -326,6 +327,18 @@ def test_smoke_of_a_plain_tus_server_lists_what_it_cannot_delete() -> None:
     assert of(report, Verdict.SKIPPED) == {"clean-up"}
     assert len(report.left) == len(plain.uploads) == 3
     assert all(thing.endswith("the server has no termination") for thing in report.left)
+
+
+@pytest.mark.parametrize("ignores", [False, True], ids=["compares", "ignores"])
+def test_smoke_of_a_tus_endpoint_shows_whether_it_compares_checksums(ignores: bool) -> None:
+    with Announcing(ignores=ignores) as service:
+        report = smoke("", ["tus-checksum*"], tus_endpoint=service.url)
+        assert len(service.wrong) == 1
+    assert (failed(report), report.exit_code) == (
+        ({"tus-checksum-mismatch"}, Exit.INTEGRITY) if ignores else (set(), Exit.OK)
+    ), report.results
+    found = result(report, "tus-checksum-mismatch")
+    assert check_json(found)["means"].startswith("checksums verify nothing") == ignores
 
 
 def test_cut_request_that_the_server_ends_late_is_awaited() -> None:

@@ -1,4 +1,4 @@
-"""A tus server that announces checksums gets one wrong checksum in a run, which shows whether it compares them."""
+"""Checksums at a tus server that is not ours: they find damage, and verify a file only where a preset says so."""
 
 from __future__ import annotations
 
@@ -7,51 +7,77 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
-from tus_services import FIRST, Announcing
+from tus_services import Announcing, OpenCloud
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIZES = {"0.bin": 1, "a.bin": 9000, "b.bin": 10, "c.bin": 3, "d.bin": 0, "e.bin": 5000}
-OPTIONS = ("-j", "2", "--chunk-size", "4K", "--json")
+CONTENT = os.urandom(10_000)
+SIZES = {"a.bin": 10_000, "b.bin": 4096, "c.bin": 1, "d.bin": 0}
+OPTIONS = ("-j", "1", "--chunk-size", "4K", "--retries", "1", "--json")
+PRESETS = """
+[preset.compared]
+checksum-compared = true
+[preset.other]
+checksum = "sha1"
+"""
 
 
-@pytest.mark.parametrize("refusal", [460, 400, None, 403, 409, 412, 500])
-def test_one_wrong_checksum_shows_whether_the_server_compares_them(refusal: int | None, tmp_path: Path) -> None:
-    """The bytes are right in any case; where no refusal shows that it is compared the files are not verified."""
-    (tmp_path / "files").mkdir()
-    for name, size in SIZES.items():
-        (tmp_path / "files" / name).write_bytes((FIRST * 1000)[:size])
-    with Announcing(refusal) as service:
-        done = uploader("upload", "files", "--tus-endpoint", service.url, *OPTIONS, home=tmp_path)
-        again = uploader("upload", "files", "--no-resume", "--tus-endpoint", service.url, *OPTIONS, home=tmp_path)
-        stored = sorted(bytes(upload.content) for upload in service.uploads.values())
-    assert done.code == again.code == 0, done.err
-    assert stored == sorted(path.read_bytes() for path in [*(tmp_path / "files").iterdir()] * 2)
-    assert len(service.wrong) == 2, "one in each run"
-    assert max(service.wrong) <= 4096
-    compares = refusal in (460, 400)
-    assert {event["verified"] for event in done.of("file.completed") if event["size"]} == {compares}
-    assert [event["code"] for event in done.of("warning")] == ([] if compares else ["unverifiable"])
-    assert not done.of("file.retry")
-
-
-def test_preset_and_piped_input(tmp_path: Path) -> None:
-    """A preset is trusted. Standard input is proven with a part of its first chunk."""
+@pytest.fixture(autouse=True)
+def own_presets(tmp_path: Path) -> None:
     config = tmp_path / "config" / "uploader" / "config.toml"
     config.parent.mkdir(parents=True)
-    config.write_text('[preset.mine]\nchecksum = "sha1"\n')
-    (tmp_path / "a.bin").write_bytes(FIRST)
-    with Announcing() as service:
-        done = uploader("upload", "a.bin", "--preset", "mine", "--tus-endpoint", service.url, "--json", home=tmp_path)
-        assert (done.code, service.wrong) == (0, []), done.err
-        assert done.of("file.completed")[0]["verified"]
-        reader, writer = os.pipe()
-        os.write(writer, b"x" * 10_000)
-        os.close(writer)
-        with open(reader, "rb") as source:
-            command = ("upload", "-", "--name", "b", "--tus-endpoint", service.url, *OPTIONS)
-            done = uploader(*command, home=tmp_path, stdin=source)
-        assert (done.code, len(service.wrong)) == (0, 1), done.err
-        assert done.of("file.completed")[0]["verified"]
-        assert [bytes(upload.content) for upload in service.uploads.values()] == [FIRST, b"x" * 10_000]
+    config.write_text(PRESETS)
+
+
+@pytest.mark.parametrize("ignores", [False, True], ids=["compares", "ignores"])
+@pytest.mark.parametrize(
+    ("more", "verified_by"),
+    [
+        ((), False),
+        (("--preset", "other"), False),
+        (("--preset", "tusd", "--checksum", "sha1"), False),
+        (("--preset", "compared"), True),
+        (("--verify",), "bytes"),
+    ],
+    ids=["no preset", "other preset", "built-in preset", "preset that says so", "reading"],
+)
+def test_file_is_verified_by_checksums_only_where_a_preset_says_that_they_are_compared(
+    more: tuple[str, ...], verified_by: str | bool, ignores: bool, tmp_path: Path
+) -> None:
+    """No run sends a wrong one to find that out, and none costs a request more than without checksums."""
+    (tmp_path / "files").mkdir()
+    for name, size in SIZES.items():
+        (tmp_path / "files" / name).write_bytes(CONTENT[:size])
+    with Announcing(ignores=ignores) as service:
+        service.readable = True
+        done = uploader("upload", "files", "--tus-endpoint", service.url, *OPTIONS, *more, home=tmp_path)
+        assert (done.code, done.of("warning"), done.of("file.retry")) == (0, [], []), done.err
+        assert sorted(bytes(upload.content) for upload in service.uploads.values()) == sorted(
+            CONTENT[:size] for size in SIZES.values()
+        )
+        sent = [headers for method, headers in service.requests if method in ("POST", "PATCH")]
+    assert {"upload-checksum" in headers for headers in sent if int(headers["content-length"])} == {True}
+    assert service.wrong == []
+    found = {event["size"]: event.get("verified_by", event["verified"]) for event in done.of("file.completed")}
+    assert found == {size: verified_by if size or verified_by == "bytes" else False for size in SIZES.values()}
+
+
+@pytest.mark.parametrize("at", [0, 4096, 8192], ids=["creation", "chunk", "last chunk"])
+def test_chunk_that_the_server_refuses_by_its_checksum_is_sent_again(at: int, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(CONTENT[: 3000 if at == 0 else None])
+    with Announcing(damages=[at]) as service:
+        done = uploader("upload", "a.bin", "--tus-endpoint", service.url, *OPTIONS, home=tmp_path)
+        stored = [bytes(upload.content) for upload in service.uploads.values() if upload.content]
+    assert done.code == 0, done.err
+    assert (service.wrong, stored) == ([at], [(tmp_path / "a.bin").read_bytes()])
+    assert [event["code"] for event in done.of("file.retry")] == ["integrity"]
+
+
+def test_preset_of_a_server_that_ignores_checksums_verifies_no_file(tmp_path: Path) -> None:
+    """Also where the user asks for checksums."""
+    (tmp_path / "a.bin").write_bytes(CONTENT)
+    with OpenCloud() as service:
+        options = ("--preset", "opencloud", "--checksum", "sha1")
+        done = uploader("upload", "a.bin", "--tus-endpoint", service.url, *OPTIONS, *options, home=tmp_path)
+    assert (done.code, done.of("file.completed")[0]["verified"]) == (0, False), done.err

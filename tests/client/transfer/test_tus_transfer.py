@@ -37,7 +37,6 @@ from uploader_cli.transfer.ledger import Ledger
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.protocols.tus_file import TusFile
-from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
 from uploader_cli.transfer.protocols.tus_reading import Readings
 from uploader_cli.transfer.protocols.tus_state import Tus
 
@@ -128,9 +127,8 @@ def make_terms(
 ) -> Terms:
     how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
     context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read, doubts=Doubts())
-    proof = ChecksumProof(lambda _code, _text: None, needed=False)
     readings = Readings(lambda _code, _text: None, known=False)
-    return Terms(context, SimpleNamespace(), capabilities, checksum, proof, readings)  # type: ignore[arg-type]
+    return Terms(context, SimpleNamespace(), capabilities, checksum, True, readings)  # type: ignore[arg-type]
 
 
 NUMBERS = itertools.count()

@@ -12,6 +12,7 @@ from uploader_cli.core.confirmation import (
     Ending,
     Reading,
     UploadState,
+    compares_checksums,
     ending_of,
     read_state,
     reading_of,
@@ -131,3 +132,14 @@ def test_verified_by_claims_the_weakest_checksum(algorithm: str, in_one_run: str
     """None: an earlier run sent all bytes with checksums, and this one uses none."""
     assert verified_by(algorithm, resumed=False) == in_one_run
     assert verified_by(algorithm, resumed=True) == resumed
+
+
+@pytest.mark.parametrize("algorithm", ["crc32c", "sha256", "sha1"])
+@pytest.mark.parametrize(
+    ("foreign", "says_so", "compares"), [(False, False, True), (True, False, False), (True, True, True)]
+)
+def test_checksum_of_a_foreign_server_counts_where_its_preset_says_so(
+    algorithm: str, foreign: bool, says_so: bool, compares: bool
+) -> None:
+    """CRC-32C counts: the bundled server has it."""
+    assert compares_checksums(algorithm, foreign=foreign, says_so=says_so) == (compares or algorithm == "crc32c")

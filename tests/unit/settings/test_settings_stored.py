@@ -74,7 +74,7 @@ LATER = {
 
 globs = st.lists(st.text(min_size=1).filter(str.strip), max_size=3).map(tuple)
 times = st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_nan=False)
-of_tus = {"empty_at_creation"}  # which `--server` refuses
+of_tus = {"empty_at_creation", "checksum_compared"}  # which `--server` refuses
 switches: dict[str, st.SearchStrategy[Any]] = {
     name: st.booleans() for name in STORED if OPTIONS[name].default is False and name not in of_tus
 }

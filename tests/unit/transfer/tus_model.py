@@ -34,7 +34,6 @@ from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, Pendin
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.protocols.tus_file import TusFile
-from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
 from uploader_cli.transfer.protocols.tus_reading import Readings
 from uploader_cli.transfer.protocols.tus_state import Tus
 
@@ -398,9 +397,8 @@ def make_terms(
     how["settings"] = SimpleNamespace(parts=True)
     context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read, doubts=Doubts())
     context.warn, context.warnings = lambda code, _text: warnings.append(code), warnings
-    proof = ChecksumProof(lambda _code, _text: None, needed=False)
     readings = Readings(lambda _code, _text: None, known=False)
-    return Terms(context, SimpleNamespace(), capabilities, checksum, proof, readings)  # type: ignore[arg-type]
+    return Terms(context, SimpleNamespace(), capabilities, checksum, True, readings)  # type: ignore[arg-type]
 
 
 def with_context(terms: Tus, pool: Any, **context: Any) -> Tus:

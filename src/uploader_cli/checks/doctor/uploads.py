@@ -14,6 +14,7 @@ from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, USED_UP, DoctorCo
 from uploader_cli.checks.target import DOWN_OR_BUSY
 from uploader_cli.core import packs
 from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, root_of, unknown_upload
+from uploader_cli.core.confirmation import compares_checksums
 from uploader_cli.core.events import Transport
 from uploader_cli.core.origins import resolved
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
@@ -179,8 +180,17 @@ def tus(context: DoctorContext) -> Finding:
     if probe.status == 412:
         hint = "Let the proxy before the server pass Tus-Resumable and the headers that begin with Upload-."
         return failed(f"requests to {where} arrive without Tus-Resumable (412)", hint, http_status=412)
-    names = sorted(context.tus.extensions)
-    return passed(f"{where} offers {', '.join(names) or 'no extensions'}", endpoint=where, extensions=names)
+    names, hint = sorted(context.tus.extensions), _of_checksums(context, context.tus)
+    return passed(f"{where} offers {', '.join(names) or 'no extensions'}", hint, endpoint=where, extensions=names)
+
+
+def _of_checksums(context: DoctorContext, tus: Capabilities) -> str:
+    """Return how to find out whether a foreign server compares checksums, which only a chunk shows."""
+    foreign, says_so = context.settings.foreign, context.settings.checksum_compared
+    known = (compares_checksums(one, foreign=foreign, says_so=says_so) for one in tus.checksum_algorithms)
+    if "checksum" not in tus.extensions or any(known):
+        return ""
+    return "Its checksums verify no file unless a preset says that it compares them; `uploader smoke` tries that."
 
 
 def followed(context: DoctorContext, method: str, url: str, **how: Any) -> Answer:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Collection
 from functools import partial
 
-from uploader_cli.checks.check import Violation, check
+from uploader_cli.checks.check import NotOffered, Violation, check
 from uploader_cli.checks.smoke.expect import answered, header, said, same
 from uploader_cli.checks.smoke.sending import cut, cut_off, data_of, read_back, resumed
 from uploader_cli.checks.smoke.site import Site
@@ -21,12 +22,18 @@ from uploader_cli.checks.smoke.tus_requests import (
     head_of,
     offered,
 )
-from uploader_cli.core.capabilities import TUS_VERSION, parts, root_of, unknown_upload
-from uploader_cli.core.capabilities import checksum_header as checksum_of
+from uploader_cli.core.capabilities import (
+    TUS_VERSION,
+    checksum_header,
+    parts,
+    root_of,
+    unknown_upload,
+)
 from uploader_cli.core.protocol import parse_http_date
 from uploader_cli.sources import checksums
 
 MISSING = (403, 404, 410)  # statuses for an upload that does not exist (tus 1.0, HEAD)
+OF_UPLOADS = ("sha256", "sha1")  # the checksums that `auto` sends to a server without CRC-32C
 OTHER_REFUSALS = (400, 404, 405, 409, 410)  # of a PATCH to a joined upload
 
 after_core = partial(check, rests_on="tus-core")
@@ -101,39 +108,50 @@ def resume(site: Site) -> str:
 def checksum(site: Site) -> str:
     """See tus 1.0, checksum: each offered algorithm."""
     algorithms = offered(site, "checksum").checksum_algorithms
-    known = [name for name in sorted(algorithms) if name == "crc32c" or name in hashlib.algorithms_available]
+    known = _known(algorithms)
     if "sha1" not in algorithms:
         got = ", ".join(sorted(algorithms)) or "none"
         raise Violation("the checksum algorithms that are offered", expected="sha1 among them", got=got)
     url, content = begun(site, "tus-checksum", removable=True)
     for name, (start, length) in zip(known, parts(len(content), len(known)), strict=False):
         piece = content[start : start + length]
-        if name == "crc32c":
-            digest = checksums.of(name, memoryview(piece))
-        else:
-            digest = hashlib.new(name, piece, usedforsecurity=False).digest()
         what = f"PATCH with a correct checksum ({name})"
-        append(site, url, start, piece, what, {"Upload-Checksum": checksum_of(name, digest)})
+        append(site, url, start, piece, what, {"Upload-Checksum": _checksum(name, piece)})
     return ", ".join(known)
 
 
 @after_core(
     "tus-checksum-mismatch",
     "tus: a chunk with a wrong checksum is discarded",
-    "bytes that were corrupted on their way are stored",
+    "checksums verify nothing: bytes that were corrupted on their way may be stored",
 )
-def checksum_mismatch(site: Site) -> None:
-    """See tus 1.0, checksum: status 460."""
-    offered(site, "checksum")
+def checksum_mismatch(site: Site) -> str:
+    """See tus 1.0, checksum: status 460, for the algorithm that uploads to foreign servers use, if it is offered."""
+    known = _known(offered(site, "checksum").checksum_algorithms)
+    if not known:
+        raise NotOffered("no checksum algorithm that is offered is known")
+    name = next((one for one in OF_UPLOADS if one in known), known[0])
     upload = site.once(halfway)
-    wrong = checksum_of("sha1", hashlib.sha1(b"other bytes", usedforsecurity=False).digest())
-    what = "PATCH with a wrong checksum"
-    headers = {"Upload-Offset": str(upload.at), "Upload-Checksum": wrong}
+    what = f"PATCH with a wrong checksum ({name})"
+    headers = {"Upload-Offset": str(upload.at), "Upload-Checksum": _checksum(name, b"other bytes")}
     answer = ask(site, "PATCH", upload.url, headers, upload.rest[:-1] or upload.rest)  # others need it unfinished
     if answer.ok:
         raise Violation(what, expected="460", got=said(answer), corrupt=True)
     answered(answer, what, 460)
     check_offset(head_of(site, upload.url, f"HEAD after {what}"), upload.at, what)
+    return name
+
+
+def _known(algorithms: Collection[str]) -> list[str]:
+    """Return the checksum algorithms that can be computed."""
+    return [name for name in sorted(algorithms) if name == "crc32c" or name in hashlib.algorithms_available]
+
+
+def _checksum(name: str, data: bytes) -> str:
+    """Return the header with the checksum of `data`."""
+    if name == "crc32c":
+        return checksum_header(name, checksums.of(name, memoryview(data)))
+    return checksum_header(name, hashlib.new(name, data, usedforsecurity=False).digest())
 
 
 @after_core(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class UploadEntry:
     """What the next run would find of the upload of a file, or of its part `index`.
 
-    It has the end of the bytes whose checksums the server has accepted (`checked`), the end of the chunk being sent
+    It has the end of the bytes that checksums verify (`checked`), the end of the chunk being sent
     where it extends them (`pledged`, else 0: that chunk is stored whole or not at all), the end of all that was sent
     (`reach`: what the server has beyond it is from somebody else), and how the request ended that would complete the
     upload (`ending`). `core.confirmation` says when it is complete.
@@ -42,7 +42,7 @@ class UploadEntry:
             self._run.update(self._state.file, part=self.index, checked_until=checked)
 
     def sends(self, offset: int, end: int, size: int, *, checked: bool) -> None:
-        """Record that a chunk from `offset` to `end` of `size` bytes is about to be sent, `checked` with a checksum.
+        """Record that a chunk from `offset` to `end` of `size` bytes is about to be sent, `checked` by its checksum.
 
         No offset tells later whether the only request of an empty file was sent: its answer is recorded as lost.
         """

@@ -135,7 +135,7 @@ class TusFile:
                 file, None, known.server_id, known.location, result_url=known.link, is_present=True, new=False
             )
         verified = not state.unchecked and sum(part.entry.checked for part in self.parts) == state.size
-        verified = verified and (self._tus.proof.holds if state.size else not state.foreign)
+        verified = verified and (state.size > 0 or not state.foreign)
         server_id = state.id_in(sent) or state.server_id
         file = replace(file, size=state.size) if file.once else file
         if state.known_by is KnownBy.NOTHING:

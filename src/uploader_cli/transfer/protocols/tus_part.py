@@ -12,7 +12,6 @@ from uploader_cli.core.confirmation import UNCERTAIN, Ending, KnownBy, UploadSta
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import Body
-from uploader_cli.transfer.protocols import tus_proof
 from uploader_cli.transfer.protocols.tus_chunks import Chunks
 from uploader_cli.transfer.protocols.tus_entry import UploadEntry
 from uploader_cli.transfer.protocols.tus_state import EARLIER, NOT_ENDED, NOT_STORED, ONE_TRIP_LESS, is_far
@@ -52,7 +51,7 @@ class Part:
         self._reason: errors.AnswerError | None = None  # that of the request that would complete the upload
         self._broken = False  # whether a request may have ended after some of its bytes
         # What the server of an upload URL supports is unknown.
-        checksum = tus.checksum if not (state.file.upload_url or tus.proof.ignored) else None
+        checksum = tus.checksum if not state.file.upload_url else None
         self._chunks = Chunks(state, tus, known.offset, known.size, checksum)
         self._deferred = self._declared = False  # whether the server does not know the end; whether it declares that
         self._offset: int | None = None  # the server's offset; None while it is unknown
@@ -123,8 +122,7 @@ class Part:
             else:
                 self._find(self.entry.url)
         while not self._done and self._offset is not None and self._offset <= mark:
-            with self._tus.proof.turn(sends_checksums=self._chunks.checksum is not None) as proves:
-                self._send(self._offset, self.entry.url or "", proves=proves)
+            self._send(self._offset, self.entry.url or "")
 
     def _create(self) -> None:
         """Create an upload, without a body where the key was sent before: the server may know it."""
@@ -281,30 +279,18 @@ class Part:
         self._state.lost(self._number)
         self.continued = self._broken = False
 
-    def _send(self, offset: int, url: str, *, proves: bool = False) -> None:
-        """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one.
-
-        `proves`: it is a small one with a wrong checksum, and the last one only of one byte.
-        """
+    def _send(self, offset: int, url: str) -> None:
+        """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one."""
         self._offset, before = None, self.entry.ending  # the offset is unknown until the answer
         self.continued = self.continued or self._broken
         size = self._chunks.available(offset)
-        proves = proves and size > 0
-        if proves:
-            size = min(max(1, size - 1), tus_proof.LENGTH)
         self._prepare(size, completes=offset + size == self.size)
         body, checksum = self._chunk(offset, size)
-        checksum = tus_proof.wrong(checksum) if proves and checksum is not None else checksum
-        length = self.size if self._deferred and self.size != ENDLESS and not proves else None
+        length = self.size if self._deferred and self.size != ENDLESS else None
         try:
             with self._tus.chunk.travelling(size, time.monotonic), self._completion():
                 sent = self._client.patch(url, offset, body, checksum, length)
         except errors.AnswerError as error:
-            if proves and self._tus.proof.refused(error):
-                if self._tus.proof.holds:  # else HEAD says what the server has
-                    self.found(offset)
-                    self._offset, self.entry.ending = offset, Ending.NONE
-                return
             if before in UNCERTAIN and not size and self._state.may_vanish and not error.retryable:
                 self.entry.ended(before)  # a complete upload may be refused its end, and HEAD does not tell that
                 if self._renewed or not self._state.resends:
@@ -317,8 +303,6 @@ class Part:
             self._state.unchecked = self._done = True  # the server has stored the empty file at its creation, or not
             self._confirm(self._last, 0)
             return
-        if proves:
-            self._tus.proof.accepted()
         # The end of a stream may be found when all its bytes have been sent.
         if sent.offset is None or not offset + (size > 0) <= sent.offset <= offset + body.sent:
             raise impossible(sent, offset, body)
@@ -352,8 +336,8 @@ class Part:
         """
         if self.size < self._tus.capabilities.resumes_from:
             return self.size
-        if again or (self._chunks.checksum is not None and self._tus.proof.needed):
-            return 0  # a wrong checksum goes with a chunk
+        if again:
+            return 0
         if self._tus.in_one_request(self.size):
             return self.size
         has_key = not self._state.foreign and self._tus.capabilities.creates_with_upload
@@ -370,7 +354,7 @@ class Part:
         """Journal what is about to be sent; return the body of a chunk and its checksum header."""
         state = self._state
         piece, checksum = self._chunks.chunk(offset, size)
-        self.entry.sends(offset, offset + size, self.size, checked=checksum is not None)
+        self.entry.sends(offset, offset + size, self.size, checked=checksum is not None and self._tus.compares)
         body = Body(
             self._client.body_type,
             [piece],

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.journal import Stored
     from uploader_cli.transfer.pool import Pool
-    from uploader_cli.transfer.protocols.tus_proof import ChecksumProof
     from uploader_cli.transfer.protocols.tus_reading import Readings
     from uploader_cli.transfer.upload_calls import Position, UploadCalls
     from uploader_cli.transfer.upload_session import RunContext
@@ -51,13 +50,13 @@ def is_far(round_trip: float | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Tus:
-    """What all tus jobs of a run share. `checksum` is an algorithm or None."""
+    """What all tus jobs of a run share. `checksum` is an algorithm or None; `compares`: it verifies bytes."""
 
     context: RunContext
     pool: Pool
     capabilities: Capabilities
     checksum: str | None
-    proof: ChecksumProof
+    compares: bool
     readings: Readings
     buffers: Buffers = field(default_factory=Buffers)
     parts_refused: threading.Event = field(default_factory=threading.Event)  # once the server takes no parts of files
