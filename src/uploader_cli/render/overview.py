@@ -146,9 +146,9 @@ def reason(message: str, state: ProgressState) -> str:
 def channel(state: ProgressState, now: float, *, latency: bool = True) -> tuple[str, str, str]:
     """Return glyph, text and style, as `●`, `live websocket 12 ms` and `green`; the text is complete in itself.
 
-    It is empty where there is no channel, as at a tus endpoint. Nothing is polled before there is a session, and not
-    every second while polls fail. A connection is not live beside an outage, or where nothing moves and nothing is
-    heard: it has only not noticed yet.
+    It is empty where there is no channel, as at a tus endpoint. Nothing is polled before there is a session; polls come
+    every second, but not at a server that is silent or has a rate limit. A connection is not live beside an outage, or
+    where nothing moves and nothing is heard: it has only not noticed yet.
     """
     known = state.channel
     if known.workers is not None:
@@ -166,8 +166,6 @@ def channel(state: ProgressState, now: float, *, latency: bool = True) -> tuple[
             words += f" {known.attempt}/{max(RECONNECTS, known.attempt)}"
         case ChannelState.POLLING if not state.sessions:
             words = "not connected"
-        case ChannelState.POLLING if not known.stale:
-            words += " every 1 s"
         case ChannelState.CLOSED:
             return "", "", "dim"
     glyph, style = _CHANNELS[known.state]

@@ -383,7 +383,7 @@ def test_there_is_no_percentage_and_no_time_left_while_files_are_searched(run: S
         ((ChannelState.LIVE, Transport.POLLING, None, None), "● live long polling"),
         ((ChannelState.CONNECTING, None, None, None), "◌ connecting"),
         ((ChannelState.RECONNECTING, None, 2, None), "↻ reconnecting 2/3"),
-        ((ChannelState.POLLING, Transport.HTTP, None, None), "◔ polling every 1 s"),
+        ((ChannelState.POLLING, Transport.HTTP, None, None), "◔ polling"),
     ],
 )
 def test_the_channel_has_a_glyph_and_a_word(
@@ -394,24 +394,6 @@ def test_the_channel_has_a_glyph_and_a_word(
     run.channel(ChannelState.CONNECTING, to, transport, attempt=attempt, latency=latency)
     assert f"  {shown}  " in screen.lines(120)[0]
     assert f" {shown.removesuffix(' websocket 12 ms')}" in screen.lines(40)[0]
-
-
-def test_header_names_no_interval_of_polls_that_fail(run: Script, screen: Screen) -> None:
-    run.begin()
-    run.channel(ChannelState.CONNECTING, ChannelState.POLLING, Transport.HTTP)
-    run.put(ev.PollFailed(SESSION, "no answer"))
-    assert "  ◔ polling  " in screen.lines(120)[0]
-
-
-def test_recovery_is_not_shown_beside_the_next_loss(run: Script, screen: Screen) -> None:
-    run.begin()
-    run.live()
-    for _ in range(2):
-        run.channel(ChannelState.LIVE, ChannelState.RECONNECTING, reason=ev.ChannelReason.LOST, attempt=1)
-        assert "✓" not in screen.text()
-        run.now += 3
-        run.live()
-        assert "✓ reconnected after 3.0 s" in screen.text()
 
 
 def test_header_names_run_and_session(run: Script, screen: Screen) -> None:

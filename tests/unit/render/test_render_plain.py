@@ -150,7 +150,7 @@ def test_plain_log_has_each_channel_change_once() -> None:
         "channel: live websocket 12 ms",
         "channel: reconnecting 1/3 (lost)",
         "channel: reconnecting 2/3 (refused)",
-        "channel: polling every 1 s (retries exhausted)",
+        "channel: polling (retries exhausted)",
     ]
 
 
