@@ -71,6 +71,7 @@ class Partner(NamedTuple):
     flaws: Mapping[str, str] = {}
     spoils: bool = False
     """Whether it stores bytes twice after it was killed."""
+    preset: str = ""
 
 
 NO_EXPIRY = {"tus-expiration": "no `Upload-Expires`"}
@@ -84,6 +85,7 @@ PARTNERS = [
         (*NODE, "file", *WHERE),
         described("*.json", "{}"),
         flaws={"tus-version": "400 to another version", **NO_EXPIRY},
+        preset="tus-node-server",
     ),
     Partner(
         "@tus/server, S3 store",
@@ -91,6 +93,7 @@ PARTNERS = [
         (*NODE, "s3", *WHERE),
         None,
         flaws={"tus-version": "400 to another version", **NO_EXPIRY},
+        preset="tus-node-server",
     ),
     Partner(
         "tuspyserver",
@@ -99,6 +102,7 @@ PARTNERS = [
         described("*.info", "{}"),
         endpoint="/files/",
         spoils=True,
+        preset="tuspyserver",
     ),
     Partner(
         "asgi-tus",

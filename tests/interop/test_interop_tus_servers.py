@@ -62,6 +62,15 @@ def test_wrong_checksum_is_refused(partner: PartnerServer, record_property: Reco
         assert requests.head(url, headers=tus, timeout=PATIENCE).headers["Upload-Offset"] == "0"
 
 
+def test_small_and_empty_files_are_stored_with_the_preset(partner: PartnerServer, tmp_path: Path) -> None:
+    if not (preset := partner.partner.preset):
+        pytest.skip("no preset")
+    sent = make(tmp_path / "preset", {"nothing.bin": 0, "something.bin": 1000})
+    done = uploader("upload", "preset", "--tus-endpoint", partner.endpoint, "--preset", preset, home=tmp_path)
+    assert done.code == 0, done.err
+    assert sent <= partner.stored()
+
+
 @pytest.mark.cases("50 MB", "resume")
 def test_large_file_is_resumed_after_an_interrupt(partner: PartnerServer, tmp_path: Path) -> None:
     sent = make(tmp_path / "large", {"large.bin": LARGE})
