@@ -150,6 +150,7 @@ class ProgressState(Struct):
     skipped: int = 0
     cancelled: int = 0
     completed_bytes: int = 0
+    compared: int = 0  # number of completed files whose stored bytes were compared with the local ones
     settled_bytes: int = 0  # total size of completed files and those that were there before, and `kept_bytes`
     kept_bytes: int = 0  # what the server has of cancelled files
     kept: int = 0  # number of these files

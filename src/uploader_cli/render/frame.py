@@ -188,7 +188,10 @@ def _whole(state: ProgressState, now: float, width: int, small: int) -> list[Row
 
 
 def _totals(state: ProgressState, now: float, width: int, small: int) -> list[Row]:
-    """Draw `2 of 6 done (2 before) · 46.2 of 120.2 MiB · 4.0 MiB/s · 0:37 left`; what does not fit is left out."""
+    """Draw `2 of 6 done (2 before) · 46.2 of 120.2 MiB · 4.0 MiB/s · 0:37 left`; what does not fit is left out.
+
+    A narrow terminal has two rows, and a third one where failures do not fit beside what is done.
+    """
     is_sending = not (state.waiting or (state.watched and not state.bytes_through))
     alone = state.measurable and state.selected == 1 and is_sending and not state.watched
     left_out = state.skipped - state.there
@@ -212,6 +215,8 @@ def _totals(state: ProgressState, now: float, width: int, small: int) -> list[Ro
         return [_fitting([*files, *others], width)]
     if width >= ONE_ROW:
         return [_fitting([*files, *data, *left, *others], width)]
+    if cells(f"{files[0].text} · {files[1].text}") > width:
+        return [_fitting([files[0], *left, *others], width), _fitting(files[1:], width), _fitting(data, width)]
     return [_fitting([*files, *left, *others], width), _fitting(data, width)]
 
 

@@ -863,6 +863,16 @@ def test_name_of_a_failure_has_a_row_of_its_own_where_it_takes_more_than_half(ru
     ]
 
 
+@pytest.mark.parametrize("width", [20, 23, 40, 60])
+def test_number_of_failures_is_shown_at_every_width(run: Script, screen: Screen, width: int) -> None:
+    run.begin(30)
+    run.start(*range(6))
+    for number in range(5):
+        run.complete(number)
+    run.fail(5)
+    assert all(words in screen.text(width) for words in ("5 of 30 done", "1 failed", " of 290.0 MiB"))
+
+
 def test_pace_is_of_more_files_than_a_few(run: Script, screen: Screen) -> None:
     run.begin(12)
     run.start(*range(12))
