@@ -132,8 +132,8 @@ class FileChecks:
         run, there, lost, spoiled = self._context.run, dict[int, bool | None](), [], set[int]()
         sent = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
         for (file, receipt), (found, other) in zip(sent, self._stored.present(api, sent), strict=True):
-            doubtful = found is None and receipt is not None and is_doubtful(file, receipt)
-            there[file.file] = False if doubtful else found
+            untold = found is None and receipt is not None and receipt.checksum is None and is_doubtful(file, receipt)
+            there[file.file] = False if untold else found
             if found is False and self._spoiled(file, receipt, other):
                 spoiled.add(file.file)
             elif there[file.file] is False:
@@ -237,7 +237,7 @@ class FileChecks:
         """Skip the files of receipts that the server confirms, without reading them; return the others."""
         known = [(file, sent[file.file]) for file in files if file.file in sent]
         if not self._asks:
-            stored = [one for one, there in zip(known, self._stored.present(api, known), strict=True) if there]
+            stored = [one for one, (there, _) in zip(known, self._stored.present(api, known), strict=True) if there]
             self._skip(api, [Present(file, said=True, receipt=receipt, compared=False) for file, receipt in stored])
             ended = {file.file for file, _ in stored}
             return [file for file in files if file.file not in ended]

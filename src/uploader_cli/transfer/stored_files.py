@@ -72,12 +72,16 @@ class StoredFiles:
         """Yield whether the server has each file with the bytes of its receipt; None for unknown.
 
         With it goes what the server has in its place, where it says so. A file whose ctime or inode is not that of its
-        receipt is read (`_as_sent`).
+        receipt is read (`_as_sent`), and compared with the receipt's digest also where the server says nothing.
         """
         if not self._context.limits.relative_paths:
             for file, receipt in files:
                 there = self._by_receipt(api, file, receipt.location if receipt is not None else None)
-                yield self._as_sent(api, file, receipt) if there and receipt is not None else there, None
+                if receipt is not None and there:
+                    there = self._as_sent(api, file, receipt)
+                elif receipt is not None and there is None and self._differs(file, receipt):
+                    there = False
+                yield there, None
             return
         for (file, receipt), item in zip(files, self.confirmed(api, files), strict=True):
             unsure = isinstance(item, FoundFile) and item.size in (None, file.size) and item.sha256 is None
@@ -128,6 +132,10 @@ class StoredFiles:
             return None
         theirs = _asked(lambda: api.pacer.call(lambda: digest_read_back(api, location), at_most=0))
         return None if theirs is None else self._has_digest(file, replace(receipt, checksum=theirs, verified=True))
+
+    def _differs(self, file: LocalFile, receipt: Stored) -> bool:
+        """Return whether the digest of a receipt tells that a file is another one by now."""
+        return receipt.checksum is not None and is_doubtful(file, receipt) and not self._has_digest(file, receipt)
 
     def _has_digest(self, file: LocalFile, receipt: Stored) -> bool:
         """Read a file; return whether it has the digest of a receipt, which counts for it from then on."""
