@@ -212,7 +212,8 @@ class FileChecks:
         for (file, receipt), (there, other) in zip(receipts, self._stored.present(api, receipts), strict=True):
             context.stop.checkpoint()
             if there or (there is None and receipt is not None and trusts):
-                present.append(Present(file, there, receipt))
+                compared = not there or (other is not None and other.sha256 is not None)
+                present.append(Present(file, there, receipt, compared=compared))
             elif not self._spoiled(file, receipt, other):
                 missing.append(file)
         self._skip(api, present, by_receipts=True)

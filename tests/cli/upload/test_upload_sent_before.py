@@ -174,7 +174,9 @@ def test_resumed_run_sends_a_stored_file_that_changed_with_its_time_kept(
 
 
 @pytest.mark.parametrize("how", [(), ("--no-pack",)], ids=["pack", "tus"])
-@pytest.mark.parametrize("compares", [("--verify",), ("--then", "delete")], ids=["verify", "then"])
+@pytest.mark.parametrize(
+    "compares", [("--verify",), ("--verify", "--skip-existing"), ("--then", "delete")], ids=["verify", "skip", "then"]
+)
 def test_other_file_in_the_place_of_a_stored_one_fails_where_files_are_compared(
     how: tuple[str, ...],
     compares: tuple[str, ...],
@@ -191,7 +193,7 @@ def test_other_file_in_the_place_of_a_stored_one_fails_where_files_are_compared(
     done = uploader(*command, *compares, home=tmp_path)
     assert ([event["code"] for event in done.of("file.failed")], done.code) == (["integrity"], 7)
     assert (files / "a.mp4").read_bytes() == b"one"
-    assert uploader(*command, *compares, home=tmp_path).code == 0
+    assert uploader(*command, *compares, home=tmp_path).code == 0, done.err
     assert (stored / dest / "files/a (2).mp4").read_bytes() == b"one"
 
 
