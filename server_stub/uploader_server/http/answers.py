@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 PIECE = 128 << 10  # bytes of a body that are sent at a time; the ASGI server waits until the client has room for them
 LARGEST_PIECE = 1 << 20  # the same for a client that reads quickly: passing a piece takes as long as copying 200 KiB
 QUICK = 0.05  # maximum seconds in which such a client takes a piece
-QUEUED = 6  # maximum pieces of a response in the ASGI server
+QUEUED = 7  # maximum pieces of a response in memory: nearly all in the ASGI server
 
 
 class PacedSend:
@@ -32,8 +32,8 @@ class PacedSend:
     def __init__(self, scope: Scope, held: Held, pace: Pace, send: Send) -> None:
         self.started = False
         self._scope, self._held, self._send, self._pace = scope, held, send, pace
-        self._piece = PIECE  # maximum bytes of the next piece
-        self._has_room = False  # whether large pieces are counted as memory
+        self.piece = PIECE  # maximum bytes of the next piece
+        self._large = 0  # maximum number of large pieces in memory; they count as memory of the request
         self._start: Message | None = None
         self._is_cut = False
 
@@ -56,7 +56,7 @@ class PacedSend:
         at = 0
         while at < len(body):
             # not a slice of all of it: that copies a bytearray
-            piece = body if at == 0 and len(body) <= self._piece else body[at : at + self._piece]
+            piece = body if at == 0 and len(body) <= self.piece else body[at : at + self.piece]
             at += len(piece)
             await self._pass({**message, "body": piece, "more_body": at < len(body) or message.get("more_body", False)})
         self._held.drop_answer()
@@ -66,7 +66,7 @@ class PacedSend:
             return
         began, rate, idle = time.monotonic(), self._pace.rate, self._pace.idle
         try:
-            async with asyncio.timeout(min(idle, self._piece / rate) if rate else idle):
+            async with asyncio.timeout(min(idle, self.piece / rate) if rate else idle):
                 await self._send(message)
         except TimeoutError:
             self._is_cut = True
@@ -78,7 +78,10 @@ class PacedSend:
     def _adapt(self, seconds: float) -> None:
         """Choose the size of the next piece after one that took this time."""
         if seconds > QUICK:
-            self._piece = PIECE
-        elif self._piece == PIECE:
-            self._has_room = self._has_room or self._held.try_add(QUEUED * LARGEST_PIECE)
-            self._piece = LARGEST_PIECE if self._has_room else PIECE
+            self.piece = PIECE
+            self._large -= 1
+            if self._large == 0:  # the last one has been sent
+                self._held.add(-QUEUED * LARGEST_PIECE)
+            self._large = max(self._large, 0)
+        elif self._large > 0 or self._held.try_add(QUEUED * LARGEST_PIECE):
+            self.piece, self._large = LARGEST_PIECE, QUEUED

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
-from uploader_server.http.answers import LARGEST_PIECE, PIECE
+from uploader_server.http.answers import LARGEST_PIECE, PIECE, PacedSend
 from uploader_server.http.errors import ApiError
 from uploader_server.http.shares import holder_of
 from uploader_server.storage.categories import OpenFile
@@ -46,7 +46,7 @@ async def digest_header(store: Store, file: StoredFile, request: Request) -> dic
 
 MOST_BUFFERS = 4
 _buffers: list[bytearray] = []
-"""Buffers of ended downloads for others: memory that is new to the process costs as much time as the bytes."""
+"""Large buffers of ended downloads: memory that is new to the process costs as much time as the bytes."""
 
 
 class Download(FileResponse):
@@ -77,32 +77,35 @@ class Download(FileResponse):
         """
         try:
             if scope["method"] == "GET" and "range" not in Headers(scope=scope):
-                await self._send_whole(receive, send)
+                await self._send_whole(scope["answer"], receive, send)
             else:
                 await super().__call__({**scope, "extensions": {}}, receive, send)
         finally:
             os.close(self._fd)
 
-    async def _send_whole(self, receive: Receive, send: Send) -> None:
+    async def _send_whole(self, answer: PacedSend, receive: Receive, send: Send) -> None:
         """Send as many bytes as the file had when it was opened, until the client disconnects.
 
         Where the file has become shorter, the ASGI server closes the connection.
         """
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        at = len(first := await self._read(bytearray(min(self._size, PIECE)), 0))
-        await send({"type": "http.response.body", "body": first, "more_body": at < self._size})
-        if at == self._size or not first:
-            return
-        buffer = _buffers.pop() if _buffers else bytearray(LARGEST_PIECE)
-        gone = asyncio.ensure_future(_disconnect(receive))
+        buffer = bytearray(min(self._size, PIECE))
+        gone = asyncio.ensure_future(_disconnect(receive)) if self._size > PIECE else None
         try:
-            while at < self._size and not gone.done() and (piece := await self._read(buffer, at)):
+            at, more = 0, True
+            while more and (gone is None or not gone.done()):
+                if answer.piece != len(buffer) and at:
+                    buffer = _buffer(buffer, answer.piece)
+                piece = await self._read(buffer, at)
                 at += len(piece)
-                await send({"type": "http.response.body", "body": piece, "more_body": at < self._size})
+                more = at < self._size
+                if more and not piece:
+                    break
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
         finally:
-            gone.cancel()
-        if len(_buffers) < MOST_BUFFERS:  # not after an error: a thread may be reading into it
-            _buffers.append(buffer)
+            if gone is not None:
+                gone.cancel()
+        _buffer(buffer, 0)  # not after an error: a thread may be reading into it
 
     async def _read(self, buffer: bytearray, at: int) -> bytes | bytearray:
         """Return the next bytes of the file: the buffer itself if they fill it.
@@ -115,6 +118,13 @@ class Download(FileResponse):
             count = await asyncio.get_running_loop().run_in_executor(None, os.preadv, self._fd, [buffer], at)
         count = min(count, self._size - at)
         return buffer if count == len(buffer) else bytes(buffer[:count])
+
+
+def _buffer(old: bytearray, size: int) -> bytearray:
+    """Return a buffer in exchange for another one; large ones are kept for others."""
+    if len(old) == LARGEST_PIECE and len(_buffers) < MOST_BUFFERS:
+        _buffers.append(old)
+    return _buffers.pop() if size == LARGEST_PIECE and _buffers else bytearray(size)
 
 
 async def _disconnect(receive: Receive) -> None:

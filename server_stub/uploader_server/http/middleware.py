@@ -116,7 +116,7 @@ class Gateway:
         passes, added = True, dict[str, str]()
         if scope["path"].startswith("/api/"):
             passes, added = self._limit.spend(network(client_address(scope)))
-        answer = PacedSend(scope, held, self._config.pace, with_headers(send, added))
+        answer = scope["answer"] = PacedSend(scope, held, self._config.pace, with_headers(send, added))
         try:
             if not passes:
                 raise ApiError(429, "TOO_MANY_REQUESTS", "Too many requests; wait for Retry-After seconds")

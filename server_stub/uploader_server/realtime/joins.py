@@ -26,23 +26,23 @@ LONGEST_ROOM = 200  # maximum characters of a joined id; the reference backend a
 
 
 def token_of(auth: object) -> str:
-    """Return the token of Socket.IO's `auth`, empty without one.
+    """Return the token in Socket.IO's `auth`; empty if it has none.
 
-    Raises ValueError unless `auth` is null or an object, and the token, if there is one, printable ASCII of at most
-    the length of a header.
+    Raises ValueError unless `auth` is null or an object, and its token null or a text of printable ASCII characters,
+    not longer than a header may be.
     """
     token = auth.get("token", "") if isinstance(auth, dict) else auth
     if token is None:
         return ""
     if not isinstance(token, str) or token is auth or not (token.isascii() and token.isprintable()):
-        raise ValueError("it is no token")
+        raise ValueError("the token is not printable ASCII")
     if len(token) > LONGEST:
-        raise ValueError("it is too long")
+        raise ValueError("the token is too long")
     return token
 
 
 class Joins:
-    """The handlers. A client that joins gets the state of its session or analysis."""
+    """Handles what clients send. A client that joins gets the state of its session or analysis."""
 
     def __init__(
         self,
@@ -67,9 +67,10 @@ class Joins:
         self._server.on("leave-session", self._leave)
 
     def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
-        """Accept a connection; check the auth token, from the header or `auth: {token}`, if one is configured.
+        """Accept a connection, or refuse it if the server has an auth token and the connection sends another one.
 
-        An `auth` that is no object, or whose token could be no header, is refused in any case.
+        The token is in the header `Authorization` or in `auth`. An `auth` that `token_of` does not accept is refused
+        by every server.
         """
         try:
             token = token_of(auth)
@@ -107,10 +108,10 @@ class Joins:
         return answer
 
     async def _join_bundled(self, sid: str, session_id: object) -> dict[str, Any]:
-        """Enter the room and send the current state.
+        """Add the connection to the room of an id, and send it the current state of the session or analysis.
 
-        The room of an unknown id is entered, too, with an error in the acknowledgement: clients join the room of an
-        analysis before it exists (docs/protocol.md, section 4).
+        An id that the server does not know is joined too, and acknowledged with an error: a client joins before its
+        analysis begins (docs/protocol.md, section 4).
         """
         if not isinstance(session_id, str) or not is_uuid(session_id):
             return {"ok": False, "error": "INVALID_SESSION_ID"}

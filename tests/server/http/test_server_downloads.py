@@ -152,7 +152,7 @@ def pieces(path: Path, reader: Reader, memory: Memory) -> list[int]:
     fd = os.open(path, os.O_RDONLY)
     scope: dict[str, Any] = {"type": "http", "method": "GET", "headers": []}
     with Held(memory, "client") as held:
-        send = PacedSend(scope, held, Pace(0, 60.0, 60.0), reader.send)
+        send = scope["answer"] = PacedSend(scope, held, Pace(0, 60.0, 60.0), reader.send)
         asyncio.run(Download("a", OpenFile(fd, os.fstat(fd)), {})(scope, reader.receive, send))
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
