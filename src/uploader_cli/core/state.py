@@ -150,7 +150,7 @@ class ProgressState(Struct):
     skipped: int = 0
     cancelled: int = 0
     completed_bytes: int = 0
-    compared: int = 0  # number of completed files whose stored bytes were compared with the local ones
+    verified: int = 0  # number of completed files whose bytes were compared, at the latest when they were stored
     settled_bytes: int = 0  # total size of completed files and those that were there before, and `kept_bytes`
     kept_bytes: int = 0  # what the server has of cancelled files
     kept: int = 0  # number of these files

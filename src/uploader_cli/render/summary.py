@@ -205,7 +205,7 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     moved, took, speed = (text.replace(" ", _NO_BREAK) for text in (moved, span(seconds), speed))
     took = f"{moved} in {took} {speed}".rstrip()
     if _complete(state, outcome) or (outcome.ok and total):
-        verified = " and verified" if 0 < outcome.completed == state.compared else ""
+        verified = " and verified" if 0 < outcome.completed == state.verified else ""
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server{verified}"
     if interrupted:
         least = "at least " if state.growing else ""

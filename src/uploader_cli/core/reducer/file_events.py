@@ -173,7 +173,7 @@ def completed(state: ProgressState, event: ev.FileCompleted, now: float) -> list
     state.completed += 1
     state.completed_bytes += size
     state.incidents.confirmed()
-    state.compared += event.verified_by in (ev.VerifiedBy.DIGEST, ev.VerifiedBy.BYTES)
+    state.verified += event.verified
     state.pace.update(now, state.completed)
     state.measures.file_over(well=True)
     state.advanced = now
