@@ -36,7 +36,7 @@ def test_install_commands_of_the_pages(tmp_path: Path) -> None:
     (fixture,) = commands(page("testing.md"), "pip install")
     env = environment(tmp_path)
     env["PATH"] = f"{tmp_path}/.venv/bin:{env['PATH']}"
-    for line, shown in ((first, "all confirmed by the server"), (server, ""), (fixture, "")):
+    for line, shown in ((first, "all confirmed"), (server, ""), (fixture, "")):
         done = subprocess.run(
             ["bash", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=INSTALL
         )

@@ -205,8 +205,9 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     moved, took, speed = (text.replace(" ", _NO_BREAK) for text in (moved, span(seconds), speed))
     took = f"{moved} in {took} {speed}".rstrip()
     if _complete(state, outcome) or (outcome.ok and total):
-        verified = " and verified" if 0 < outcome.completed == state.verified else ""
-        return "✓", f"{plural(outcome.completed, 'file')}, {took}, all confirmed by the server{verified}"
+        all_verified = 0 < outcome.completed == state.verified
+        what = "all confirmed and verified" if all_verified else "all confirmed by the server"
+        return "✓", f"{plural(outcome.completed, 'file')}, {took}, {what}"
     if interrupted:
         least = "at least " if state.growing else ""
         done, known = state.files_done

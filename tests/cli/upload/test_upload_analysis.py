@@ -143,7 +143,7 @@ def test_a_failed_analysis_leaves_the_upload_complete(how: str, make_files: Call
     assert done.of("file.failed") == []
     assert ends(done) == stages_of(Kind.CONTENT)[:2]
     assert [event["code"] for event in done.of("warning")] == ["analysis_failed"]
-    assert "all confirmed by the server" in done.err
+    assert "all confirmed" in done.err
     assert ("the same command with --skip-existing" in done.err) == (how == "fail")
 
 

@@ -38,8 +38,8 @@ def test_summary_says_that_all_files_were_verified(run: Script, verified: bool) 
         run.start(number)
         run.sent(number, 10 * MIB)
         run.put(ev.FileCompleted(number, name_of(number), 10 * MIB, "id", None, is_verified, 1, 1.5))
-    line = summary(run.state, run.end(), width=120)[0]
-    assert line.endswith(", all confirmed by the server" + " and verified" * verified)
+    line = summary(run.state, run.end(), width=80)[0]
+    assert line.endswith(", all confirmed and verified" if verified else ", all confirmed by the server")
 
 
 def test_summary_ends_with_the_hint_of_the_error_that_ended_the_run(run: Script) -> None:
