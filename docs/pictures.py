@@ -80,9 +80,7 @@ PICTURES = (
         size=(120, 40),
     ),
     Picture("live-40x24", "uploader upload videos", rf"● live[\s\S]*{SENDING}", limit_rate="4M", size=(40, 24)),
-    Picture(
-        "fallback", "uploader upload videos", rf"polling every[\s\S]*{SENDING}", {"realtime": "off"}, limit_rate="4M"
-    ),
+    Picture("fallback", "uploader upload videos", rf"polling[\s\S]*{SENDING}", {"realtime": "off"}, limit_rate="4M"),
     Picture(
         "stages",
         "uploader upload videos/holiday.mp4 --analyze content",
