@@ -131,7 +131,7 @@ class Round:
             # a fault may make the client begin an upload again, and leave the first one to expire
             invariants.check_left_by_server(
                 self.server,
-                unfinished=bool(self.plan.rules or self.tree.changed or self.sessions_ended),
+                unfinished=bool(self.plan.rules or self.plan.trap or self.tree.changed or self.sessions_ended),
                 forgot=self.plan.forgets,
             )
         self._check_texts()
