@@ -197,7 +197,8 @@ def _answer(session: str, files: list[FileState]) -> bytes:
 
 def _answered(file: FileState) -> dict[str, Any]:
     if file.path is None:
-        return {"status": "failed", "error": file.error_code, "message": file.error, "retryable": file.retryable}
+        code, message = file.error_code or "FILE_DELETED", file.error or "The file was stored, and deleted since then"
+        return {"status": "failed", "error": code, "message": message, "retryable": file.retryable}
     answer = {"status": "stored", "id": file.id, "location": stored_at(file.path)}
     return {**answer, "existing": True} if file.existing else answer
 

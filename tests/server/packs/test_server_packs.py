@@ -33,6 +33,7 @@ from server.tus.tus_client import create
 from serving import REPOSITORY, running_server, server_process
 
 from uploader_server.batch.packstore import Unpacking
+from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -539,3 +540,15 @@ def test_a_pack_that_can_not_be_recorded_can_be_repeated(tmp_path: Path) -> None
         (file,) = send_pack(server.url, session, {"a": b"1"}, key="key")
         assert file["existing"] is True
         assert counts(server.url, session) == (1, 0, "completed")
+
+
+def test_answer_that_is_asked_for_again_names_a_deleted_file(tmp_path: Path) -> None:
+    with running_server(packs=True, root=tmp_path) as server:
+        session = new_session(server.url, 3)
+        (stored,) = send_pack(server.url, session, {"a": b"1"}, key="again")
+        token = {"Authorization": f"Bearer {issue_token(server.config.jwt_secret)}"}
+        url = f"{server.url}/api/upload/file/{stored['id']}"
+        assert requests.delete(url, headers=token, timeout=DEADLINE).status_code == 200
+        (again,) = send_pack(server.url, session, {"a": b"1"}, key="again")
+        assert (again["status"], again["error"], again["retryable"]) == ("failed", "FILE_DELETED", False)
+        assert again["message"] == "The file was stored, and deleted since then"
