@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from chaos.endings import ENDS, REQUESTS, Application, ended_at, make_task
@@ -44,3 +45,33 @@ def test_files_are_stored_although_the_request_that_cancels_their_session_has_go
         return session.ended
 
     assert asyncio.run(run()) is False
+
+
+@pytest.mark.parametrize("kind", ["batch", "pack", "tus"])
+def test_error_of_a_request_that_is_cancelled_at_the_same_time_is_not_logged(tmp_path: Path, kind: str) -> None:
+    """As of a client that has gone when the server stops: its last piece does not arrive."""
+    logged: list[str] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: logged.append(context["message"]))
+        application = Application(tmp_path)
+        session, whole = await application.session(), application.app
+
+        async def cut(scope: Any, receive: Any, send: Any) -> None:
+            async def pieces() -> Any:
+                message = await receive()
+                if message.get("more_body") or not message.get("body"):
+                    return message
+                request.cancel()
+                return {"type": "http.disconnect"}
+
+            await whole(scope, pieces, send)
+
+        application.app = cut  # type: ignore[assignment]
+        request = asyncio.ensure_future(getattr(application, kind)(session))
+        await asyncio.wait([request])
+        whole.close()
+        gc.collect()
+
+    asyncio.run(run())
+    assert logged == []

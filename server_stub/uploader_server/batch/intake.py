@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 
 from uploader_server.batch.multipart import BatchReader
-from uploader_server.http.errors import ApiError, check_segments
+from uploader_server.http.errors import ApiError, check_segments, retrieve
 from uploader_server.http.memory import held_by
 from uploader_server.http.shares import holder_of
 from uploader_server.session import FileState, Session, batch_answer
@@ -22,6 +22,7 @@ async def receive_batch(sessions: Sessions, request: Request) -> dict[str, Any]:
     """Receive and store a batch. Raises ApiError, OSError, sqlite3.Error, ClientDisconnect (nothing is stored)."""
     intake = Intake(sessions, request)
     receiving = intake.task = asyncio.ensure_future(intake.receive(request))
+    receiving.add_done_callback(retrieve)
     try:
         await asyncio.wait({receiving})
         if receiving.cancelled():

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from uploader_server.batch.packbody import FRAMING, MAX_MANIFEST, Manifest, PackBody, parse_manifest
 from uploader_server.batch.packstore import Key, PackRows, Unpacking
 from uploader_server.http.bodies import PackLimits
-from uploader_server.http.errors import ApiError, Json
+from uploader_server.http.errors import ApiError, Json, retrieve
 from uploader_server.http.shares import holder_of
 from uploader_server.session import FileState, Session, packed_mark
 from uploader_server.sessions import BURST, Sessions
@@ -83,6 +83,7 @@ class Packs:
         self._new(session, manifest)
         await body.begin_data(manifest.total)
         reading = asyncio.ensure_future(body.data(manifest.total))
+        reading.add_done_callback(retrieve)
         try:
             session.attach(reading)
             await asyncio.wait({reading})

@@ -163,6 +163,12 @@ async def read_json(request: Request, most: int = SMALL_JSON, *, empty: bytes = 
     return None
 
 
+def retrieve(task: asyncio.Future[Any]) -> None:
+    """Take the error of a task whose request may not wait for it, as the server stops: asyncio would log it."""
+    if not task.cancelled():
+        task.exception()
+
+
 async def read_body(request: Request, most: int) -> bytes:
     """Return the whole body. Raises ApiError 413 for more than `most` bytes, ClientDisconnect if it is incomplete."""
     body = bytearray()
