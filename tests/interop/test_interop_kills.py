@@ -50,10 +50,13 @@ def test_resume_after_kills_of_the_client_stores_all_files(partner: PartnerServe
 def test_no_file_that_a_killed_server_spoiled_counts_as_verified(
     partner: PartnerServer, tmp_path: Path, record_property: RecordProperty
 ) -> None:
-    """Only a server that is known for it spoils files. Where it can be read they fail as `integrity`."""
+    """Only a server that is known for it spoils files. Where it can be read they fail as `integrity`.
+
+    Its checksums count, as in a preset that says that they are compared.
+    """
     sent = make(tmp_path / "server", sizes("server"))
     options = ("--tus-endpoint", partner.endpoint, "--wait-for-server", "60", *SLOW)
-    process = start("upload", "server", *options, home=tmp_path)
+    process = start("upload", "server", *options, home=tmp_path, UPLOADER_CHECKSUM_COMPARED="yes")
     seen = ""
     for confirmed in KILLS:
         seen += read_confirmed(process, confirmed * MIB)
