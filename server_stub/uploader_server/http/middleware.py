@@ -116,7 +116,8 @@ class Gateway:
         passes, added = True, dict[str, str]()
         if scope["path"].startswith("/api/"):
             passes, added = self._limit.spend(network(client_address(scope)))
-        answer = scope["answer"] = PacedSend(scope, held, self._config.pace, with_headers(send, added))
+        answer = PacedSend(scope, held, self._config.pace, with_headers(send, added))
+        scope = {**scope, "answer": answer}  # another one: a cycle would keep threads of granian alive
         try:
             if not passes:
                 raise ApiError(429, "TOO_MANY_REQUESTS", "Too many requests; wait for Retry-After seconds")

@@ -135,7 +135,7 @@ def test_failed_report_is_printed_after_the_summary(server: EmbeddedServer, make
     done = uploader(*command, "--report", "json:/dev/full", "--report", "r.json", home=tmp_path)
     assert done.code == 2
     assert (done.finished["exit_code"], done.finished["ok"]) == (2, True)
-    summary, problem = done.err.index("confirmed by the server"), done.err.index("error: --report: /dev/full could not")
+    summary, problem = done.err.index("all confirmed"), done.err.index("error: --report: /dev/full could not")
     assert summary < problem
 
 
