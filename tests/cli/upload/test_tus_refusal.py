@@ -116,8 +116,9 @@ def test_refused_token_is_renewed_once_and_keeps_the_upload(status: int, signed:
             if upload.content and headers.get("authorization") != "Bearer new":
                 raise Refused(self.status, "expired", by_service=self.signed)
 
-    (tmp_path / "token").write_text("old")
-    renewing = f"cat {tmp_path}/token; echo new > {tmp_path}/token"
+    token = tmp_path / "token"
+    token.write_text("old")
+    renewing = f"cat '{token}'; echo new > '{token}'"
     with Expired(status, signed=signed, times=0) as service:
         done = send(service, tmp_path, "--chunk-size", "1K", "--token-command", renewing, size=2000)
         assert done.code == 0, done.err
