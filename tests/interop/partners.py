@@ -191,9 +191,9 @@ class PartnerServer:
 
         keys = {name.lower(): value for name, value in self._bucket.items() if name != "AWS_ENDPOINT_URL"}
         client = boto3.client("s3", endpoint_url=self._bucket["AWS_ENDPOINT_URL"], region_name="us-east-1", **keys)
-        found = set()
-        for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
-            if (key := item["Key"]).endswith(".info"):
+        found, keys_there = set(), [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+        for key in keys_there:
+            if key.endswith(".info") and key.removesuffix(".info") in keys_there:  # else its upload is not complete
                 info, data = (
                     client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
                     for name in (key, key.removesuffix(".info"))
