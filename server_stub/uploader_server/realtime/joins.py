@@ -108,7 +108,7 @@ class Joins:
         return answer
 
     async def _join_bundled(self, sid: str, session_id: object) -> dict[str, Any]:
-        """Add the connection to the room of an id, and send it the current state of the session or analysis.
+        """Add the connection to the room named by an id, and send it the current state of the session or analysis.
 
         An id that the server does not know is joined too, and acknowledged with an error: a client joins before its
         analysis begins (docs/protocol.md, section 4).
