@@ -163,12 +163,17 @@ def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _own_home(_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep each test away from the state, config and environment of the user who runs the tests."""
+    """Keep each test away from the state, config and environment of the user, and from secrets of other tests.
+
+    A token such as `another` would be masked in the messages of each later test in the same process.
+    """
     home = next(_homes)
     home.mkdir()
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     for name, value in {"HOME": home, "XDG_STATE_HOME": home / "state", "XDG_CONFIG_HOME": home / "config"}.items():
         monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr("uploader_cli.settings.masking._secrets", set())
+    monkeypatch.setattr("uploader_cli.settings.masking._places", {})
 
 
 @pytest.fixture
