@@ -20,15 +20,8 @@ import time
 import weakref
 from contextlib import suppress
 from http import HTTPStatus
-from http.client import (  # type: ignore[attr-defined]
-    HTTPException,
-    HTTPResponse,
-    IncompleteRead,
-    RemoteDisconnected,
-    UnknownProtocol,
-    _read_headers,
-)
-from typing import TYPE_CHECKING, Any, cast
+from http.client import HTTPException, HTTPResponse, IncompleteRead, LineTooLong, RemoteDisconnected, UnknownProtocol
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import urllib3
 from urllib3 import HTTPHeaderDict
@@ -52,11 +45,13 @@ WRITE_STALL = 60.0  # seconds without a sent byte after which the connection is 
 IDLE_LIMIT = 4.0
 """Seconds after which an idle connection is not reused: the reference backend closes it at 5 (section 3.16)."""
 ANSWER_TIME = 60.0  # seconds from an answer's first byte to its last, beyond the read timeout
-HEAD = 64 << 10  # most bytes of an answer's headers
+HEAD = 64 << 10  # most bytes of an answer's head while a body is sent, and of one line of it later
+MOST_LINES = 100  # most lines of an answer's headers, with the empty one at their end
 # Statuses of interim answers (RFC 9110, section 15.2): not 101, after which the connection has another protocol.
 INTERIM = frozenset(range(100, 200)) - {HTTPStatus.SWITCHING_PROTOCOLS}
 _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d.*?\n\r?\n", re.DOTALL)
 _INTERIM_LINE = re.compile(rb"HTTP/1\.\d 1(?!01)")
+_END = (b"\r\n", b"\n", b"")  # of headers, or of the connection
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _TICK = 0.25
 PEER_GONE = (BrokenPipeError, ConnectionResetError, ssl.SSLError)
@@ -279,7 +274,7 @@ class Response(HTTPResponse):
         if version not in ("HTTP/1.0", "HTTP/0.9") and not version.startswith("HTTP/1."):
             raise UnknownProtocol(version)
         self.code, self.reason, self.version = self.status, reason.strip(), 11 if version > "HTTP/1.0" else 10
-        self.headers = self.msg = _fields(self.fp)  # type: ignore[assignment]
+        self.headers = self.msg = read_fields(self.fp)  # type: ignore[assignment]
         self.chunked, self.chunk_left = self.headers.get("Transfer-Encoding", "").lower() == "chunked", None
         self.will_close, self.length = self._check_close(), None  # type: ignore[attr-defined]
         lengths = set(map(str.strip, self.headers.get("Content-Length", "").split(",")))
@@ -296,7 +291,7 @@ class Response(HTTPResponse):
             line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if line[1] not in INTERIM:
                 return line
-            fields = _fields(self.fp)
+            fields = read_fields(self.fp)
             if self.on_interim is not None:
                 self.on_interim(line[1], fields)
 
@@ -349,13 +344,26 @@ def _selector(sock: socket.socket) -> selectors.BaseSelector:
     return waiting
 
 
-def _fields(fp: Any) -> HTTPHeaderDict:
-    fields, lines = HTTPHeaderDict(), _read_headers(fp)
-    if not lines[-1]:  # part of a value is another value
+def read_fields(lines: IO[bytes]) -> HTTPHeaderDict:
+    """Read headers to the empty line after them, each ended by CRLF or a bare LF (RFC 9112, section 2.2).
+
+    A folded value is one line (section 5.2), a line without a colon is ignored. Raise `LineTooLong`, `HTTPException`
+    beyond `MOST_LINES`, and `RemoteDisconnected` where the connection ends before: part of a value is another value.
+    """
+    read = []
+    while (line := lines.readline(HEAD + 1)) not in _END:
+        if len(line) > HEAD:
+            raise LineTooLong("header line")
+        read.append(line)
+        if len(read) == MOST_LINES:
+            raise HTTPException(f"got more than {MOST_LINES} headers")
+    if not line:
         raise RemoteDisconnected("Remote end closed connection within the headers of its answer")
-    unfolded = _FOLD.sub(b" ", b"".join(lines)).replace(b"\r", b" ")  # RFC 9112, 5.2; RFC 9110, 5.5
-    for line in unfolded.decode("latin-1").split("\n"):
-        name, colon, value = line.partition(":")
+    fields, head = HTTPHeaderDict(), b"".join(read)
+    if b"\n " in head or b"\n\t" in head:
+        head = _FOLD.sub(b" ", head)
+    for field in head.replace(b"\r", b" ").decode("latin-1").split("\n"):  # RFC 9110, section 5.5
+        name, colon, value = field.partition(":")
         if colon:
             fields.add(name.strip(), value.strip())
     return fields
