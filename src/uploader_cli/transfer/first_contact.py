@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
@@ -69,7 +70,7 @@ def first_contact(context: RunContext, files: Sequence[LocalFile], existing: str
         if existing:
             api.tus = Capabilities(settings.target_url)
             with suppress(errors.AnswerError, errors.ProtocolError):  # an answer; the job reports what it says
-                pacer.call(lambda: client.head(existing), at_most=FIRST_CONTACT_RETRIES)
+                pacer.call(partial(_ask, client, existing), at_most=FIRST_CONTACT_RETRIES)
         else:
             api.tus = Capabilities(settings.target_url, announced=False)
             with suppress(errors.Unauthorized):  # the first creation decides
@@ -95,6 +96,11 @@ def first_contact(context: RunContext, files: Sequence[LocalFile], existing: str
     if session.limits is not None:
         context.learn(session.limits)
     return Opened(session, capacity)
+
+
+def _ask(client: UploadCalls, url: str) -> None:
+    with suppress(errors.NotFound):  # also that of a proxy: the URL may be wrong
+        client.head(url)
 
 
 def reach(api: Api, existing: str = "") -> None:

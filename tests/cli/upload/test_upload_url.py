@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
+from scripted_server import Answer, Rule, ScriptedServer
 from tus_services import MIB, CloudflareDirectUpload, Service, Vimeo
 
 if TYPE_CHECKING:
@@ -116,6 +117,32 @@ def test_upload_url_without_upload_exits_4_and_creates_none(plain: Service, make
     assert "its upload can't be used" in done.err
     assert "ask the service for a new upload URL" in done.err
     assert "sig=abc" not in done.err
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_upload_url_that_a_proxy_does_not_know_exits_4_at_once(status: int, make_files: Files, tmp_path: Path) -> None:
+    """Nothing was sent to it, so there is nothing to resume, and the URL is probably wrong."""
+    clip = make_files(**{"clip.mp4": 10}) / "clip.mp4"
+    page = Answer(status, b"<h1>Sorry</h1>", {"Content-Type": "text/html"})
+    with ScriptedServer(Rule(page)) as server:
+        done = uploader("upload", clip, "--upload-url", f"{server.url}/files/abc", "--json", home=tmp_path)
+    assert (done.code, done.of("file.retry")) == (4, []), done.err
+    assert "ask the service for a new upload URL" in done.err
+    assert "uploader resume" not in done.err
+    assert {request.method for request in server.requests} == {"HEAD"}
+
+
+def test_upload_url_with_bytes_outlasts_a_404_of_a_proxy(make_files: Files, tmp_path: Path) -> None:
+    """Its bytes are there once the server is back, in this run or in the next one."""
+    clip = make_files(**{"clip.mp4": 10}) / "clip.mp4"
+    signed = {"Tus-Resumable": "1.0.0"}
+    here = Answer(200, headers=signed | {"Upload-Offset": 0, "Upload-Length": 10})
+    gone = Rule(Answer(404, b"<h1>Sorry</h1>", {"Content-Type": "text/html"}), "HEAD *", times=0)
+    patched = Rule(lambda _request: setattr(gone, "times", 2), "PATCH *", times=1)  # and the connection is closed
+    stored = Rule(Answer(204, headers=signed | {"Upload-Offset": 10}), "PATCH *")
+    with ScriptedServer(gone, patched, Rule(here, "HEAD *"), stored) as server:
+        done = uploader("upload", clip, "--upload-url", f"{server.url}/files/abc", "--json", home=tmp_path)
+    assert (done.code, gone.times) == (0, 0), done.err
 
 
 @pytest.mark.parametrize("again", [(), ("--no-resume",)])

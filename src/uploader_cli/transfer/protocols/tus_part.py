@@ -201,6 +201,11 @@ class Part:
             else:
                 self._restart(error, failed=unsure or (self.entry.ending is Ending.ERROR and self._state.foreign))
             return
+        except errors.NotFound as error:  # perhaps of a proxy, which does not know a wrong URL either
+            if not self._state.file.upload_url or self.entry.reach or self._most >= 0:
+                raise
+            self._restart(error)
+            return
         self._deferred = found.headers.get("Upload-Defer-Length") == "1"
         self._note(found)
         if found.offset is not None and found.length in (None, self.size):
