@@ -55,7 +55,7 @@ class FileState:
     existing: bool = False  # whether an equal file was stored before
     written: bool = False  # whether this request wrote `data` completely: it is not examined again
     linked: bool = False  # whether this request gave `data` its name in the root
-    there: StoredFile | None = None  # what its digest is recorded with; None: nothing is recorded
+    there: StoredFile | None = None  # what was stored, or found equal, as it was then
     retryable: bool = False  # whether a failed file of a pack may be stored if it is sent again
     cause: OSError | None = None  # the error of the disk, if it failed for that
 
@@ -138,10 +138,11 @@ class FileState:
 
     def row(self, session: str, position: int) -> FileRow:
         owns = self.path is not None and not self.existing
+        identity = (None, None) if self.there is None else (self.there.modified, self.there.inode)
         if not self.packed:
-            return (session, position, None, None, self.owner, owns, *_columns_of(self))
+            return (session, position, None, None, self.owner, owns, *identity, *_columns_of(self))
         packed = RETRYABLE if self.retryable else EXISTING if self.existing else PLAIN
-        return (session, position, self.sha256, packed, self.owner, owns, *_columns_of(self))
+        return (session, position, self.sha256, packed, self.owner, owns, *identity, *_columns_of(self))
 
 
 FileRow = tuple[Any, ...]
@@ -150,9 +151,11 @@ FILE_COLUMNS = (
     *("id", "original_name", "relative_path", "size", "status", "progress", "speed", "path", "error", "error_code"),
 )
 """Fields of FileState that are restored from the database."""
-FILE_ROW = (*("session", "position", "sha256", "packed", "owner", "owns"), *FILE_COLUMNS)
-"""Columns of a row. `owns`: whether this upload gave the file its name, so that its deletion removes it. `sha256` and
-`packed` are NULL unless the file came in a pack; `session` is empty for a file that no session counts."""
+IDENTITY = ("modified", "inode")  # of the stored file
+FILE_ROW = (*("session", "position", "sha256", "packed", "owner", "owns"), *IDENTITY, *FILE_COLUMNS)
+"""Columns of a row. `owns`: whether this upload gave the file its name, so that its deletion removes it while its size
+and `IDENTITY` are these. `sha256` and `packed` are NULL unless the file came in a pack; `session` is empty for a file
+that no session counts."""
 PLAIN, RETRYABLE = 0, 2  # the other values of `packed`
 _columns_of = operator.attrgetter(*FILE_COLUMNS)
 

@@ -18,10 +18,10 @@ from uploader_server.storage.disk import Reserve, no_space
 
 T = TypeVar("T")
 
-VERSION = 9
-"""`PRAGMA user_version` of this schema. Version 9 added the sums of sessions, 8 who may delete, 7 the identities of
-digests, 6 sizes and ends of sessions, 5 uploads of the IETF protocol, 4 who may write, who holds a share, a clock, 3
-parts in place, 2 packs, 1 relative paths."""
+VERSION = 10
+"""`PRAGMA user_version` of this schema. Version 10 added the identities of files, 9 the sums of sessions, 8 who may
+delete, 7 the identities of digests, 6 sizes and ends of sessions, 5 uploads of the IETF protocol, 4 who may write, who
+holds a share, a clock, 3 parts in place, 2 packs, 1 relative paths."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS files (
   id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
   relative_path TEXT, size INTEGER NOT NULL, status TEXT NOT NULL, progress INTEGER NOT NULL, speed REAL NOT NULL,
   path TEXT, error TEXT, error_code TEXT, sha256 BLOB, packed INTEGER,
-  owner TEXT NOT NULL DEFAULT '', owns INTEGER NOT NULL DEFAULT 1
+  owner TEXT NOT NULL DEFAULT '', owns INTEGER NOT NULL DEFAULT 1, modified INTEGER, inode INTEGER
 );
 CREATE INDEX IF NOT EXISTS files_of_session ON files (session, position);
 CREATE INDEX IF NOT EXISTS files_of_path ON files (path) WHERE path IS NOT NULL;
@@ -58,6 +58,7 @@ CREATE TABLE IF NOT EXISTS packs (
 );
 CREATE INDEX IF NOT EXISTS packs_touched ON packs (touched);
 CREATE INDEX IF NOT EXISTS packs_of_files ON packs (first, last);
+CREATE TABLE IF NOT EXISTS place (inode INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), now REAL NOT NULL);
 """
 
@@ -246,6 +247,8 @@ _ADDED = (
     ("digests", "inode", "INTEGER"),
     ("files", "owner", "TEXT NOT NULL DEFAULT ''"),
     ("files", "owns", "INTEGER NOT NULL DEFAULT 1"),
+    ("files", "modified", "INTEGER"),
+    ("files", "inode", "INTEGER"),
     ("sessions", "completed", "INTEGER NOT NULL DEFAULT 0"),
     ("sessions", "failed", "INTEGER NOT NULL DEFAULT 0"),
     ("sessions", "stored_bytes", "INTEGER NOT NULL DEFAULT 0"),

@@ -59,7 +59,8 @@ async def put(
             turns = linking.turns(files)
             async with contextlib.nullcontext() if turns is None else turns.of(client):
                 await asyncio.to_thread(linking.run, files, prepare)
-        digests = [(file.there, file.sha256) for file in files if file.there is not None and file.sha256]
+        stored = [(file.there, file.sha256) for file in files if file.there is not None]
+        digests = [(there, sha256) for there, sha256 in stored if sha256 and there.changed is not None]
         await store.save(*changes(), store.digests.saved(digests))
 
 
@@ -157,8 +158,8 @@ class Linking:
             if linked is None:
                 linked = self._claim(file, directory, name)
                 file.linked = not file.existing
-                if file.linked and not self._resumable:
-                    self._leave(file, linked, directory)
+            if not file.existing:
+                self._identify(file, linked, directory)
             file.complete(f"{above}/{linked}")
         except paths.NameTakenError as error:
             file.fail(TAKEN, str(error))
@@ -206,10 +207,17 @@ class Linking:
                     raise paths.NameTakenError from None
         raise AssertionError("candidates() never ends")
 
-    def _leave(self, file: FileState, name: str, directory: Descent) -> None:
-        """Remove the temporary name of a linked file, whose digest counts with the identity that it has then."""
-        os.unlink(file.data)
-        file.data, file.there = "", StoredFile.of(f"{self._directory}/{name}", directory.look(name))
+    def _identify(self, file: FileState, name: str, directory: Descent) -> None:
+        """Note the identity of a linked file, whose temporary name is removed first.
+
+        The data file of an upload is removed later, which changes the ctime: no digest is recorded with it.
+        """
+        path, data = f"{self._directory}/{name}", file.data
+        if self._resumable or not file.linked:
+            file.there = StoredFile.of(path, os.stat(data))._replace(changed=None)
+            return
+        os.unlink(data)
+        file.data, file.there = "", StoredFile.of(path, directory.look(name))
 
     def is_equal(self, file: FileState, name: str, directory: Descent) -> bool:
         """Return whether a stored file has the bytes of a received one. Raises FileExistsError for a directory."""

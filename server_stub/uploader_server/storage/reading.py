@@ -25,7 +25,7 @@ BLOCK = 1 << 20  # bytes per read
 SMALLEST = 4 << 10  # minimum bytes of a buffer
 LATE = 60.0  # seconds for which a digest that was read anew, and came too late for its request, waits for the next one
 _SAVE = "INSERT OR REPLACE INTO digests (path, size, modified, changed, inode, sha256) VALUES (?, ?, ?, ?, ?, ?)"
-_INTEGER = (1 << 63) - 1  # largest integer of SQLite; some file systems use all 64 bits of an inode
+LARGEST_INTEGER = (1 << 63) - 1  # of SQLite; some file systems use all 64 bits of an inode
 
 
 class StoredFile(NamedTuple):
@@ -42,7 +42,7 @@ class StoredFile(NamedTuple):
 
     @classmethod
     def of(cls, path: str, status: os.stat_result) -> StoredFile:
-        return cls(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INTEGER)
+        return cls(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & LARGEST_INTEGER)
 
 
 class Reading:

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import sqlite3
 import tempfile
@@ -24,16 +25,18 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from uploader_server.options import StartupError
-from uploader_server.session import ENDED, FILE_ROW, SESSION_COLUMNS, FileRow, packed_mark
+from uploader_server.session import ENDED, FILE_ROW, IDENTITY, SESSION_COLUMNS, FileRow, packed_mark
 from uploader_server.storage.categories import Categories, Descent, OpenFile
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
 from uploader_server.storage.paths import UnsafePathError, may_become, remove_tree, safe_parts
 from uploader_server.storage.pruning import Pruner
-from uploader_server.storage.reading import Digests, Reading
+from uploader_server.storage.reading import LARGEST_INTEGER, Digests, Reading
 from uploader_server.storage.turns import COMPARING, LINKING, Turns
 from uploader_server.wire import CATEGORIES
+
+logger = logging.getLogger(__name__)
 
 NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 """Errors of `link` on a file system without hard links."""
@@ -51,7 +54,8 @@ class SavedSession(NamedTuple):
 _SAVE_FILE = (
     f"INSERT INTO files ({', '.join(FILE_ROW)}) VALUES ({', '.join('?' * len(FILE_ROW))})"  # noqa: S608 - our own
     " ON CONFLICT (id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in FILE_ROW if name not in {"id", "owner", "owns"})
+    + ", ".join(f"{name} = excluded.{name}" for name in FILE_ROW if name not in {"id", "owner", "owns", *IDENTITY})
+    + "".join(f", {name} = coalesce(excluded.{name}, {name})" for name in IDENTITY)
 )
 _SAVE_SESSION = (
     f"INSERT INTO sessions ({', '.join(SESSION_COLUMNS)})"  # noqa: S608 - our own
@@ -115,6 +119,7 @@ class Store:
             self.disk = Disk(self.root, self.categories, durable=durable)
             self.database = Database(self.private / "server.sqlite3", durable=durable)
             self.disk.everything([self.root.parent, self.root, self.private])
+            self.database.wait(_placed(self.private.stat().st_ino & LARGEST_INTEGER))
             self.clock = Clock(self.database.wait(_newest_time) or time.time())
             self.digests = Digests(self.categories, self.database, self.reading)
             self.pruner = Pruner(self.categories, self.database)
@@ -321,11 +326,11 @@ class Store:
         """Delete the stored file with this id; return False if there is none. The caller has checked the right to it.
 
         An upload removes only a file that it linked itself: one that found its bytes there is forgotten, and the file
-        stays. If other uploads refer to the file, it stays as well, and is that of the first of them from now on; or if
-        one is about to. It is also removed if that can't be recorded (OSError, sqlite3.Error); a repeated call records
-        it.
+        stays; so does one that another program has changed, or put there since. If other uploads refer to the file, it
+        stays as well, and is that of the first of them from now on; or if one is about to. It is also removed if that
+        can't be recorded (OSError, sqlite3.Error); a repeated call records it.
         """
-        query = "SELECT rowid, path, owns FROM files WHERE id = ?"
+        query = "SELECT rowid, path, owns, size, modified, inode FROM files WHERE id = ?"
         row = await self.database.read(lambda db: db.execute(query, (file_id,)).fetchone())
         name = row["path"] if row is not None else None
         if not name or name not in self.categories:
@@ -334,7 +339,7 @@ class Store:
 
         def forget(db: sqlite3.Connection) -> None:
             db.execute("UPDATE files SET path = NULL WHERE id = ?", (file_id,))
-            if not row["owns"]:
+            if not row["owns"] or self._is_anothers(row):
                 return
             other = db.execute(_OTHER, (name, row["rowid"])).fetchone()
             if other is not None:
@@ -355,6 +360,17 @@ class Store:
         await asyncio.to_thread(self.disk.names, [f"{self.root}/{name}"])
         return True
 
+    def _is_anothers(self, row: sqlite3.Row) -> bool:
+        """Return whether the file with the name of a row is not the one that its upload linked, and log that."""
+        try:
+            there = self.digests.identify(row["path"])
+        except FileNotFoundError:
+            return False
+        if all(row[name] in (None, getattr(there, name)) for name in ("size", *IDENTITY)):
+            return False
+        logger.warning("%r is not the file that was uploaded: it stays, and the upload is forgotten", row["path"])
+        return True
+
 
 def damaged(root: Path, error: sqlite3.Error) -> StartupError:
     """Return the error of a start with a database that can't be read."""
@@ -367,6 +383,20 @@ def _newest_time(db: sqlite3.Connection) -> float | None:
     """Return the newest recorded time; None in a new root."""
     newest: float | None = db.execute(_NEWEST_TIME).fetchone()[0]
     return newest
+
+
+def _placed(inode: int) -> Change:
+    """Return a change that forgets inodes of files in a copied root: the `inode` of its private directory is new."""
+
+    def change(db: sqlite3.Connection) -> None:
+        known = db.execute("SELECT inode FROM place").fetchone()
+        if known is not None and known["inode"] == inode:
+            return
+        db.execute("UPDATE files SET inode = NULL WHERE inode IS NOT NULL")
+        db.execute("DELETE FROM place")
+        db.execute("INSERT INTO place VALUES (?)", (inode,))
+
+    return change
 
 
 def _saved(db: sqlite3.Connection, row: sqlite3.Row) -> SavedSession:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import sqlite3
@@ -260,6 +261,29 @@ def test_upload_that_found_its_bytes_removes_nothing(way: str, tmp_path: Path) -
         assert there.read_bytes() == b"data"
 
 
+@pytest.mark.parametrize("way", ["batch", "tus", "pack"])
+@pytest.mark.parametrize("how", ["replaced", "replaced with its times", "rewritten"])
+def test_delete_keeps_what_another_program_put_in_place_of_a_file(way: str, how: str, tmp_path: Path) -> None:
+    """Also where an upload has found the other program's bytes: it does not become the owner."""
+    there = tmp_path / "personal/a.mp4"
+    with running_server(root=tmp_path, packs=True, jwt_secret=SECRET) as server:
+        session = new_session(server.url, 2)
+        assert store(server, way, session, "a.mp4") == "stored"
+        (listed,) = progress(server.url, session).json()["files"]
+        before = there.stat()
+        if how == "rewritten":
+            there.write_bytes(b"atad")
+        else:
+            (tmp_path / "other").write_bytes(b"atad")
+            (tmp_path / "other").replace(there)
+        if how == "replaced with its times":
+            os.utime(there, ns=(before.st_atime_ns, before.st_mtime_ns))
+        (equal,) = upload(server.url, file("a.mp4", b"atad"))
+        assert [delete(server, known["id"]) for known in (listed, equal)] == [200, 200]
+        assert there.read_bytes() == b"atad"
+        assert delete(server, listed["id"]) == 404
+
+
 def test_terminated_upload_that_found_its_bytes_removes_nothing(server: EmbeddedServer) -> None:
     (server.root / "tus").mkdir(exist_ok=True)
     there = server.root / "tus/found.bin"
@@ -313,6 +337,7 @@ def test_a_restored_copy_of_a_root_deletes_its_own_files_only(tmp_path: Path) ->
     database.close()
     with running_server(root=copy, jwt_secret=SECRET) as server:
         assert [delete(server, file_id) for file_id in known] == [200, 404]
+        assert [path.name for path in (copy / "personal").iterdir()] == ["1.mp4"]
     assert sorted(path.name for path in (original / "personal").iterdir()) == ["0.mp4", "1.mp4"]
 
 
