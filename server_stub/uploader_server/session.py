@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from uploader_server.config import Limits
 from uploader_server.http.errors import ApiError
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.database import EXISTING
@@ -202,13 +203,14 @@ class Session:
     """SHA-256 of X-Session-Secret; empty: everyone who may upload may write to the session."""
     files: dict[str, FileState] = field(default_factory=dict)  # arriving files by id
     unlisted: int = 0  # number of files that are only in the database: the recorded ones
-    first_ending: str | None = None  # the extension of the first recorded file
+    first_ending: str | None = None  # the extension of the first stored file
     counted: set[int] | None = field(default_factory=set)
     """Marks of counted pack files (see `packed_mark`), so that none is counted twice; None: only the database has them
     (see `Sessions.recall`)."""
     requests: set[asyncio.Future[Any]] = field(default_factory=set)
     stores: int = 0  # number of requests that are storing files
-    packed: int = 0  # number of files of packs that are being stored; they are counted after that
+    packs: list[tuple[int, str | None]] = field(default_factory=list)
+    """Files and extension of each pack that is being stored; its files are counted after that."""
     closing: int = 0  # number of calls of `close` that wait for them
     _waiters: list[asyncio.Future[None]] = field(default_factory=list)
     began: float = 0.0  # start of the first running request (monotonic seconds)
@@ -238,11 +240,12 @@ class Session:
 
     @property
     def ending(self) -> str | None:
-        """The extension of the first file; None without files."""
-        first = next(iter(self.files.values()), None)
-        if self.first_ending is not None or first is None:
+        """The extension of the first file, also of one that is arriving or being stored; None without files."""
+        if self.first_ending is not None:
             return self.first_ending
-        return extension(first.original_name)
+        for file in self.files.values():
+            return extension(file.original_name)
+        return next((ending for _, ending in self.packs if ending is not None), None)
 
     @property
     def current(self) -> FileState | None:
@@ -279,17 +282,24 @@ class Session:
 
         Files that are arriving or being stored count. Who passes this check adds its files before the next `await`.
         """
-        if self.file_count + self.packed + more > most:
+        if self.file_count + sum(files for files, _ in self.packs) + more > most:
             raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
 
+    def check_file(self, name: str, limits: Limits) -> None:
+        """Raise ApiError 400 for a file whose type the session refuses, and as `check_room` for one more file."""
+        if refusal := limits.refusal(name, self.ending):
+            raise ApiError(**refusal)
+        self.check_room(1, limits.max_files)
+
     @contextmanager
-    def packing(self, files: int) -> Iterator[None]:
-        """Count files of a pack for `check_room` while they are being stored; the caller then counts them itself."""
-        self.packed += files
+    def packing(self, files: int, ending: str | None) -> Iterator[None]:
+        """Count files of a pack, and their `ending`, for checks while they are stored; then the caller counts them."""
+        pack = files, ending
+        self.packs.append(pack)
         try:
             yield
         finally:
-            self.packed -= files
+            self.packs.remove(pack)
 
     def start(self) -> None:
         """Note that a file arrives. Raises ApiError 409 as `check_open`."""
@@ -363,8 +373,7 @@ class Session:
 
     def count(self, file: FileState) -> None:
         """Count a recorded file as completed or failed by its status; it leaves the memory."""
-        if self.first_ending is None:
-            self.first_ending = extension(file.original_name)
+        self.fix_ending(file)
         self.files.pop(file.id, None)
         self.points -= file.points
         self.received -= file.measured
@@ -379,10 +388,13 @@ class Session:
         if mark in self.counted:
             return None
         self.counted.add(mark)
-        if self.first_ending is None:
-            self.first_ending = extension(path)
         self.name = self.name or path
         return mark
+
+    def fix_ending(self, file: FileState) -> None:
+        """Let the first stored file determine the type of the others."""
+        if self.first_ending is None and file.path is not None:
+            self.first_ending = extension(file.original_name)
 
     def count_recorded(self, completed: int, failed: int, stored: int) -> None:
         """Count recorded files, and the bytes of the stored ones."""

@@ -76,10 +76,10 @@ async def _run(waits: Waits, running: Any) -> Any:
 class Application:
     """The server's application without sockets, and the requests of its clients."""
 
-    def __init__(self, root: Path, durability: str = "none") -> None:
+    def __init__(self, root: Path, durability: str = "none", *, mixed_types: bool = True) -> None:
         self.root = root
         self.ended: dict[str, Any] = {}  # the progress of ended sessions
-        self.app = create_app(ServerConfig(root=root, port=0, durability=durability))
+        self.app = create_app(ServerConfig(root=root, port=0, durability=durability, mixed_types=mixed_types))
 
     async def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], Any]:
         """Send a request; return status, headers and body of the answer."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chaos.endings import ENDS, REQUESTS, Application, ended_at, make_task
+from chaos.endings import ENDS, REQUESTS, Application, Waits, counting, ended_at, make_task
 
 from uploader_server.session import Session
 from uploader_server.storage.clock import Clock
@@ -75,3 +76,30 @@ def test_error_of_a_request_that_is_cancelled_at_the_same_time_is_not_logged(tmp
 
     asyncio.run(run())
     assert logged == []
+
+
+@pytest.mark.parametrize("other", ["batch", "pack", "creation"])
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_session_of_one_type_gets_no_other_at_any_wait_of_a_request(request_: str, other: str, tmp_path: Path) -> None:
+    """The other request comes as a whole while the first one waits; one of both is stored."""
+
+    async def run() -> int:
+        asyncio.get_running_loop().set_task_factory(make_task)  # type: ignore[arg-type]
+        application, at = Application(tmp_path, mixed_types=False), 0
+        waits: Waits | None = None
+        while waits is None or waits.acting is not None:
+            at += 1
+            session = await application.session(9)
+            waits = Waits(at, partial(getattr(application, other), session, f"{at}.avi"))
+            counting.set(waits)
+            sending = asyncio.ensure_future(getattr(application, request_)(session, f"{at}.mp4"))
+            counting.set(None)
+            await sending
+            if waits.acting is not None:
+                await waits.acting
+        application.app.close()
+        return at
+
+    rounds = asyncio.run(run())
+    assert rounds > 5
+    assert sorted(int(path.stem) for path in tmp_path.glob("personal/*")) == [*range(1, rounds + 1)]

@@ -117,6 +117,7 @@ class Intake(BatchReader):
         self.session = session
         session.attach(self.task)
         for file in self.files:
+            session.check_file(file.original_name, self.sessions.limits)
             session.add(file)
 
     async def started(self, file: FileState) -> None:
@@ -124,7 +125,7 @@ class Intake(BatchReader):
         if len(self.paths) >= len(self.files):
             file.relative_path = self.paths[len(self.files) - 1]
         if self.session is not None:
-            self.session.check_room(1, self.sessions.limits.max_files)
+            self.session.check_file(file.original_name, self.sessions.limits)
             self.session.add(file)
 
     async def arriving(self, file: FileState) -> None:

@@ -124,7 +124,7 @@ class Packs:
         sessions, new = self._sessions, self._new(session, manifest)
         unpacking = Unpacking(sessions.store, manifest, data, key[0])
         sessions.fail_chosen(unpacking.files)
-        unpacking.refuse(sessions.limits, session.ending)
+        ending = unpacking.refuse(sessions.limits, session.ending)
         for index, reason in manifest.refused.items():
             unpacking.files[index].fail("INVALID_PATH", reason)
         files, counted = unpacking.files, dict[str, int]()
@@ -142,7 +142,7 @@ class Packs:
             ]
 
         async with sessions.storing(session):
-            with session.packing(new):
+            with session.packing(new, ending):
                 try:
                     await put(sessions.store, session.category, files, changes, client=client, prepare=unpacking.write)
                 except BaseException:
@@ -185,6 +185,7 @@ def _count(session: Session, files: list[FileState]) -> dict[str, int]:
     """Return the marks, by id, of the files that ended and were not counted before."""
     marks = {}
     for file in files:
+        session.fix_ending(file)
         mark = None if file.retryable else session.remember(file.wanted_path, file.sha256.hex())
         if mark is not None:
             marks[file.id] = mark

@@ -49,8 +49,11 @@ class Unpacking:
         ends = list(itertools.accumulate((file.size for file in self.files), initial=0))
         self._data = [memoryview(data)[start:end] for start, end in itertools.pairwise(ends)]
 
-    def refuse(self, limits: Limits, first: str | None) -> None:
-        """Fail each file whose type the session refuses; `first` is the extension of its first file."""
+    def refuse(self, limits: Limits, first: str | None) -> str | None:
+        """Fail each file whose type the session refuses; `first` is the extension of its first file.
+
+        Return that, also where this pack has the first file.
+        """
         for file in self.files:
             if file.error_code is not None:
                 continue
@@ -58,6 +61,7 @@ class Unpacking:
                 file.fail(refusal["code"], refusal["message"])
             elif first is None:
                 first = extension(file.original_name)
+        return first
 
     def write(self) -> None:
         """Verify the digest of each file that has not failed, and write it (runs in a thread)."""

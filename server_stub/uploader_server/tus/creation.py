@@ -47,12 +47,10 @@ def new_upload(
 
 def check_file(uploads: Uploads, upload: Upload, session: Session | None) -> None:
     """Raise ApiError 400 for a file that the session can't accept, as a batch does."""
-    name, limits = upload.file.original_name, uploads.limits
-    refusal = limits.refusal(name, None if session is None else session.ending)
-    if refusal is not None:
-        raise ApiError(**refusal)
     if session is not None:
-        session.check_room(1, limits.max_files)  # again when it is added
+        session.check_file(upload.file.original_name, uploads.limits)  # again when it is added
+    elif refused := uploads.limits.refusal(upload.file.original_name, None):
+        raise ApiError(**refused)
 
 
 async def begin(uploads: Uploads, upload: Upload, body: Body, checksum: Checksum | None) -> Upload | None:

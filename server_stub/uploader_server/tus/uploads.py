@@ -164,7 +164,7 @@ class Uploads:
         try:
             self._enter(upload, session)
         except ApiError as error:  # it has ended meanwhile, or got other files
-            await self.retire(upload, "failed" if error.code == "TOO_MANY_FILES" else "cancelled")
+            await self.retire(upload, "failed" if error.status == 400 else "cancelled")
             raise
 
     def most(self, upload: Upload) -> int:
@@ -278,7 +278,7 @@ class Uploads:
             self._enter(upload, session)
             return
         if upload.status == OPEN or upload.path is not None:
-            self._check_room(upload, session)
+            self._check_file(upload, session)
         before = self.session_of(upload)
         if before is not None and upload.status == OPEN:
             before.drop(upload.file)
@@ -330,12 +330,12 @@ class Uploads:
             logger.info("deleted the record of the upload of file %s", upload.file_id)
 
     def _enter(self, upload: Upload, session: Session) -> None:
-        """Add an upload to its session. Raises ApiError: 409 if that has ended, 400 as `Session.check_room`."""
-        self._check_room(upload, session)
+        """Add an upload to its session. Raises ApiError: 409 if that has ended, 400 as `Session.check_file`."""
+        self._check_file(upload, session)
         session.start()
         if not upload.is_part:
             session.add(upload.file)
 
-    def _check_room(self, upload: Upload, session: Session) -> None:
+    def _check_file(self, upload: Upload, session: Session) -> None:
         if not upload.is_part:
-            session.check_room(1, self.limits.max_files)
+            session.check_file(upload.file.original_name, self.limits)
