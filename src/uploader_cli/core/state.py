@@ -41,6 +41,7 @@ VERDICTS = frozenset(
 )
 """Failures that concern the file or its line: if they are not retryable, the file fails again until it is corrected."""
 AFTER_SENDING = 2.0  # the same where all bytes are sent: an answer to small files may take longer than a frame
+PACED = 2.0  # seconds without a completed file after which there is no number of files per second
 FILLING = 0.5  # seconds in which a new connection takes more than the network does
 SERVER_TERMINAL = frozenset({"completed", "partial", "cancelled"})  # `overallStatus` values that end a session
 
@@ -181,6 +182,8 @@ class ProgressState(Struct):
     paused_until: float | None = None  # time of the next request (run clock, seconds); None without a pause
     paused_since: float = 0.0
     pause_reason: PauseReason = PauseReason.RATE_LIMIT
+    repeat_at: float = float("-inf")  # time of the next try of a call that is of no file (run clock, seconds)
+    repeat_reason: str = ""  # why the last try failed
     advanced: float = 0.0  # time of the last progress (run clock, seconds)
     trouble: str = ""  # the error that ended the run early
     advice: str = ""  # the hint of that error
@@ -193,7 +196,7 @@ class ProgressState(Struct):
     analysis_file: str = ""  # the file with the results
     sent_total: int = 0  # bytes sent in all attempts, from which the speed is computed
     meter: Meter = field(default_factory=lambda: Meter(burst=FILLING, silence=SILENCE))
-    pace: Meter = field(default_factory=Meter)  # files per second; updated when a file is completed
+    pace: Meter = field(default_factory=lambda: Meter(silence=PACED))  # files per second; updated by completed files
     tree: Tree = field(default_factory=Tree)
     measures: Measures = field(default_factory=Measures)
     timeline: Timeline = field(default_factory=Timeline)

@@ -111,11 +111,12 @@ def _second(file: FileState, words: Span | None, now: float, width: int, *, whol
 def _held(file: FileState, state: ProgressState, now: float) -> Span | None:
     """Return why the file does not move, beside its percentage, which stays; None where it does.
 
-    Where all files begin to be silent, their rows say so together.
+    Where all files begin to be silent, their rows say so together. One of which nothing has left, beside others that
+    move, may wait for its turn: a batch is one request.
     """
     if file.phase in (Phase.QUEUED, Phase.SENDING) and state.halted(now) and not _is_sent(file):
         return "paused", "yellow"
-    together = state.silent(now) or state.meter.idle(now) < BRIEF
+    together = state.silent(now) or (state.meter.idle(now) < BRIEF and file.sent > file.offset)
     return (f"no progress {clock(file.meter.idle(now))}", "yellow") if file.silent(now) and together else None
 
 
@@ -124,7 +125,7 @@ def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
     match file.phase:
         case Phase.QUEUED:
             due, reason = file.retry_at or now, file.retry_reason
-            wait = f" in {clock(due - now + 0.5)}" if due > now else ""
+            wait = f" in {clock(due - now + 0.5)}" if due - now >= 0.5 else ""
             why = f" · {overview.reason(reason, state)}" if reason else ""
             return f"retry {file.attempt}{wait}{why}", "yellow"
         case Phase.PROCESSING if _step(file) is not None:

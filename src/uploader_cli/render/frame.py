@@ -36,7 +36,8 @@ WIDE_VIEW = 110  # minimum width for the details of the channel, and for several
 FEW_ROWS = 8  # rows below the totals; where there are fewer, running files leave none to others
 SMALL_FILE = 1 << 20  # bytes; a smaller file has no row before it was running for a while
 STUCK = 5.0  # seconds after which a small file that doesn't move gets a row
-WAITS = (WarningCode.UNREACHABLE, WarningCode.DISK_FULL)  # warnings that the alert counts down
+WAITS = (WarningCode.UNREACHABLE, WarningCode.DISK_FULL, WarningCode.RATE_LIMITED)
+"""Warnings that the alert counts down."""
 _DOT = (" · ", "dim")
 
 
@@ -265,7 +266,7 @@ def _troubles(state: ProgressState, now: float, width: int, space: int, failures
     last = list(state.last_failures)[-max(1, failures) :]
     most = max(1, min(REASON_ROWS, (space - 2) // len(last))) if last else 1
     rows = [row for one in last for row in failure(one, state, width, most)][:space]
-    if state.news is not None and not (state.halted(now) and state.news.code in WAITS) and space - len(rows) >= 1:
+    if state.news is not None and not (state.paused(now) and state.news.code in WAITS) and space - len(rows) >= 1:
         mark = ("✓ ", "green") if state.news.code is WarningCode.RECOVERED else ("! ", "bold yellow")
         lines = wrap(overview.reason(state.news.text, state), width - 2)[: min(2, space - len(rows))]
         rows += [[mark if line is lines[0] else ("  ", ""), (line, "")] for line in lines]

@@ -10,16 +10,16 @@ from uploader_cli.core.alarms import why_nothing_moves
 from uploader_cli.core.events import ChannelState, PauseReason, Phase, Transport
 from uploader_cli.core.incidents import IncidentKind
 from uploader_cli.core.rate import SILENCE
-from uploader_cli.core.state import BRIEF, ProgressState
+from uploader_cli.core.state import BRIEF, PACED, ProgressState
 from uploader_cli.core.tree import parent_of
 from uploader_cli.render.words import clock, plural, rate, safe, size, size_of
 
 CAUSES = 3  # maximum causes of failures in a line
 PACED_FILES = 5  # completed files below which there is no number of files per second
-PACED = 2.0  # seconds without a completed file after which there is no number of files per second
 CONNECTING_SHOWN = 0.8  # seconds without any answer of the server after which the view says so
 RECONNECTS = 3  # attempts before the channel falls back to polling (docs/protocol.md section 2)
 
+_REQUEST = re.compile(r", request [\w-]{1,64}(?= \(|$)")  # as in `transfer/refusals`
 _CHANNELS = {
     ChannelState.CONNECTING: ("◌", "yellow"),
     ChannelState.LIVE: ("●", "green"),
@@ -137,9 +137,12 @@ def left(state: ProgressState, now: float) -> str:
 
 
 def reason(message: str, state: ProgressState) -> str:
-    """Return an error message for display, without the server's URL, which the view has in its header."""
+    """Return an error message for display, without the server's URL, which the view has in its header.
+
+    The number of the request, for who reads the server's log, is in the summary.
+    """
     url = rf"{re.escape(state.server.rstrip('/'))}(?:/[^\s:,]*)?"
-    words = safe(message[:500])
+    words = _REQUEST.sub("", safe(message[:500]))
     return re.sub(url, "the server", re.sub(rf"^{url}: ", "", words)) if state.server else words
 
 
@@ -190,6 +193,8 @@ def alert(state: ProgressState, now: float, *, brief: bool = False) -> str:
         return "pausing: requests being sent are completed" if ends else f"paused {clock(now - state.held)}, p resumes"
     if pause := _pause(state, now, brief=brief) or _silence(state, now, brief=brief):
         return pause
+    if repeat := _repetition(state, now, brief=brief):
+        return repeat
     parts = []
     if IncidentKind.STALL in state.incidents.active:
         parts.append(_no_progress(state, now - state.advanced, brief=brief))
@@ -213,6 +218,15 @@ def _silence(state: ProgressState, now: float, *, brief: bool) -> str:
     if waited < SILENCE:
         return f"connecting to {name}"
     return f"no answer for {waited:.0f} s" if brief else f"no answer from {name} for {waited:.0f} s"
+
+
+def _repetition(state: ProgressState, now: float, *, brief: bool) -> str:
+    """Return when a call that is of no file is tried again, and why, where no file is sent meanwhile."""
+    left = state.repeat_at - now
+    if state.running or left <= -BRIEF or state.stopped is not None:
+        return ""
+    following = f"next try {'' if brief else 'in '}{left + 0.5:.0f} s" if left > 0 else "trying now"
+    return f"{following}: {reason(state.repeat_reason, state)}"
 
 
 def _no_progress(state: ProgressState, seconds: float, *, brief: bool) -> str:

@@ -133,18 +133,18 @@ class Pacer:
         *,
         at_most: int | None = None,
         only_excused: bool = False,
-        on_retry: Report = lambda _error, _delay: None,
+        on_retry: Report | None = None,
         shrink: Callable[[], bool] = lambda: False,
         sleep: Sleep | None = None,
     ) -> T:
         """Return what `step` returns. Raise its last error.
 
         It is repeated after errors that use no retry, and at most `at_most` times after others; with `only_excused`
-        neither these nor an outage are waited for. `on_retry(error, delay)` is called before `sleep(delay)`;
-        `shrink()` reduces the request after a 413 and returns whether it could.
+        neither these nor an outage are waited for. `on_retry(error, delay)` is called before `sleep(delay)`, where a
+        call is of a file; `shrink()` reduces the request after a 413 and returns whether it could.
         """
         retries = None if only_excused else self.retries if at_most is None else min(at_most, self.retries)
-        tries = Tries(self, retries, on_retry, shrink, sleep)
+        tries = Tries(self, retries, on_retry or self._tell, shrink, sleep)
         while True:
             with tries.leave():
                 try:
@@ -155,6 +155,11 @@ class Pacer:
                 else:
                     tries.succeeded()
                     return result
+
+    def _tell(self, error: errors.UploaderError, delay: float) -> None:
+        """Tell of the repetition of a call that is of no file."""
+        if delay:
+            self._emit(ev.CallRepeats(delay, error.reason))
 
     def wait_out_pause(self, sleep: Sleep | None = None, *, creates: bool = False) -> None:
         """Wait until the user and the rate limit allow calls (`creates`: also creations). Raise what `sleep` raises."""

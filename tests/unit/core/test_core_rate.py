@@ -168,3 +168,15 @@ def test_files_per_second_end_soon_after_the_last_file() -> None:
         reduce(state, stored, number / 50)
     assert overview.pace(state, 2.0).endswith(" files/s")
     assert overview.pace(state, 4.0) == ""
+
+
+def test_files_per_second_after_a_wait_leave_out_earlier_files() -> None:
+    """After a pack of small files, a large one that ends is not one of many."""
+    state = ProgressState()
+    for number in range(104):
+        reduce(state, ev.FileSelected(number, str(number), 1), 0.0)
+    for number in range(104):
+        now = number / 100 if number < 100 else 3.1 + number / 1000
+        stored = ev.FileCompleted(number, str(number), 1, None, None, verified=False, attempts=1, seconds=0.1)
+        reduce(state, stored, now)
+    assert overview.pace(state, 3.5) == ""

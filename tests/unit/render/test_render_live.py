@@ -880,3 +880,43 @@ def test_pace_is_of_more_files_than_a_few(run: Script, screen: Screen) -> None:
         run.now += 0.3
         run.complete(number)
         assert ("files/s" in screen.text()) is (number >= 5), number
+
+
+def test_call_that_is_repeated_before_the_first_file_counts_down_with_its_reason(run: Script, screen: Screen) -> None:
+    """Nothing else is on the screen that moves."""
+    run.begin()
+    run.put(ev.CallRepeats(7.0, "the server failed: 503 BUSY, request ab12-0001 (later)"))
+    run.now += 2.2
+    words = "next try in 5 s: the server failed: 503 BUSY (later)"
+    assert f"! {words}" in screen.lines()
+    assert words in progress_line(run.state, run.now)
+    assert "! next try 5 s: the server failed: 503 …" in screen.lines(40)
+    run.now += 5.5
+    assert "! trying now: " in screen.text()
+    run.start(0)
+    assert "trying now" not in screen.text()
+
+
+def test_rate_limit_is_said_once(run: Script, screen: Screen) -> None:
+    run.begin()
+    run.start(0)
+    run.put(ev.Paused(8.0, ev.PauseReason.RATE_LIMIT))
+    run.put(ev.RunWarning(ev.WarningCode.RATE_LIMITED, "rate limited: waiting 8 s as the server asked"))
+    assert screen.text().count("rate limited") == 1
+
+
+def test_file_that_waits_for_its_turn_in_a_batch_is_not_called_hanging(run: Script, screen: Screen) -> None:
+    run.begin(2)
+    run.start(0, 1)
+    for step in range(1, 81):
+        run.now += 0.1
+        run.sent(0, step * MIB // 10)
+    assert "no progress" not in screen.text()
+
+
+def test_retry_that_begins_now_has_no_countdown(run: Script, screen: Screen) -> None:
+    run.begin(1)
+    run.start(0)
+    run.put(ev.FileRetry(0, 2, 4.0, FailureCode.NETWORK, "connection reset"))
+    run.now += 3.8
+    assert "retry 1 · connection reset" in screen.text()

@@ -163,6 +163,17 @@ def test_retryable_error_classes(error: errors.UploaderError, worth: bool) -> No
 # --- rate limits ------------------------------------------------------------------------------------------------------
 
 
+def test_repetition_that_no_file_reports_is_told_with_its_delay() -> None:
+    policy = Policy()
+    busy = errors.ServerFault("busy", status=503, retry_after=7.0)
+    call, _ = failing(busy, None)
+    assert policy.pacer.call(call) == "done"
+    assert policy.events == [ev.CallRepeats(7.0, "busy")]
+    call, _ = failing(busy, None)
+    policy.pacer.call(call, on_retry=policy.report)
+    assert len(policy.events) == 1
+
+
 def test_429_within_max_wait_costs_no_retry() -> None:
     policy = Policy(retries=0, max_wait=6.0)
     call, calls = failing(rate_limited(2.0), rate_limited(4.0), None)

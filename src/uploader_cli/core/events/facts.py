@@ -256,6 +256,13 @@ class Paused(Event, frozen=True):
     waited: float = 0.0
 
 
+class CallRepeats(Event, frozen=True):
+    """A call that is of no file has failed, and is repeated in `seconds`."""
+
+    seconds: float
+    reason: str
+
+
 class AnalysisStarted(Event, frozen=True):
     """An analysis was requested: `name` are its files, `number` of `of` counts from 1."""
 

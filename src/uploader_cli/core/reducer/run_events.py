@@ -131,6 +131,10 @@ def _paused(state: ProgressState, event: ev.Paused, now: float) -> list[ev.Event
     return []
 
 
+def _call_repeats(state: ProgressState, event: ev.CallRepeats, now: float) -> None:
+    state.repeat_at, state.repeat_reason = now + event.seconds, event.reason
+
+
 def _pause_over(state: ProgressState, now: float) -> list[ev.Event]:
     """End a pause: measure from now on, and say how long an outage or a full disk lasted instead of what was awaited.
 
@@ -283,6 +287,7 @@ RUN_HANDLERS: Handlers = {
     ev.RunWarning: _warned,
     ev.AlarmOver: _alarm_over,
     ev.Paused: _paused,
+    ev.CallRepeats: _call_repeats,
     ev.RunPaused: _run_paused,
     ev.RunResumed: _run_resumed,
     ev.Ticked: _ticked,
