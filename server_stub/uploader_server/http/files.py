@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
-from uploader_server.http.answers import LARGEST_PIECE, PIECE, PacedSend
+from uploader_server.http.answers import LARGEST_PIECE, PIECE, QUEUED, PacedSend
 from uploader_server.http.errors import ApiError
 from uploader_server.http.shares import holder_of
 from uploader_server.storage.categories import OpenFile
@@ -47,6 +47,8 @@ async def digest_header(store: Store, file: StoredFile, request: Request) -> dic
 MOST_BUFFERS = 4
 _buffers: list[bytearray] = []
 """Large buffers of ended downloads: memory that is new to the process costs as much time as the bytes."""
+UNWATCHED = QUEUED * LARGEST_PIECE
+"""Bytes of a file that are sent without a look at the client: the ASGI server takes as many for one that is gone."""
 
 
 class Download(FileResponse):
@@ -90,7 +92,7 @@ class Download(FileResponse):
         """
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         buffer = bytearray(min(self._size, PIECE))
-        gone = asyncio.ensure_future(_disconnect(receive)) if self._size > PIECE else None
+        gone = asyncio.ensure_future(_disconnect(receive)) if self._size > UNWATCHED else None
         try:
             at, more = 0, True
             while more and (gone is None or not gone.done()):
@@ -117,7 +119,7 @@ class Download(FileResponse):
         except (OSError, AttributeError):  # not in the cache, or not on this system
             count = await asyncio.get_running_loop().run_in_executor(None, os.preadv, self._fd, [buffer], at)
         count = min(count, self._size - at)
-        return buffer if count == len(buffer) else bytes(buffer[:count])
+        return buffer if count == len(buffer) else bytes(memoryview(buffer)[:count])
 
 
 def _buffer(old: bytearray, size: int) -> bytearray:

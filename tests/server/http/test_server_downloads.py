@@ -17,7 +17,7 @@ from serving import running_server
 
 from uploader_server.http import answers
 from uploader_server.http.answers import LARGEST_PIECE, PIECE, PacedSend
-from uploader_server.http.files import Download
+from uploader_server.http.files import UNWATCHED, Download
 from uploader_server.http.memory import Held, Memory
 from uploader_server.http.pace import Pace
 from uploader_server.storage.categories import OpenFile
@@ -65,7 +65,10 @@ def descriptors(path: Path) -> int:
     return found
 
 
-@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, PIECE + LARGEST_PIECE, 3 * LARGEST_PIECE + 5])
+@pytest.mark.parametrize(
+    "size",
+    [0, 1, PIECE - 1, PIECE, PIECE + 1, PIECE + LARGEST_PIECE, 3 * LARGEST_PIECE + 5, UNWATCHED, UNWATCHED + 1],
+)
 def test_download_has_the_bytes_of_the_file(server: EmbeddedServer, size: int) -> None:
     content = os.urandom(size)
     url = put(server, f"{size}.bin", content)
