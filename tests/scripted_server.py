@@ -97,7 +97,8 @@ class Answer:
     def sent_to(self, method: str) -> bytes:
         """Return the bytes of the answer to a request with this method."""
         data = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
-        length = {} if self.status in (204, 304) else {"Content-Length": len(data)}
+        has_length = self.status in (204, 304) or "content-length" in map(str.lower, self.headers)
+        length = {} if has_length else {"Content-Length": len(data)}
         lines = [f"{name}: {value}" for name, value in {**length, **self.headers}.items()]
         head = "\r\n".join([f"HTTP/1.1 {self.status} {http.client.responses.get(self.status, '')}", *lines, "", ""])
         return head.encode("latin-1") + (b"" if method == "HEAD" else data)
@@ -127,7 +128,7 @@ class ScriptedServer:
         """May be changed at any time; the first one that matches answers, without one the status is 404."""
         self.requests: list[Request] = []
         """Those that were answered by rules, in order."""
-        self._script = self._answer_by_rules if self.rules else script[0]
+        self._script = script[0] if script and not self.rules else self._answer_by_rules
         self._tls, self._choosing = tls, threading.Lock()
         self._listener = socket.socket()
         if buffer:

@@ -17,6 +17,7 @@ from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.connection import Sockets
 from uploader_cli.transfer.credentials import SESSION_SECRET, new_secret
 from uploader_cli.transfer.http_client import Answer, HttpClient
+from uploader_cli.transfer.requests_session import make_session
 
 JOIN_LIMIT = 0.6  # seconds to wait for a first message, which not all servers send (docs/protocol.md section 3.7)
 CUT_LIMIT = 0.5  # maximum seconds for a cut connection to end
@@ -105,7 +106,7 @@ class Listener:
         self._connection = Connection(
             target.settings.server,
             Dial(1, transport, limit),
-            session=target.http.make_session(sockets),
+            session=make_session(target.http, sockets),
             shut=sockets.shut,
             headers=lambda: {**target.settings.headers, **target.authorization},
             report=self._news.put,

@@ -54,8 +54,10 @@ class Connections:
         self._polls = api.another()
 
         def session() -> tuple[Any, Callable[[], None]]:
+            from uploader_cli.transfer.requests_session import make_session
+
             sockets = Sockets()
-            return api.make_session(sockets), sockets.shut
+            return make_session(api, sockets), sockets.shut
 
         self.channel = Channel(
             settings.server,

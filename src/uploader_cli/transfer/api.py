@@ -326,7 +326,7 @@ class Api(HttpClient):
     ) -> Answer:
         began, sent = time.time(), {**self.authorization(), **(headers or {})}
         url = path if path.startswith(("http://", "https://")) else self.settings.server + path
-        answer = self.request(method, url, body=body, headers=sent, api=body is None, **how)
+        answer = self.request(method, url, body=body, headers=sent, **how)
         self.budget.note(answer.headers)
         known = protocol.server_time(answer.headers, answer.body) if body is None else None
         if known is not None:  # its clock was read between request and response

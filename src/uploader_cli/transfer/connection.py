@@ -1,8 +1,8 @@
 """One kept connection: a request out, its answer in.
 
-Head and body are written here in one place, also for `requests`. Bytes are counted as the kernel takes them, early
-answers are noticed, interim ones (1xx) passed on; a stop ends a request within a quarter of a second,
-`WRITE_STALL` seconds without progress fail it, and answers have a deadline.
+Head and body are written here in one place, also for the polling of Socket.IO, by `requests`. Bytes are counted as the
+kernel takes them, early answers are noticed, interim ones (1xx) passed on; a stop ends a request within a quarter of a
+second, `WRITE_STALL` seconds without progress fail it, and answers have a deadline.
 """
 
 from __future__ import annotations

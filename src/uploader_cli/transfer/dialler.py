@@ -6,10 +6,11 @@ The only import of urllib3's pools, which make the connections.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.connection import Sockets
 
+_PLAIN = re.compile(
+    r"https?://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::(?:(?:[1-5]\d|6[0-4])\d{3}|[1-9]\d{0,3}))?"
+    r"(?:/(?!\.)[\w~!$&'()*+,;=:@.-]*)+(?:\?[\w~!$&'()*+,;=:@./?-]*)?",
+    re.ASCII,
+)
+"""URLs that `requests` would not change."""
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # `--ca-bundle` has precedence
 SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -174,6 +181,25 @@ def ca_option(settings: Settings) -> str:
     if settings.ca_bundle:
         return settings.given_as("ca_bundle")
     return next(filter(os.environ.get, CA_VARIABLES), "--ca-bundle")
+
+
+def dialled(url: str) -> str:
+    """Return `url` as urllib3 uses it, without a fragment. Raise `NotReachable` with the words of `requests`."""
+    return url if _PLAIN.fullmatch(url) else _prepared(url)
+
+
+@lru_cache(64)
+def _prepared(url: str) -> str:
+    from requests import PreparedRequest, RequestException
+
+    request = PreparedRequest()
+    try:
+        request.prepare_url(url, None)
+    except RequestException as error:
+        raise NotReachable(str(error)) from error
+    if not (request.url or "").lower().startswith(("http://", "https://")):
+        raise NotReachable(f"No connection adapters were found for {url!r}")
+    return (request.url or "").partition("#")[0]
 
 
 def _environment_proxies(url: str) -> dict[str, str]:

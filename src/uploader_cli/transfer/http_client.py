@@ -8,14 +8,11 @@ import math
 import platform
 import re
 import sys
-import threading
 import time
 import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from http.client import HTTPException
-from importlib import import_module
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urljoin
 
@@ -26,18 +23,15 @@ from uploader_cli import errors
 from uploader_cli.core.origins import trusts
 from uploader_cli.core.protocol import error_sentence, one_line, parse_http_date, whole
 from uploader_cli.settings import mask
-from uploader_cli.transfer.connection import AnswerTooLarge, BrokenOff, Sockets, intact
-from uploader_cli.transfer.dialler import Dialler, NotReachable, Route
+from uploader_cli.transfer.connection import AnswerTooLarge, BrokenOff, Sockets
+from uploader_cli.transfer.dialler import Dialler, NotReachable, Route, dialled
 from uploader_cli.transfer.failures import Failures, chain, origin_of, speaks_tls
 from uploader_cli.transfer.request_ids import REQUEST_ID, RequestIds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import requests
-
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.adapter import Adapter
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.connection import OnInterim
     from uploader_cli.transfer.cookies import Cookies
@@ -59,12 +53,6 @@ CREDENTIALS = {"authorization", "cookie", "x-request-id", "x-session-secret"}
 """Headers that are not sent to other hosts, as those of `--header`."""
 TRANSPORT_ERRORS = (OSError, HTTPException, urllib3.exceptions.HTTPError)
 """What the libraries raise for requests that fail."""
-_PLAIN = re.compile(
-    r"https?://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::(?:(?:[1-5]\d|6[0-4])\d{3}|[1-9]\d{0,3}))?"
-    r"(?:/(?!\.)[\w~!$&'()*+,;=:@.-]*)+(?:\?[\w~!$&'()*+,;=:@./?-]*)?",
-    re.ASCII,
-)
-"""URLs that `requests` would not change."""
 _CANONICAL = {name.lower(): name for name in ("Authorization", "Cookie", "Host", REQUEST_ID)}
 
 
@@ -107,7 +95,6 @@ class HttpClient:
         self._usual, self.headers = usual, merged(usual, own)
         self._origins: dict[str, tuple[bool, dict[str, str]]] = {}  # whether trusted; the headers of all requests there
         self._cookies: Cookies | None = None
-        self._adapter: Adapter | None = None
 
     def request(
         self,
@@ -119,14 +106,13 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         read_timeout: float = READ_TIMEOUT,
         files: int = 0,
-        api: bool = False,
         on_interim: OnInterim | None = None,
     ) -> Answer:
         """Send one request, without retries and redirects. Its answer describes at most `files` files.
 
-        With `api`, `requests` makes the call; else `on_interim` gets the interim answers (`connection.answer`). Raise
-        `NetworkError` (`body_sent`: the whole request was sent), `ProtocolError` for an answer that is larger than that
-        needs (a refusal counts without its body), and what `body.checkpoint` and `body.read` raise.
+        `on_interim` gets the interim answers (`connection.answer`). Raise `NetworkError` (`body_sent`: the whole
+        request was sent), `ProtocolError` for an answer that is larger than that needs (a refusal counts without its
+        body), and what `body.checkpoint` and `body.read` raise.
         """
         own, data = dict(headers or {}), cast("bytes | Body | None", body)
         if body is not None:
@@ -140,18 +126,13 @@ class HttpClient:
         most, tokens = min(ANSWER + ANSWER_PER_FILE * files, MOST_ANSWER), TOKENS + TOKENS_PER_FILE * files
         began, status = time.monotonic(), None
         try:
-            if api:
-                with self._by_requests(route).call(method, url, sent, cast("bytes | None", data), read_timeout) as got:
-                    status, fields = got.status_code, got.raw.headers
-                    content = _read(intact(got.raw.stream(ANSWER_BLOCK, decode_content=True)), most, status)
-            else:
-                with self.dialler.connection(route) as connection:
-                    connection.write(method, route.target(url), sent, data)
-                    response = connection.answer(method, read_timeout, on_interim)
-                    status, fields = response.status, response.headers
-                    content = _read(response.pieces(ANSWER_BLOCK), most, status)
-                    if not response.isclosed():
-                        connection.close()
+            with self.dialler.connection(route) as connection:
+                connection.write(method, route.target(url), sent, data)
+                response = connection.answer(method, read_timeout, on_interim)
+                status, fields = response.status, response.headers
+                content = _read(response.pieces(ANSWER_BLOCK), most, status)
+                if not response.isclosed():
+                    connection.close()
             parsed = _parsed(content, tokens, status)
         except BaseException as error:
             self.request_ids.report(method, url, sent, began, status, error, data)
@@ -199,24 +180,11 @@ class HttpClient:
             with self.dialler.connection(route):
                 pass
 
-    def _by_requests(self, route: Route) -> Adapter:
-        """Return the side of `requests`, which takes as long to import as a distant server to connect: do both."""
-        if self._adapter is None:
-            if (name := f"{__package__}.adapter") not in sys.modules:
-                importing = threading.Thread(target=import_module, args=(name,), daemon=True)
-                importing.start()
-                with self.dialler.connection(route):
-                    importing.join()
-            from uploader_cli.transfer.adapter import Adapter
-
-            self._adapter = Adapter(self.dialler)
-        return self._adapter
-
     def _described(self, url: str, own: Mapping[str, str]) -> tuple[str, Route, dict[str, str]]:
         """Return the URL as it is dialled, the way there, and all headers; the `own` of a call have precedence."""
         try:
-            dialled = url if _PLAIN.fullmatch(url) else _dialled(url)
-            route = self.dialler.route(dialled)
+            address = dialled(url)
+            route = self.dialler.route(address)
         except NotReachable as error:
             raise errors.UsageError(f"{self.option}: {url} is no URL that can be reached: {error}") from error
         if route.origin not in self._origins:
@@ -224,13 +192,13 @@ class HttpClient:
             self._origins[route.origin] = trusted, merged(route.headers, self.headers if trusted else self._usual)
         trusted, first = self._origins[route.origin]
         if not trusted:
-            return dialled, route, merged(first, {n: v for n, v in own.items() if n.lower() not in CREDENTIALS})
+            return address, route, merged(first, {n: v for n, v in own.items() if n.lower() not in CREDENTIALS})
         if self._cookies is not None and "Cookie" not in first:
-            first = first | self._cookies.header(dialled)
+            first = first | self._cookies.header(address)
         sent = merged(first, own)
         if REQUEST_ID not in sent:
             sent[REQUEST_ID] = self.request_ids.new()
-        return dialled, route, sent
+        return address, route, sent
 
     def _keep_cookies(self, url: str, fields: HTTPHeaderDict) -> None:
         from uploader_cli.transfer.cookies import Cookies
@@ -262,24 +230,11 @@ class HttpClient:
             failed.retryable = False
             raise failed
 
-    def make_session(self, sockets: Sockets) -> requests.Session:
-        """Make a `requests` session with connections of its own, on `sockets`, for the realtime channel."""
-        from uploader_cli.transfer.adapter import make_session
-
-        return make_session(self.settings, self.headers, sockets, self.request_ids)
-
     def shut(self) -> None:
         self.sockets.shut()
 
     def close(self) -> None:
         self.dialler.close()
-
-
-@lru_cache(64)
-def _dialled(url: str) -> str:
-    from uploader_cli.transfer.adapter import dialled
-
-    return dialled(url)
 
 
 def merged(base: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

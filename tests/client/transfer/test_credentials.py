@@ -17,6 +17,7 @@ from uploader_cli.transfer.http_client import HttpClient
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.protocols.machine import Ask
 from uploader_cli.transfer.protocols.tus_client import TusClient
+from uploader_cli.transfer.requests_session import make_session
 from uploader_cli.transfer.upload_calls import Creation
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def bytes_of_a_stored_file(hosts: Hosts) -> None:
 
 
 def redirected_realtime_call(hosts: Hosts) -> None:
-    with hosts.api.make_session(Sockets()) as session:
+    with make_session(hosts.api, Sockets()) as session:
         session.get(f"{hosts.home.url}/moved", headers=hosts.api.authorization(), timeout=9)
 
 

@@ -448,7 +448,6 @@ def test_no_answer_within_the_limit_is_a_timeout_with_body_sent_true(tmp_path, c
     assert caught.value.body_sent
 
 
-@pytest.mark.parametrize("api", [False, True], ids=["files", "session API"])
 @pytest.mark.parametrize(
     ("said", "words"),
     [
@@ -458,19 +457,18 @@ def test_no_answer_within_the_limit_is_a_timeout_with_body_sent_true(tmp_path, c
     ],
     ids=["cut", "negative chunk", "two lengths"],
 )
-def test_answer_that_ends_in_its_middle_is_a_lost_connection(client, api, said, words) -> None:
+def test_answer_that_ends_in_its_middle_is_a_lost_connection(client, said, words) -> None:
     def script(peer: Peer) -> None:
         peer.head()
         peer.sock.sendall(b"HTTP/1.1 200 OK\r\n" + said)
 
     with ScriptedServer(script) as server, pytest.raises(ConnectionLost, match=words) as caught:
-        client(server).request("GET", server.url, api=api)
+        client(server).request("GET", server.url)
     assert caught.value.body_sent
 
 
 @pytest.mark.parametrize("stalls", [False, True], ids=["cut", "stalling"])
-@pytest.mark.parametrize("api", [False, True], ids=["files", "session API"])
-def test_refusal_that_ends_in_its_middle_is_a_refusal(client, api, stalls) -> None:
+def test_refusal_that_ends_in_its_middle_is_a_refusal(client, stalls) -> None:
     """Its head says enough: a file whose end is refused must not count as one whose answer was lost."""
 
     def script(peer: Peer) -> None:
@@ -480,7 +478,7 @@ def test_refusal_that_ends_in_its_middle_is_a_refusal(client, api, stalls) -> No
             peer.hold()
 
     with ScriptedServer(script) as server:
-        answer = client(server).request("GET", server.url, read_timeout=0.3, api=api)
+        answer = client(server).request("GET", server.url, read_timeout=0.3)
     assert answer.status == 403
 
 
@@ -648,7 +646,6 @@ def test_answer_body_is_json_or_none(client, body, headers, parsed, reason) -> N
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[1\r\n4;x=y\r\n, 2]\r\n0\r\nA: b\r\n\r\n"
 
 
-@pytest.mark.parametrize("api", [False, True], ids=["files", "session API"])
 @pytest.mark.parametrize(
     ("said", "body", "kept"),
     [
@@ -666,7 +663,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[1\r\n4;x=
         (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\n[1]", [1], False),
     ],
 )  # fmt: skip
-def test_end_of_an_answer_is_where_its_head_says(client, api, said, body, kept) -> None:
+def test_end_of_an_answer_is_where_its_head_says(client, said, body, kept) -> None:
     def script(peer: Peer) -> None:
         while True:
             peer.head()
@@ -676,7 +673,7 @@ def test_end_of_an_answer_is_where_its_head_says(client, api, said, body, kept) 
 
     with ScriptedServer(script) as server:
         http = client(server)
-        assert [http.request("GET", server.url, api=api).body for _ in range(2)] == [body] * 2
+        assert [http.request("GET", server.url).body for _ in range(2)] == [body] * 2
         assert len(server.peers) == (1 if kept else 2)
 
 

@@ -46,14 +46,14 @@ def _no_proxies_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "HANDSHAKE_LIMIT", 0.3)  # a server of these tests that takes part in none
 
 
-@pytest.fixture(params=[False, True], ids=["files", "session API"])
-def get(request: pytest.FixtureRequest) -> Iterator[Callable[..., http_client.Answer]]:
-    """One GET with fresh settings, by ourselves and by `requests`."""
+@pytest.fixture
+def get() -> Iterator[Callable[..., http_client.Answer]]:
+    """One GET with fresh settings."""
     clients: list[HttpClient] = []
 
     def call(url: str, path: str = "/", headers: dict[str, str] | None = None, **settings: Any) -> http_client.Answer:
         clients.append(HttpClient(Settings(server=url, **settings)))
-        return clients[-1].request("GET", url + path, headers=headers, api=request.param)
+        return clients[-1].request("GET", url + path, headers=headers)
 
     yield call
     for client in clients:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import responses
-from responses import matchers
-from scripted_server import Peer, ScriptedServer
+from scripted_server import Answer as Reply
+from scripted_server import Peer, Request, Rule, ScriptedServer
 from unit.transfer.transfer_fakes import Clock, FakeStop
 
 from uploader_cli import errors
@@ -22,7 +21,6 @@ from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.core.protocol import StoredFile, location_in
 from uploader_cli.settings import Settings
 from uploader_cli.settings.masking import remember
-from uploader_cli.transfer import adapter  # noqa: F401 - the first import of it also dials, which `responses` can't see
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.budget import RateBudget
@@ -30,7 +28,7 @@ from uploader_cli.transfer.http_client import Answer
 from uploader_cli.transfer.refusals import answer_error, not_an_upload_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 SERVER = "http://server.test:8005"
 GOLDENS = Path(__file__).parents[2] / "wire"
@@ -53,63 +51,95 @@ class Called:
         self.api.budget = self.api.pacer.budget = RateBudget(clock=self.clock, epoch=lambda: 1_000_000.0)
 
 
-@pytest.fixture
-def called() -> Called:
-    return Called()
+class Wire(ScriptedServer):
+    """Answers each request by the first answer for it that is not used up; the last one is for good."""
+
+    def on(
+        self, request: str, status: int = 200, body: object = b"", headers: Mapping[str, object] | None = None
+    ) -> None:
+        """Answer `METHOD PATH`. A body that is no text is JSON."""
+        for rule in self.rules:
+            if rule.request == request:
+                rule.times = 1
+        content = body.encode() if isinstance(body, str) else body
+        self.rules.append(Rule(Reply(status, content, dict(headers or {})), request))
+
+    def play(self, name: str) -> dict[str, Any]:
+        """Answer the call of a capture as the reference backend did."""
+        capture = golden(name)
+        asked, body = capture["request"], capture.get("body")
+        content = body.encode() if isinstance(body, str) else body
+        named = {k: v for k, v in capture["headers"].items() if k not in ("content-length", "transfer-encoding")}
+
+        def reply(request: Request) -> Reply:
+            assert "json" not in asked or json.loads(request.body) == asked["json"]
+            return Reply(capture["status"], content, named)
+
+        self.rules.append(Rule(reply, f"{asked['method']} {asked['path']}"))
+        return capture
+
+    @property
+    def authorizations(self) -> list[str | None]:
+        """The `Authorization` of each request."""
+        return [request.headers.get("authorization") for request in self.requests]
 
 
 @pytest.fixture
-def wire() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock() as mock:
-        yield mock
+def wire() -> Iterator[Wire]:
+    with Wire() as server:
+        yield server
 
 
-def play(wire: responses.RequestsMock, name: str) -> dict[str, Any]:
-    """Answer the call of a capture as the reference backend did."""
-    capture = golden(name)
-    asked, body = capture["request"], capture.get("body")
-    wire.add(
-        asked["method"],
-        SERVER + asked["path"],
-        body=body if isinstance(body, str) else json.dumps(body),
-        status=capture["status"],
-        headers={k: v for k, v in capture["headers"].items() if k not in ("content-length", "transfer-encoding")},
-        match=[matchers.json_params_matcher(asked["json"])] if "json" in asked else [],
-    )
-    return capture
+@pytest.fixture
+def calling(wire: Wire) -> Iterator[Callable[..., Called]]:
+    """Make an `Api` for `wire`."""
+    made: list[Called] = []
+
+    def make(**settings: Any) -> Called:
+        made.append(Called(**{"server": wire.url, **settings}))
+        return made[-1]
+
+    yield make
+    for called in made:
+        called.api.close()
+
+
+@pytest.fixture
+def called(calling: Callable[..., Called]) -> Called:
+    return calling()
 
 
 # --- each call against what the reference backend answered ------------------------------------------------------------
 
 
-def test_health_without_limits_is_none(called: Called, wire: Any) -> None:
-    play(wire, "health")
+def test_health_without_limits_is_none(called: Called, wire: Wire) -> None:
+    wire.play("health")
     assert called.api.health() is None
     assert called.api.budget.answered
 
 
 @pytest.mark.parametrize("status", [200, 404, 500])
-def test_any_answer_to_health_is_an_answer(called: Called, wire: Any, status: int) -> None:
-    wire.get(f"{SERVER}/health", body="<html>", status=status)
+def test_any_answer_to_health_is_an_answer(called: Called, wire: Wire, status: int) -> None:
+    wire.on("GET /health", body="<html>", status=status)
     assert called.api.health() is None
 
 
-def test_health_with_limits_returns_them(called: Called, wire: Any) -> None:
+def test_health_with_limits_returns_them(called: Called, wire: Wire) -> None:
     limits = {"maxFiles": 9, "maxFileSize": 10, "allowedTypes": ["*"], "mixedTypes": True, "relativePaths": True}
-    wire.get(f"{SERVER}/health", json={"status": "OK", "limits": limits})
+    wire.on("GET /health", body={"status": "OK", "limits": limits})
     assert called.api.health() == Limits(9, 10, frozenset({"*"}), mixed_types=True, relative_paths=True)
 
 
-def test_session_answer_has_id_and_limits(called: Called, wire: Any) -> None:
-    capture = play(wire, "session-ok")
+def test_session_answer_has_id_and_limits(called: Called, wire: Wire) -> None:
+    capture = wire.play("session-ok")
     session = called.api.create_session("personal", 2)
     assert session.session_id == capture["body"]["sessionId"]
     assert session.limits == Limits(3, 314572800, frozenset({"mp4", "avi"}))
     assert called.api.budget.metered
 
 
-def test_refused_session_raises_the_servers_code(called: Called, wire: Any) -> None:
-    capture = play(wire, "session-error")
+def test_refused_session_raises_the_servers_code(called: Called, wire: Wire) -> None:
+    capture = wire.play("session-error")
     asked = capture["request"]["json"]
     with pytest.raises(errors.AnswerError, match="400 INVALID_CATEGORY") as caught:
         called.api.create_session(asked["category"], asked["expectedFiles"])
@@ -127,31 +157,31 @@ def test_refused_session_raises_the_servers_code(called: Called, wire: Any) -> N
         (405, ""),
     ],
 )
-def test_other_answer_to_a_session_call_is_no_upload_server(called: Called, wire: Any, status: int, body: str) -> None:
-    wire.post(f"{SERVER}/api/upload/session", body=body, status=status)
+def test_other_answer_to_a_session_call_is_no_upload_server(called: Called, wire: Wire, status: int, body: str) -> None:
+    wire.on("POST /api/upload/session", body=body, status=status)
     with pytest.raises(errors.NotAnUploadServer, match=f"answered {status}") as caught:
         called.api.create_session("personal", 1)
     assert "--server" in caught.value.hint
     assert not caught.value.retryable
 
 
-def test_redirected_session_call_names_the_target(called: Called, wire: Any) -> None:
-    wire.post(f"{SERVER}/api/upload/session", status=301, headers={"Location": "https://other.test/x"})
+def test_redirected_session_call_names_the_target(called: Called, wire: Wire) -> None:
+    wire.on("POST /api/upload/session", status=301, headers={"Location": "https://other.test/x"})
     with pytest.raises(errors.NotAnUploadServer) as caught:
         called.api.create_session("personal", 1)
     assert "https://other.test/x" in caught.value.hint
 
 
-def test_progress_of_a_session_is_parsed(called: Called, wire: Any) -> None:
-    capture = play(wire, "progress-during")
+def test_progress_of_a_session_is_parsed(called: Called, wire: Wire) -> None:
+    capture = wire.play("progress-during")
     seen = called.api.progress(capture["request"]["path"].rsplit("/", 1)[-1])
     assert seen is not None
     assert seen.session == capture["body"]["sessionId"]
     assert seen.source is ev.Transport.HTTP
 
 
-def test_progress_of_an_unknown_session_is_none(called: Called, wire: Any) -> None:
-    capture = play(wire, "progress-unknown")
+def test_progress_of_an_unknown_session_is_none(called: Called, wire: Wire) -> None:
+    capture = wire.play("progress-unknown")
     session = capture["request"]["path"].rsplit("/", 1)[-1]
     assert called.api.progress(session) is None
     with pytest.raises(errors.NotFound):
@@ -159,8 +189,8 @@ def test_progress_of_an_unknown_session_is_none(called: Called, wire: Any) -> No
 
 
 @pytest.mark.parametrize("name", ["cancel-ok", "cancel-unknown"])
-def test_cancel_returns_the_answer_or_not_found(called: Called, wire: Any, name: str) -> None:
-    capture = play(wire, name)
+def test_cancel_returns_the_answer_or_not_found(called: Called, wire: Wire, name: str) -> None:
+    capture = wire.play(name)
     session = capture["request"]["path"].rsplit("/", 1)[-1]
     if capture["status"] == 200:
         assert called.api.cancel(session) == capture["body"]
@@ -170,9 +200,9 @@ def test_cancel_returns_the_answer_or_not_found(called: Called, wire: Any, name:
 
 
 @pytest.mark.parametrize("name", ["delete-ok", "delete-unauthorized", "delete-bad-token", "delete-unknown"])
-def test_delete_returns_the_answer_or_raises_by_status(wire: Any, name: str) -> None:
-    called = Called(token="sesame")
-    capture = play(wire, name)
+def test_delete_returns_the_answer_or_raises_by_status(calling: Callable[..., Called], wire: Wire, name: str) -> None:
+    called = calling(token="sesame")
+    capture = wire.play(name)
     file_id = capture["request"]["path"].rsplit("/", 1)[-1]
     kinds = {401: errors.Unauthorized, 404: errors.NotFound}
     if capture["status"] == 200:
@@ -182,56 +212,57 @@ def test_delete_returns_the_answer_or_raises_by_status(wire: Any, name: str) -> 
             called.api.delete(file_id)
         assert caught.value.error == capture["body"]["error"]
         assert "sesame" not in str(caught.value)
-    assert wire.calls[0].request.headers["Authorization"] == "Bearer sesame"
+    assert wire.authorizations == ["Bearer sesame"]
 
 
-def test_validate_sends_names_as_they_are_on_the_wire(called: Called, wire: Any) -> None:
-    wire.post(
-        f"{SERVER}/api/upload/validate",
-        json={"valid": True, "files": []},
-        match=[matchers.json_params_matcher({"files": [{"name": "a%22b.mp4", "size": 3, "type": "video/mp4"}]})],
+def test_validate_sends_names_as_they_are_on_the_wire(called: Called, wire: Wire) -> None:
+    wire.on(
+        "POST /api/upload/validate",
+        body={"valid": True, "files": []},
     )
     file = LocalFile(0, 'x/a"b.mp4', 'a"b.mp4', 3, 0)
     assert called.api.validate([file], lambda _: "video/mp4") == {"valid": True, "files": []}
+    sent = json.loads(wire.requests[0].body)
+    assert sent == {"files": [{"name": "a%22b.mp4", "size": 3, "type": "video/mp4"}]}
 
 
-def test_finish_calls_the_session(called: Called, wire: Any) -> None:
-    wire.post(f"{SERVER}/api/upload/session/s-1/finish", json={})
+def test_finish_calls_the_session(called: Called, wire: Wire) -> None:
+    wire.on("POST /api/upload/session/s-1/finish", body={})
     called.api.finish("s-1")
 
 
-def test_id_is_quoted_as_one_segment_of_the_path(called: Called, wire: Any) -> None:
-    wire.post(f"{SERVER}/api/upload/cancel/..%2Fx%3Fy", json={"success": True})
+def test_id_is_quoted_as_one_segment_of_the_path(called: Called, wire: Wire) -> None:
+    wire.on("POST /api/upload/cancel/..%2Fx%3Fy", body={"success": True})
     assert called.api.cancel("../x?y") == {"success": True}
 
 
-def test_path_of_the_server_url_is_kept(wire: Any) -> None:
-    called = Called()
-    called.api = Api(Settings(server=f"{SERVER}/base"), called.events.append, called.stop)
-    wire.get(f"{SERVER}/base/health", json={})
+def test_path_of_the_server_url_is_kept(calling: Callable[..., Called], wire: Wire) -> None:
+    called = calling()
+    called.api = Api(Settings(server=f"{wire.url}/base"), called.events.append, called.stop)
+    wire.on("GET /base/health", body={})
     called.api.health()
 
 
 # --- stored files -----------------------------------------------------------------------------------------------------
 
 
-def test_stored_file_has_size_and_digest(called: Called, wire: Any) -> None:
-    wire.head(
-        f"{SERVER}/uploads/personal/dir/a%20b%23%3F.mp4",
+def test_stored_file_has_size_and_digest(called: Called, wire: Wire) -> None:
+    wire.on(
+        "HEAD /uploads/personal/dir/a%20b%23%3F.mp4",
         headers={"Content-Length": "12", "Repr-Digest": "sha-512=:eA==:, sha-256=:YWJj:"},
     )
     assert called.api.stored(location_in("personal", "dir/a b#?.mp4")) == FoundFile(12, b"abc".hex(), None)
 
 
-def test_stored_file_of_the_reference_backend_has_no_digest(called: Called, wire: Any) -> None:
+def test_stored_file_of_the_reference_backend_has_no_digest(called: Called, wire: Wire) -> None:
     capture = golden("stored-head")
-    wire.head(SERVER + capture["request"]["path"], headers=capture["headers"])
+    wire.on(f"HEAD {capture['request']['path']}", headers=capture["headers"])
     assert called.api.stored(capture["request"]["path"]) == FoundFile(2097152, None, None)
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_file_that_is_not_stored_is_none(called: Called, wire: Any, status: int) -> None:
-    wire.head(f"{SERVER}/uploads/personal/a", status=status)
+def test_file_that_is_not_stored_is_none(called: Called, wire: Wire, status: int) -> None:
+    wire.on("HEAD /uploads/personal/a", status=status)
     assert called.api.stored("/uploads/personal/a") is None
 
 
@@ -248,9 +279,9 @@ def test_file_that_is_not_stored_is_none(called: Called, wire: Any, status: int)
     ],
 )
 def test_refusal_that_says_nothing_about_the_stored_file_is_raised(
-    called: Called, wire: Any, status: int, headers: dict[str, str], kind: type[errors.AnswerError]
+    called: Called, wire: Wire, status: int, headers: dict[str, str], kind: type[errors.AnswerError]
 ) -> None:
-    wire.head(f"{SERVER}/uploads/personal/a", status=status, headers=headers)
+    wire.on("HEAD /uploads/personal/a", status=status, headers=headers)
     with pytest.raises(errors.AnswerError) as caught:
         called.api.stored("/uploads/personal/a")
     assert type(caught.value) is kind
@@ -268,8 +299,8 @@ def test_refusal_that_says_nothing_about_the_stored_file_is_raised(
         ("nonsense", None),
     ],
 )
-def test_digest_of_rfc_9530_is_parsed(called: Called, wire: Any, header: str, digest: str | None) -> None:
-    wire.head(f"{SERVER}/uploads/personal/a", headers={"Content-Length": "1", "Repr-Digest": header})
+def test_digest_of_rfc_9530_is_parsed(called: Called, wire: Wire, header: str, digest: str | None) -> None:
+    wire.on("HEAD /uploads/personal/a", headers={"Content-Length": "1", "Repr-Digest": header})
     assert called.api.stored("/uploads/personal/a") == FoundFile(1, digest, None)
 
 
@@ -289,7 +320,7 @@ def test_path_of_a_stored_file_is_quoted(name: str, path: str) -> None:
 
 
 class Sent:
-    """A batch request, answered by a real socket: `responses` sees no files."""
+    """A batch request, answered by a real socket."""
 
     def __init__(self, directory: Path, status: int, body: object, files: int = 1) -> None:
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
@@ -358,9 +389,9 @@ def test_refused_batch_raises_by_status_and_code(
 # --- rate limits ------------------------------------------------------------------------------------------------------
 
 
-def test_429_is_announced_and_the_call_is_repeated_after_the_pause(called: Called, wire: Any) -> None:
-    wire.get(f"{SERVER}/health", status=429, headers={"Retry-After": "886"})
-    wire.get(f"{SERVER}/health", json={})
+def test_429_is_announced_and_the_call_is_repeated_after_the_pause(called: Called, wire: Wire) -> None:
+    wire.on("GET /health", status=429, headers={"Retry-After": "886"})
+    wire.on("GET /health", body={})
     called.api.health()
     assert called.stop.slept == [886.0]
     (paused,) = [e for e in called.events if isinstance(e, ev.Paused)]
@@ -373,17 +404,17 @@ def test_429_is_announced_and_the_call_is_repeated_after_the_pause(called: Calle
     [("7", 7.0), (None, 60.0), ("soon", 60.0), ("0", 1.0), (lambda: formatdate(time.time() + 100, usegmt=True), 100.0)],
     ids=["seconds", "missing", "nonsense", "zero", "date"],
 )
-def test_retry_after_is_read_in_all_forms(called: Called, wire: Any, header: Any, waits: float) -> None:
+def test_retry_after_is_read_in_all_forms(called: Called, wire: Wire, header: Any, waits: float) -> None:
     value = header() if callable(header) else header
-    wire.get(f"{SERVER}/health", status=429, headers={"Retry-After": value} if value else {})
-    wire.get(f"{SERVER}/health", json={})
+    wire.on("GET /health", status=429, headers={"Retry-After": value} if value else {})
+    wire.on("GET /health", body={})
     called.api.health()
     assert called.stop.slept == [pytest.approx(waits, abs=3.0 if waits == 100.0 else 0.0)]
 
 
-def test_429_within_max_wait_is_waited_for_and_the_next_is_raised(wire: Any) -> None:
-    called = Called(max_wait=150.0)
-    wire.get(f"{SERVER}/api/upload/progress/s", status=429, headers={"Retry-After": "60"})
+def test_429_within_max_wait_is_waited_for_and_the_next_is_raised(calling: Callable[..., Called], wire: Wire) -> None:
+    called = calling(max_wait=150.0)
+    wire.on("GET /api/upload/progress/s", status=429, headers={"Retry-After": "60"})
     with pytest.raises(errors.RateLimited, match="rate limit") as caught:
         called.api.progress_body("s")
     assert called.stop.slept == [60.0, 60.0]
@@ -392,9 +423,9 @@ def test_429_within_max_wait_is_waited_for_and_the_next_is_raised(wire: Any) -> 
     assert "--max-wait" in caught.value.hint
 
 
-def test_429_beyond_max_wait_is_raised_at_once_without_a_pause(wire: Any) -> None:
-    called = Called(max_wait=59.0)
-    wire.get(f"{SERVER}/api/upload/progress/s", status=429, headers={"Retry-After": "60"})
+def test_429_beyond_max_wait_is_raised_at_once_without_a_pause(calling: Callable[..., Called], wire: Wire) -> None:
+    called = calling(max_wait=59.0)
+    wire.on("GET /api/upload/progress/s", status=429, headers={"Retry-After": "60"})
     with pytest.raises(errors.RateLimited):
         called.api.progress_body("s")
     assert called.stop.slept == []
@@ -402,25 +433,25 @@ def test_429_beyond_max_wait_is_raised_at_once_without_a_pause(wire: Any) -> Non
     assert not [event for event in called.events if isinstance(event, ev.Paused)]
 
 
-def test_429_with_retry_after_0_pauses_for_a_second_each(wire: Any) -> None:
-    called = Called(max_wait=10.0)
-    wire.get(f"{SERVER}/health", status=429, headers={"Retry-After": "0"})
+def test_429_with_retry_after_0_pauses_for_a_second_each(calling: Callable[..., Called], wire: Wire) -> None:
+    called = calling(max_wait=10.0)
+    wire.on("GET /health", status=429, headers={"Retry-After": "0"})
     with pytest.raises(errors.RateLimited):
         called.api.health()
     assert called.stop.slept == [1.0] * 10
 
 
-def test_pause_delays_the_calls_of_another_thread(called: Called, wire: Any) -> None:
+def test_pause_delays_the_calls_of_another_thread(called: Called, wire: Wire) -> None:
     beside = called.api.another()
-    wire.get(f"{SERVER}/health", json={})
+    wire.on("GET /health", body={})
     called.api.budget.pause(30.0)
     beside.health()
     assert called.stop.slept == [30.0]
     assert called.api.budget.answered
 
 
-def test_429_to_a_poll_is_raised_and_slows_polls_alone(called: Called, wire: Any) -> None:
-    play(wire, "rate-limited")
+def test_429_to_a_poll_is_raised_and_slows_polls_alone(called: Called, wire: Wire) -> None:
+    wire.play("rate-limited")
     with pytest.raises(errors.RateLimited):
         called.api.progress("x")
     assert called.stop.slept == []
@@ -428,10 +459,10 @@ def test_429_to_a_poll_is_raised_and_slows_polls_alone(called: Called, wire: Any
     assert called.api.budget.poll_interval() >= 886.0
 
 
-def test_429_to_a_poll_beyond_max_wait_pauses_no_call(wire: Any) -> None:
-    called = Called(max_wait=10.0)
-    wire.get(f"{SERVER}/api/upload/progress/x", status=429, headers={"Retry-After": "886"})
-    wire.get(f"{SERVER}/health", json={})
+def test_429_to_a_poll_beyond_max_wait_pauses_no_call(calling: Callable[..., Called], wire: Wire) -> None:
+    called = calling(max_wait=10.0)
+    wire.on("GET /api/upload/progress/x", status=429, headers={"Retry-After": "886"})
+    wire.on("GET /health", body={})
     with pytest.raises(errors.RateLimited):
         called.api.progress("x")
     called.api.health()
@@ -439,31 +470,31 @@ def test_429_to_a_poll_beyond_max_wait_pauses_no_call(wire: Any) -> None:
     assert called.api.budget.poll_interval() == 886.0
 
 
-def test_429_to_a_patient_poll_is_waited_for(called: Called, wire: Any) -> None:
-    wire.get(f"{SERVER}/api/upload/progress/x", status=429, headers={"Retry-After": "7"})
-    wire.get(f"{SERVER}/api/upload/progress/x", status=404, json={"error": "SESSION_NOT_FOUND"})
+def test_429_to_a_patient_poll_is_waited_for(called: Called, wire: Wire) -> None:
+    wire.on("GET /api/upload/progress/x", status=429, headers={"Retry-After": "7"})
+    wire.on("GET /api/upload/progress/x", status=404, body={"error": "SESSION_NOT_FOUND"})
     assert called.api.progress("x", patient=True) is None
     assert called.stop.slept == [7.0]
 
 
-def test_poll_is_made_during_a_pause(called: Called, wire: Any) -> None:
+def test_poll_is_made_during_a_pause(called: Called, wire: Wire) -> None:
     """Its caller asks the budget when to poll."""
-    wire.get(f"{SERVER}/api/upload/progress/x", status=404, json={"error": "SESSION_NOT_FOUND"})
+    wire.on("GET /api/upload/progress/x", status=404, body={"error": "SESSION_NOT_FOUND"})
     called.api.budget.pause(30.0)
     assert called.api.progress("x") is None
     assert called.stop.slept == []
 
 
-def test_stop_ends_the_pause(called: Called, wire: Any) -> None:
+def test_stop_ends_the_pause(called: Called, wire: Wire) -> None:
     called.api.budget.pause(30.0)
     called.stop.set()
     with pytest.raises(errors.Interrupted):
         called.api.health()
-    wire.assert_all_requests_are_fired = False
+    assert wire.requests == []
 
 
-def test_budget_is_read_from_each_answer(called: Called, wire: Any) -> None:
-    wire.get(f"{SERVER}/health", json={}, headers={"X-RateLimit-Remaining": "6", "X-RateLimit-Reset": "900"})
+def test_budget_is_read_from_each_answer(called: Called, wire: Wire) -> None:
+    wire.on("GET /health", body={}, headers={"X-RateLimit-Remaining": "6", "X-RateLimit-Reset": "900"})
     called.api.health()
     assert called.api.budget.metered
     assert called.api.budget.poll_interval() == 60.0
@@ -472,43 +503,35 @@ def test_budget_is_read_from_each_answer(called: Called, wire: Any) -> None:
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-def test_refused_token_is_asked_for_again_once(wire: Any, tmp_path: Path) -> None:
+def test_refused_token_is_asked_for_again_once(calling: Callable[..., Called], wire: Wire, tmp_path: Path) -> None:
     counter = tmp_path / "count"
     counter.write_text("")
-    called = Called(token_command=f"echo x >> '{counter}'; wc -l < '{counter}' | tr -d ' '")
-    wire.delete(f"{SERVER}/api/upload/file/f", status=401, json={"error": "INVALID_TOKEN"})
+    called = calling(token_command=f"echo x >> '{counter}'; wc -l < '{counter}' | tr -d ' '")
+    wire.on("DELETE /api/upload/file/f", status=401, body={"error": "INVALID_TOKEN"})
     with pytest.raises(errors.Unauthorized, match="401 INVALID_TOKEN") as caught:
         called.api.delete("f")
-    assert [call.request.headers["Authorization"] for call in wire.calls] == ["Bearer 1", "Bearer 2"]
+    assert wire.authorizations == ["Bearer 1", "Bearer 2"]
     assert caught.value.hint == "the server refuses this token: it may have expired or be for another server"
 
 
-def test_missing_token_is_named_by_the_ways_to_give_one(wire: Any) -> None:
-    wire.delete(f"{SERVER}/api/upload/file/f", status=401)
+def test_missing_token_is_named_by_the_ways_to_give_one(calling: Callable[..., Called], wire: Wire) -> None:
+    wire.on("DELETE /api/upload/file/f", status=401)
     with pytest.raises(errors.Unauthorized) as caught:
-        Called().api.delete("f")
+        calling().api.delete("f")
     assert caught.value.hint == "give a token with UPLOADER_TOKEN, --token-file or --token-command"
 
 
-def test_new_token_is_used_for_later_calls(wire: Any, tmp_path: Path) -> None:
+def test_new_token_is_used_for_later_calls(calling: Callable[..., Called], wire: Wire, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("old")
-    called = Called(token_file=token)
+    called = calling(token_file=token)
     assert called.api.authorization() == {"Authorization": "Bearer old"}
     token.write_text("new")
-    wire.delete(
-        f"{SERVER}/api/upload/file/f",
-        status=401,
-        match=[matchers.header_matcher({"Authorization": "Bearer old"})],
-    )
-    wire.delete(
-        f"{SERVER}/api/upload/file/f",
-        json={"success": True},
-        match=[matchers.header_matcher({"Authorization": "Bearer new"})],
-    )
+    wire.on("DELETE /api/upload/file/f", status=401)
+    wire.on("DELETE /api/upload/file/f", body={"success": True})
     called.api.delete("f")
     called.api.delete("f")
-    assert len(wire.calls) == 3
+    assert wire.authorizations == ["Bearer old", "Bearer new", "Bearer new"]
 
 
 def test_401_uses_the_token_that_another_thread_refreshed(tmp_path: Path) -> None:
@@ -526,26 +549,26 @@ def test_401_uses_the_token_that_another_thread_refreshed(tmp_path: Path) -> Non
     assert not api.pacer.refresh_token()
 
 
-def test_token_that_stays_the_same_is_not_sent_twice(wire: Any) -> None:
-    called = Called(token="sesame")
-    wire.delete(f"{SERVER}/api/upload/file/f", status=401)
+def test_token_that_stays_the_same_is_not_sent_twice(calling: Callable[..., Called], wire: Wire) -> None:
+    called = calling(token="sesame")
+    wire.on("DELETE /api/upload/file/f", status=401)
     with pytest.raises(errors.Unauthorized):
         called.api.delete("f")
-    assert len(wire.calls) == 1
+    assert len(wire.requests) == 1
 
 
-def test_missing_token_is_neither_sent_nor_refreshed(called: Called, wire: Any) -> None:
-    wire.delete(f"{SERVER}/api/upload/file/f", status=401)
+def test_missing_token_is_neither_sent_nor_refreshed(called: Called, wire: Wire) -> None:
+    wire.on("DELETE /api/upload/file/f", status=401)
     with pytest.raises(errors.Unauthorized):
         called.api.delete("f")
-    assert "Authorization" not in wire.calls[0].request.headers
+    assert wire.authorizations == [None]
 
 
-def test_withheld_token_is_not_sent(wire: Any) -> None:
-    called = Called(token="sesame", distrust="nobody named it")
-    wire.get(f"{SERVER}/health", json={})
+def test_withheld_token_is_not_sent(calling: Callable[..., Called], wire: Wire) -> None:
+    called = calling(token="sesame", distrust="nobody named it")
+    wire.on("GET /health", body={})
     called.api.health()
-    assert "Authorization" not in wire.calls[0].request.headers
+    assert wire.authorizations == [None]
 
 
 # --- errors by status -------------------------------------------------------------------------------------------------
