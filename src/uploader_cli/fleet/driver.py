@@ -35,9 +35,9 @@ from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, first_con
 from uploader_cli.transfer.journal import ClaimState, Stored
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.results import FileResult
-from uploader_cli.transfer.then import Then
+from uploader_cli.transfer.stage import Carrier
+from uploader_cli.transfer.stages import Stages
 from uploader_cli.transfer.upload_session import RunContext
-from uploader_cli.transfer.verification import Verification
 
 if TYPE_CHECKING:
     from uploader_cli.transfer.engine import Supply
@@ -122,8 +122,7 @@ class Driver:
             self._context.learn(limits)
         pacer.probe = partial(reach, api)
         self._context.lookups = api.lookups
-        verification = Verification(self._context)
-        self._checks = FileChecks(self._context, verification, Then(self._context, verification))
+        self._checks, self._stages = FileChecks(self._context), Stages(self._context)
         secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
         self._secret = self._handle.secret = secret
 
@@ -207,8 +206,9 @@ class Driver:
         ]
 
     def _picked(self, files: Sequence[LocalFile]) -> list[LocalFile]:
-        foreign = self._settings.foreign
-        picked = self._checks.pick(self._api, files, pack=not foreign)
+        foreign, ended = self._settings.foreign, list[FileResult]()
+        picked = self._checks.pick(self._api, files, None, ended, pack=not foreign)
+        self._stages.take(Carrier(self._api), ended)
         if foreign:
             for file, claim in picked:
                 if claim.upload is not None and claim.outdated is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
@@ -17,7 +16,6 @@ from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.stored_files import (
     NO_OUTCOME,
     StoredFiles,
-    digest_of,
     equal_on_server,
     equal_to,
     has_bytes,
@@ -25,73 +23,60 @@ from uploader_cli.transfer.stored_files import (
     says_nothing,
     shows_place,
 )
-from uploader_cli.transfer.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.then import Then
     from uploader_cli.transfer.upload_session import RunContext
 
     Picked = list[tuple[LocalFile, Claim]]
 
+SPOILED = "what the server has is not what was sent"
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
-
-
-class Present(NamedTuple):
-    """A file that is not sent, because it is stored."""
-
-    file: LocalFile
-    said: bool | None  # whether the server says so; None where only a receipt does
-    receipt: Stored | None
-    compared: bool = True  # whether its bytes were compared before, or are unknown here: `--verify` does not read it
 
 
 class FileChecks:
     """Check groups of files; each thread that asks the server passes its own `Api`.
 
-    To compare a stored file (`--then`, `--verify`) may take as long as to send it, and new files don't wait for that:
-    `later` is given a function for each comparison, and calls it in any thread, with the `Api` of that.
+    The results of files that are not sent are added to `ended`: they failed, or the server has them (`_present`).
     """
 
-    def __init__(
-        self,
-        context: RunContext,
-        verification: Verification,
-        then: Then,
-        later: Callable[[Callable[[Api], None]], None] | None = None,
-    ) -> None:
-        """Without `later`, files are compared at once."""
-        self._context, self._verification, self._then, self._stored = context, verification, then, StoredFiles(context)
+    def __init__(self, context: RunContext) -> None:
+        self._context, self._stored = context, StoredFiles(context)
         skips, watches = context.settings.skips_sent, context.settings.watch and context.settings.then is None
         self._asks = asks = context.lookups is not None and context.limits.relative_paths
-        self._later = later
         self._counts_receipts, self._hints = skips and (asks or watches), skips and not (asks or watches)
         self._looks_again = context.run.again and context.lookups is not None  # whether an earlier try stored files
 
-    def claim(self, files: Sequence[LocalFile], *, pack: bool) -> Picked | None:
+    def claim(self, files: Sequence[LocalFile], ended: list[FileResult], *, pack: bool) -> Picked | None:
         """Claim files, with `pack` for one pack; None where the server has to be asked about them before."""
         looks = self._looks_again or self._context.settings.skip_existing or self._sent_before(files)
-        return None if looks else self._claim(files, pack=pack)
+        return None if looks else self._claim(files, ended, pack=pack)
 
     def asks(self, claimed: Picked) -> bool:
         """Return whether the server has to be asked about some of the claimed files."""
         fails = self._context.settings.if_exists == "fail"
         return fails or any(claim.state in (ClaimState.DONE, ClaimState.UNKNOWN) for _, claim in claimed)
 
-    def pick(self, api: Api, files: Sequence[LocalFile], claimed: Picked | None = None, *, pack: bool) -> Picked:
-        """Return the files to send, with `pack` in one pack; end the others.
+    def pick(
+        self,
+        api: Api,
+        files: Sequence[LocalFile],
+        claimed: Picked | None,
+        ended: list[FileResult],
+        *,
+        pack: bool,
+    ) -> Picked:
+        """Return the files to send, with `pack` in one pack.
 
         Unless they are `claimed`, the server is asked first, and the others are claimed after that.
         """
-        context, ended = self._context, list[FileResult]()
         picked: Picked = []
-        there: list[Present] = []
         if claimed is None:
-            claimed = self._claim(self._asked(api, files), pack=pack)
-        for file, claim, found in self._found(api, claimed, pack=pack):
+            claimed = self._claim(self._asked(api, files, ended), ended, pack=pack)
+        for file, claim, found in self._found(api, claimed, ended, pack=pack):
             ends = self._settled(api, file, claim)
             if ends is None:
                 picked.append((file, claim))
@@ -100,42 +85,43 @@ class FileChecks:
             else:
                 done = claim.receipt
                 before = done is None or (done.verified and done.checksum is not None and is_recorded(file, done))
-                there.append(Present(file, found, done, compared=before))
-        self._skip(api, there)
-        context.ledger.end(ended)
-        if context.settings.if_exists == "fail":
-            picked = self._free(api, picked)
+                ended.append(self._present(file, done, found, before=before))
+        if self._context.settings.if_exists == "fail":
+            picked = self._free(api, picked, ended)
         if self._hints:
             self._hint(picked)
         return picked
 
-    def _claim(self, files: Sequence[LocalFile], *, pack: bool) -> Picked:
+    def _claim(self, files: Sequence[LocalFile], ended: list[FileResult], *, pack: bool) -> Picked:
         """Claim files; end those that can't be read, for which a session would wait. A pack reads them at once."""
         if not pack and not self._context.settings.foreign:
-            files = self._readable(files)
+            files = self._readable(files, ended)
         return list(zip(files, self._context.run.claim(files, pack=pack), strict=True))
 
-    def _asked(self, api: Api, files: Sequence[LocalFile]) -> Sequence[LocalFile]:
+    def _asked(self, api: Api, files: Sequence[LocalFile], ended: list[FileResult]) -> Sequence[LocalFile]:
         """Ask the server about files; end those that it has, and return the others."""
         if self._looks_again:
-            files = self._not_stored(api, files)
+            files = self._not_stored(api, files, ended)
         if self._context.settings.skip_existing:
-            return self._missing(api, files)
-        return self._unconfirmed(api, files, sent) if (sent := self._sent_before(files)) else files
+            return self._missing(api, files, ended)
+        return self._unconfirmed(api, files, sent, ended) if (sent := self._sent_before(files)) else files
 
-    def _found(self, api: Api, claims: Picked, *, pack: bool) -> Iterator[tuple[LocalFile, Claim, bool | None]]:
+    def _found(
+        self, api: Api, claims: Picked, ended: list[FileResult], *, pack: bool
+    ) -> Iterator[tuple[LocalFile, Claim, bool | None]]:
         """Yield each file, its claim and, for one with a receipt, whether the server has it (None: unknown).
 
-        End the `_spoiled` ones. One that may have changed since then, and that nothing can be compared with, is sent
-        once more.
+        End those that are `_is_spoiled`. One that may have changed since then, and that nothing can be compared with,
+        is sent once more.
         """
         run, there, lost, spoiled = self._context.run, dict[int, bool | None](), [], set[int]()
         sent = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
         for (file, receipt), (found, other) in zip(sent, self._stored.present(api, sent), strict=True):
             untold = found is None and receipt is not None and receipt.checksum is None and is_doubtful(file, receipt)
             there[file.file] = False if untold else found
-            if found is False and self._spoiled(file, receipt, other):
+            if found is False and self._is_spoiled(file, receipt, other):
                 spoiled.add(file.file)
+                ended.append(failed(file, FailureCode.INTEGRITY, SPOILED))
             elif there[file.file] is False:
                 lost.append(file)
         if lost:
@@ -148,18 +134,14 @@ class FileChecks:
             if file.file not in spoiled:
                 yield file, next(again) if known is False else claim, known
 
-    def _spoiled(self, file: LocalFile, receipt: Stored | None, other: FoundFile | None) -> bool:
-        """End a file in whose place the server has another one; return False where it is sent again.
+    def _is_spoiled(self, file: LocalFile, receipt: Stored | None, other: FoundFile | None) -> bool:
+        """Return whether a file fails in whose place the server has another one; else it is sent again.
 
         It fails where stored files are compared (`--verify`, `--then`), and where the local one is as it was sent.
         Otherwise it is a new one, as any that has changed since. The next run sends it in both cases.
         """
         compares = self._context.settings.verify or self._context.settings.then is not None
-        if not compares or other is None or receipt is None or not is_recorded(file, receipt):
-            return False
-        words = "what the server has is not what was sent"
-        self._context.ledger.end([failed(file, FailureCode.INTEGRITY, words)])
-        return True
+        return compares and other is not None and receipt is not None and is_recorded(file, receipt)
 
     def _settled(self, api: Api, file: LocalFile, claim: Claim) -> FileResult | None:
         match claim.state:
@@ -176,15 +158,6 @@ class FileChecks:
                 text = f"{utf8(file.path)} has changed since an earlier upload of it: it is sent from the beginning"
                 self._context.warn(WarningCode.FILE_CHANGED, text)
         return None
-
-    def _compared(self, api: Api, one: Present) -> FileResult:
-        """Return the outcome of a file that is stored; with `--verify` it is compared unless it was before."""
-        file, done = one.file, one.receipt
-        if done is None or not self._context.settings.verify or one.compared:
-            return FileResult(file)
-        known = (done.server_id, done.location)
-        outcome = FileResult(file, None, *known, verified=done.verified, result_url=done.link)
-        return self._verification.verified(api, outcome)
 
     def _unknown(self, api: Api, file: LocalFile) -> FileResult | None:
         """Ask whether the file is stored before it is resent (docs/protocol.md, section 3.15)."""
@@ -204,19 +177,19 @@ class FileChecks:
         run.certain([file])
         return None
 
-    def _missing(self, api: Api, files: Sequence[LocalFile]) -> list[LocalFile]:
+    def _missing(self, api: Api, files: Sequence[LocalFile], ended: list[FileResult]) -> list[LocalFile]:
         """Skip the files that are on the server, or were sent at some time; return the others (`--skip-existing`)."""
         context, trusts = self._context, self._context.settings.trust_receipts
         receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
-        present: list[Present] = []
         for (file, receipt), (there, other) in zip(receipts, self._stored.present(api, receipts), strict=True):
             context.stop.checkpoint()
             if there or (there is None and receipt is not None and trusts):
-                compared = not there or (other is not None and other.sha256 is not None)
-                present.append(Present(file, there, receipt, compared=compared))
-            elif not self._spoiled(file, receipt, other):
+                before = not there or (other is not None and other.sha256 is not None)
+                ended.append(self._present(file, receipt, there, before=before)._replace(unconfirmed=not there))
+            elif self._is_spoiled(file, receipt, other):
+                ended.append(failed(file, FailureCode.INTEGRITY, SPOILED))
+            else:
                 missing.append(file)
-        self._skip(api, present, by_receipts=True)
         if not self._context.limits.relative_paths and not trusts:
             text = "--skip-existing: the server can be asked only for files whose receipts say where they are;"
             text += " others are sent (--trust-receipts skips those with a receipt)"
@@ -234,16 +207,17 @@ class FileChecks:
         known = zip(files, receipts, strict=True)
         return {file.file: row for file, row in known if row and (not self._asks or shows_place(row, file, own))}
 
-    def _unconfirmed(self, api: Api, files: Sequence[LocalFile], sent: Mapping[int, Stored]) -> list[LocalFile]:
+    def _unconfirmed(
+        self, api: Api, files: Sequence[LocalFile], sent: Mapping[int, Stored], ended: list[FileResult]
+    ) -> list[LocalFile]:
         """Skip the files of receipts that the server confirms, without reading them; return the others."""
         known = [(file, sent[file.file]) for file in files if file.file in sent]
         if not self._asks:
             stored = [one for one, (there, _) in zip(known, self._stored.present(api, known), strict=True) if there]
-            self._skip(api, [Present(file, said=True, receipt=receipt, compared=False) for file, receipt in stored])
-            ended = {file.file for file, _ in stored}
-            return [file for file in files if file.file not in ended]
+            ended += [self._present(file, receipt, there=True, before=False) for file, receipt in stored]
+            there = {file.file for file, _ in stored}
+            return [file for file in files if file.file not in there]
         answers, left = iter(self._stored.confirmed(api, known)), []
-        there: list[Present] = []
         for file in files:
             receipt, found = sent.get(file.file), next(answers) if file.file in sent else None
             if receipt is None or not isinstance(found, FoundFile):
@@ -252,12 +226,13 @@ class FileChecks:
             # Of a large file the receipt has no digest, and its size is enough.
             alone = receipt.checksum is None and found.size is not None and is_recorded(file, receipt)
             if not (found.size == file.size if alone else self._stored.is_equal(api, file, receipt, found)):
-                if not self._spoiled(file, receipt, found):
+                if self._is_spoiled(file, receipt, found):
+                    ended.append(failed(file, FailureCode.INTEGRITY, SPOILED))
+                else:
                     left.append(file)
                 continue
             before = found.sha256 is not None and not alone
-            there.append(Present(file, said=True, receipt=receipt, compared=before))
-        self._skip(api, there)
+            ended.append(self._present(file, receipt, there=True, before=before))
         return left
 
     def _hint(self, picked: Picked) -> None:
@@ -271,76 +246,41 @@ class FileChecks:
             text += " --skip-existing skips files that the server still has"
             self._context.warn_once(WarningCode.SENT_AGAIN, text)
 
-    def _not_stored(self, api: Api, files: Sequence[LocalFile]) -> list[LocalFile]:
-        """End the files that an earlier try has stored, as far as the server knows; return the others.
-
-        Only a task of an import runs again, which has no `--then`: nothing is left to do for them.
-        """
-        left, ended = [], []
+    def _not_stored(self, api: Api, files: Sequence[LocalFile], ended: list[FileResult]) -> list[LocalFile]:
+        """End the files that an earlier try of an import's task has stored; return the others."""
+        left = []
         answer = self._stored.look_up(api, [(file, None) for file in files])
         for file, found in zip(files, answer, strict=True):
             if isinstance(found, FoundFile) and has_bytes(found, file, self._context.stop.checkpoint):
                 ended.append(equal_to(file, found.location, found.sha256))
             else:
                 left.append(file)
-        self._context.ledger.end(ended)
         return left
 
-    def _skip(self, api: Api, there: Sequence[Present], *, by_receipts: bool = False) -> None:
-        """Leave out files that are on the server, as it says; `by_receipts`: or as receipts of any run say.
+    def _present(self, file: LocalFile, receipt: Stored | None, there: bool | None, *, before: bool) -> FileResult:
+        """Return the result of a file that is stored: as the server says (`there`), or as only a receipt does.
 
-        Those that have to be compared are left to `later`: each alone, unless one lookup tells the digests of all.
+        `before`: its bytes were compared before, or are unknown here, and `--verify` does not read it.
         """
-        settings, together = self._context.settings, self._context.lookups is not None
-        compares = settings.then is not None or (settings.verify and not all(one.compared for one in there))
-        if self._later is None or not compares or not there:
-            self._leave_out(there, api, by_receipts=by_receipts)
-            return
-        for group in [there] if together and settings.then is not None else [[one] for one in there]:
-            self._later(partial(self._compare, group, by_receipts=by_receipts))
+        context, settings = self._context, self._context.settings
+        result = FileResult(file, new=False, skipped=SkipReason.PRESENT if there else SkipReason.RECEIPT)
+        if receipt is not None:
+            compares = settings.verify and not before
+            result = result._replace(server_id=receipt.server_id, location=receipt.location, result_url=receipt.link)
+            result = result._replace(verified=receipt.verified, compares=compares)
+            reads = compares or settings.then is not None  # this run reads it
+            if context.digests is not None and not reads and is_recorded(file, receipt):
+                result = result._replace(digest=receipt.checksum)
+        if result.location is None and context.limits.relative_paths:
+            result = result._replace(location=location_of(file, settings.category))
+        return result
 
-    def _compare(self, there: Sequence[Present], api: Api, *, by_receipts: bool) -> None:
-        if self._context.fails_fast:
-            self._context.skip([one.file for one in there])
-        else:
-            self._leave_out(there, api, by_receipts=by_receipts)
-
-    def _leave_out(self, there: Sequence[Present], api: Api, *, by_receipts: bool) -> None:
-        """Compare files as far as `--verify` and `--then` demand, and end them.
-
-        A receipt alone removes no local file (`--then`), also with `--then-unverified`.
-        """
-        ledger, outcomes = self._context.ledger, [self._compared(api, one) for one in there]
-        ledger.end([outcome for outcome in outcomes if outcome.error is not None])
-        there = [one for one, outcome in zip(there, outcomes, strict=True) if outcome.error is None]
-        present = {one.file.file for one in there if one.said}
-        found = [self._present(one.file, one.receipt) for one in there]
-        alone = {one.file.file for one in there if by_receipts and not one.said}
-        for ended in self._then.carry_out(self._then.prove(api, found, alone, sent=False)):
-            for outcome in ended:
-                if outcome.error is None:
-                    reason = SkipReason.PRESENT if outcome.file.file in present else SkipReason.RECEIPT
-                    ledger.skip(outcome, reason)
-                else:
-                    ledger.end([outcome])
-
-    def _present(self, file: LocalFile, receipt: Stored | None) -> FileResult:
-        context, sha256, location = self._context, None, receipt.location if receipt is not None else None
-        if location is None and context.limits.relative_paths:
-            location = location_of(file, context.settings.category)
-        if context.digests is not None and context.settings.then is None:
-            recorded = receipt.checksum if receipt is not None and is_recorded(file, receipt) else None
-            sha256 = recorded or digest_of(file, context.stop.checkpoint)
-        return FileResult(
-            file, location=location, digest=sha256, result_url=receipt.link if receipt is not None else None
-        )
-
-    def _free(self, api: Api, files: Picked) -> Picked:
+    def _free(self, api: Api, files: Picked, ended: list[FileResult]) -> Picked:
         """Return the files whose names are free on the server; end the others.
 
         A file whose upload is resumed was checked before; now its own upload may be there.
         """
-        free, ended, own = [], [], self._context.settings.category
+        free, own = [], self._context.settings.category
         found = self._stored.look_up(api, [(file, None) for file, _ in files])
         for (file, claim), item in zip(files, found, strict=True):
             if not isinstance(item, FoundFile) or claim.state is ClaimState.RESUME:
@@ -348,12 +288,11 @@ class FileChecks:
             else:
                 text = f"{file.category or own}/{utf8(file.relative_path)} exists on the server (--if-exists fail)"
                 ended.append(failed(file, FailureCode.EXISTS, text))
-        self._context.ledger.end(ended)
         return free
 
-    def _readable(self, files: Sequence[LocalFile]) -> list[LocalFile]:
+    def _readable(self, files: Sequence[LocalFile], ended: list[FileResult]) -> list[LocalFile]:
         """Return the files that can be read; end the others."""
-        readable, ended = [], []
+        readable = []
         for file in files:
             try:
                 if not file.once:
@@ -362,5 +301,4 @@ class FileChecks:
                 ended.append(FileResult(file, error))
             else:
                 readable.append(file)
-        self._context.ledger.end(ended)
         return readable

@@ -117,12 +117,12 @@ class Ledger:
                 self._run.forget(taken, receipts=False)
             self._run.release(list(bad))
         for outcome in outcomes:
-            if outcome.error is None and outcome.is_present:
-                self.skip(outcome, SkipReason.PRESENT)
-            elif outcome.error is None:
-                self._complete(outcome)
-            else:
+            if outcome.error is not None:
                 self._fail(outcome.file, outcome.error)
+            elif outcome.skipped is not None:
+                self.skip(outcome, outcome.skipped)
+            else:
+                self._complete(outcome)
 
     def relay(self, file: LocalFile, end: End) -> None:
         """End a file that another process has sent."""

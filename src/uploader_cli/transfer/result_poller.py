@@ -22,13 +22,15 @@ from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.http_client import REDIRECTS
 from uploader_cli.transfer.ledger import RUN_ENDING
 from uploader_cli.transfer.refusals import answer_error
+from uploader_cli.transfer.stage import Carrier, Stage
+from uploader_cli.transfer.verification import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from uploader_cli.transfer.http_client import Answer
     from uploader_cli.transfer.results import FileResult
-    from uploader_cli.transfer.upload_session import RunContext
+    from uploader_cli.transfer.upload_session import RunContext, UploadSession
 
 LEAST_GAP = 0.02  # seconds between two requests
 NOT_YET = 60.0  # seconds in which a server may not know a file that it has just stored
@@ -37,6 +39,7 @@ _TEMPORARY = (408, 425, 429)
 
 
 class _Waiting(Struct):
+    session: UploadSession | None
     outcome: FileResult
     url: str
     began: float
@@ -44,18 +47,16 @@ class _Waiting(Struct):
     unknown_since: float | None = None  # of the answers 404 and 410
 
 
-class ResultPoller:
-    """Ask for the state of each file until it is processed, in one thread and one request at a time.
+class ResultPoller(Stage):
+    """Keep each file that the server processes, and ask for its state, in one thread and one request at a time.
 
     A file is asked for less and less often, and a refusal for now (429, 5xx, no answer) is waited out; both within
     `--result-timeout`.
     """
 
-    def __init__(
-        self, context: RunContext, end: Callable[[Sequence[FileResult]], None], fail: Callable[[BaseException], None]
-    ) -> None:
-        """`end` gets the outcome of a file, `fail` what ends the run; both are called in the thread."""
-        self._context, self._settings, self._end, self._fail = context, context.settings, end, fail
+    def __init__(self, context: RunContext, go_on: Callable[[Carrier, Sequence[FileResult], Stage], object]) -> None:
+        """`go_on` takes the results of processed files through the stages after this one; the thread calls it."""
+        self._context, self._settings, self._go_on = context, context.settings, go_on
         self._api = context.api.another()
         self._due: list[tuple[float, int, _Waiting]] = []  # a heap, by times; those of the same time in their order
         self._numbers = count()
@@ -64,15 +65,20 @@ class ResultPoller:
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None  # what has ended the thread
 
     @property
-    def waiting(self) -> int:
+    def kept(self) -> int:
         return len(self._due) + self._asking
 
-    def take(self, outcomes: Sequence[FileResult]) -> list[FileResult]:
-        """Begin to ask for the files that are processed; return the outcomes of the others."""
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
+        """Begin to ask for the files that are processed; return the results of the others."""
         left = []
-        for outcome in outcomes:
+        for outcome in results:
             if outcome.error is not None or outcome.values is None:
                 left.append(outcome)
                 continue
@@ -83,15 +89,15 @@ class ResultPoller:
                 continue
             if outcome.file.upload_url:
                 hide(url)
-            self._begin(outcome, url)
+            self._begin(carrier, outcome, url)
         return left
 
-    def _begin(self, outcome: FileResult, url: str) -> None:
+    def _begin(self, carrier: Carrier, outcome: FileResult, url: str) -> None:
         file, context = outcome.file, self._context
         context.emit(ev.BytesConfirmed(file.file, context.ledger.attempt(file), file.size))
         context.emit(ev.BodySent((file.file,)))
         with self._changed:
-            self._put(_Waiting(outcome, url, time.monotonic()), 0.0)
+            self._put(_Waiting(carrier.session, outcome, url, time.monotonic()), 0.0)
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name="uploader-results", daemon=True)
                 self._thread.start()
@@ -114,10 +120,12 @@ class ResultPoller:
             while (one := self._next()) is not None:
                 outcome = self._asked(one)
                 if outcome is not None:
-                    self._end([outcome])
+                    if outcome.error is None:
+                        record(self._context, [outcome])
+                    self._go_on(Carrier(self._api, one.session), [outcome], self)
                 self._asking = 0
         except BaseException as error:  # noqa: BLE001 - raised by the planner
-            self._fail(error)
+            self._error = error
         finally:
             self._api.close()
 

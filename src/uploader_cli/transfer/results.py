@@ -1,11 +1,11 @@
-"""The result of a file, which every job yields and every step that follows completes."""
+"""The result of a file, which every job yields and every stage completes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
-from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
+from uploader_cli.core.codes import FailureCode, Removed, SkipReason, VerifiedBy
 from uploader_cli.core.protocol import NAME_TAKEN
 
 if TYPE_CHECKING:
@@ -20,12 +20,15 @@ class FileResult(NamedTuple):
     `content_location` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared
     bytes, `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server
     compared every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server.
-    `continued`: a foreign server got bytes after a break, and may have put them at the wrong place. `is_present`: it
-    had the file already, and a receipt says so, which stays. `falls_back`: another protocol can send it; `error` says
-    why this one did not. `values` are those of the template of `--result-url`, of a file that the server still
-    processes; `result_url` is where it can be read once it is processed. `removed` says what became of the local file,
-    `moved_to` where it is now. `new`: whether the server has stored it for a request of this run, and found no equal
-    file there; None where it does not say.
+    `continued`: a foreign server got bytes after a break, and may have put them at the wrong place. `falls_back`:
+    another protocol sends it; `error` says why this one did not. `values` are those of the template of `--result-url`,
+    of a file that the server still processes; `result_url` is where it can be read once it is processed. `removed` says
+    what became of the local file, `moved_to` where it is now. `new`: whether the server has stored it for a request of
+    this run, and found no equal file there; None where it does not say.
+
+    `skipped` says why it was not sent: the server has it, or a receipt says so, which stays. Of such a file, `compares`
+    says whether it has still to be compared (`--verify`), and `unconfirmed` that only a receipt of another run knows of
+    it, on which `--then-unverified` does not rely.
     """
 
     file: LocalFile
@@ -38,7 +41,6 @@ class FileResult(NamedTuple):
     file_path: str | None = None
     digest: str | None = None
     continued: bool = False
-    is_present: bool = False
     falls_back: bool = False
     verified_by: VerifiedBy | None = None
     values: dict[str, str] | None = None
@@ -46,6 +48,9 @@ class FileResult(NamedTuple):
     removed: Removed | None = None
     moved_to: str | None = None
     new: bool | None = None
+    skipped: SkipReason | None = None
+    compares: bool = False
+    unconfirmed: bool = False
 
     @property
     def sha256(self) -> str | None:

@@ -33,15 +33,13 @@ from uploader_cli.transfer.protocols.batch import BatchSession, Flow
 from uploader_cli.transfer.protocols.tus_file import TusFile
 from uploader_cli.transfer.protocols.tus_reading import Readings
 from uploader_cli.transfer.protocols.tus_state import Tus, is_far
-from uploader_cli.transfer.result_poller import ResultPoller
 from uploader_cli.transfer.results import FileResult, failed
-from uploader_cli.transfer.second_reading import settle_doubts
-from uploader_cli.transfer.then import Then
+from uploader_cli.transfer.stage import Carrier
+from uploader_cli.transfer.stages import Stages
 from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
-from uploader_cli.transfer.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from uploader_cli.core.capabilities import Capabilities
     from uploader_cli.transfer.api import Api
@@ -64,7 +62,7 @@ class Scheduler:
         self._packs: PackSize | None = None
         self._opened: Opened | None = None
         self._pool = Pool(self._settings.jobs, self._make_worker, cap=self._settings.most_connections)
-        self._results = ResultPoller(context, self._end_processed, self._pool.fail)
+        self._stages = Stages(context)
         self._flow = Flow()
         self._blocked: deque[LocalFile] = deque()  # files that a proxy blocks, to be sent in batch mode
         self._prober: Api | None = None  # the client of the probe; one thread at a time uses it
@@ -97,7 +95,7 @@ class Scheduler:
         """End every request that is being sent, from another thread."""
         self._api.shut()
         self._pool.shut()
-        self._results.shut()
+        self._stages.shut()
         if self._prober is not None:
             self._prober.shut()
 
@@ -154,9 +152,7 @@ class Scheduler:
         if self._tus is not None and is_far(round_trip := self._api.request_ids.round_trip):
             idle = self._pool.most - 1
             self._pool.connect_ahead(sum(self._terms.parts(file.size, idle, idle, round_trip) for file in supply.ahead))
-        self._verification = Verification(self._context)
-        self._then = Then(self._context, self._verification)
-        self._checks = FileChecks(self._context, self._verification, self._then, partial(self._ask, last=True))
+        self._checks = FileChecks(self._context)
         self._destinations = Destinations(self._settings, self._stop.checkpoint)
         try:
             self._plan(supply, early)
@@ -168,9 +164,8 @@ class Scheduler:
             raise
         finally:
             self._pool.close()
-            self._results.close()
-        if self._pool.fatal is not None:
-            raise self._pool.fatal
+            self._stages.close()
+        self._raise()
 
     def _meet(self, files: Sequence[LocalFile]) -> None:
         """Make the first contact with the server."""
@@ -188,27 +183,10 @@ class Scheduler:
         return Worker(pool, api, upload_calls(api, self._context.chunk), self._finish)
 
     def _finish(self, worker: Worker, job: Job, outcomes: Sequence[FileResult]) -> None:
-        """End files in the worker: receipts, verification, events, then their session."""
-        outcomes = settle_doubts(self._context, worker.api, outcomes)
-        back = [outcome for outcome in outcomes if self._falls_back(outcome)]
+        """Take the results of a job through the stages, in its worker; queue again what falls back."""
+        back = self._stages.take(Carrier(worker.api, job.session), outcomes)
         if back and job.session is not None:
             self._fall_back(worker, job, job.session, back)
-        outcomes = [outcome for outcome in outcomes if not self._falls_back(outcome)]
-        if not outcomes:
-            return
-        final = self._then.prove(worker.api, self._verification.finish(worker.api, outcomes))
-        for ended in self._then.carry_out(self._results.take(final)):
-            self._ledger.end(ended)
-        if job.session is not None:
-            bad = [outcome.error for outcome in final if outcome.error is not None and not outcome.error.stored]
-            given_up = sum(not isinstance(error, errors.FileFailure) for error in bad)  # the server counts others
-            job.session.over(worker.api, len(final), failed=len(bad), given_up=given_up)
-
-    def _end_processed(self, outcomes: Sequence[FileResult]) -> None:
-        done = [outcome for outcome in outcomes if outcome.error is None]
-        self._verification.record(done, verify=self._settings.verify)
-        for ended in self._then.carry_out(outcomes):
-            self._ledger.end(ended)
 
     def _probe(self) -> None:
         api = self._prober = self._api.another()
@@ -234,7 +212,7 @@ class Scheduler:
                 for picked, claim in checking.popleft().result():
                     self._claims[picked.file] = claim
                     self._dispatch(planner.add(picked))
-            full, file = len(self._ledger.open) - self._results.waiting >= AHEAD, None
+            full, file = len(self._ledger.open) - self._stages.kept >= AHEAD, None
             if not full and not supply.ended:
                 file = supply.take(0.0 if groups or checking else TICK)
                 idle = 0.0 if file is not None or groups or checking else idle + TICK
@@ -255,31 +233,56 @@ class Scheduler:
     def _check_files(self, files: Sequence[LocalFile], pack: bool) -> Future[list[tuple[LocalFile, Claim]]]:
         """Return the files of a group that are sent; where the server has to be asked, a worker does that."""
         checks, picked = self._checks, Future[list[tuple[LocalFile, Claim]]]()
-        claimed = checks.claim(files, pack=pack)
+        ended: list[FileResult] = []
+        claimed = checks.claim(files, ended, pack=pack)
         if claimed is not None and not checks.asks(claimed):
-            picked.set_result(checks.pick(self._api, files, claimed, pack=pack))
+            picked.set_result(checks.pick(self._api, files, claimed, ended, pack=pack))
+            self._end(ended)
             return picked
 
-        self._ask(lambda api: picked.set_result(checks.pick(api, files, claimed, pack=pack)))
-        return picked
-
-    def _ask(self, work: Callable[[Api], None], *, last: bool = False) -> None:
-        # `last`: behind all other work
         def ask(worker: Worker) -> Iterator[Sequence[FileResult]]:
             self._stop.checkpoint()
-            work(worker.api)
-            yield from ()
+            sent = checks.pick(worker.api, files, claimed, ended, pack=pack)
+            yield self._compared_later(ended)
+            picked.set_result(sent)
 
-        self._pool.put([Step(ask, None)], last=last)
+        self._pool.put([Step(ask, None)])
+        return picked
+
+    def _compared_later(self, results: Sequence[FileResult]) -> list[FileResult]:
+        """Queue what has to be compared of files that were not sent, and return the other results.
+
+        To compare a stored file may take as long as to send it, and new files don't wait for that: each is a job behind
+        all others, unless one lookup tells the digests of all.
+        """
+        then = self._settings.then is not None
+        now, later = list[FileResult](), list[FileResult]()
+        for one in results:
+            (later if one.skipped is not None and (then or one.compares) else now).append(one)
+        together = then and self._context.lookups is not None and later
+        for group in [later] if together else [[one] for one in later]:
+            self._pool.put([Step(partial(self._compare, group), None)], last=True)
+        return now
+
+    def _compare(self, results: Sequence[FileResult], _worker: Worker) -> Iterator[Sequence[FileResult]]:
+        self._stop.checkpoint()
+        if self._context.fails_fast:
+            self._context.skip([one.file for one in results])
+        else:
+            yield results
+
+    def _end(self, results: Sequence[FileResult]) -> None:
+        """Take the results of files that were not sent through the stages."""
+        self._stages.take(Carrier(self._api), results)
 
     def _accept(self, file: LocalFile, groups: Groups) -> None:
-        file = self._then.admit(file)
+        file = self._stages.admit(file)
         self._ledger.admit(file)
         refused = refusal(file, self._context.limits)
         if refused is not None:
             self._ledger.refuse(file, refused)
         elif (refused := self._destinations.refusal(file)) is not None:
-            self._ledger.end([failed(file, refused.code, refused.message)])
+            self._end([failed(file, refused.code, refused.message)])
         else:
             groups.add(file)
 
@@ -306,7 +309,7 @@ class Scheduler:
         except errors.UploaderError as error:
             if not context.outlasts(error):
                 raise
-            self._ledger.end([FileResult(file, error) for file in files])
+            self._end([FileResult(file, error) for file in files])
             return
         session = UploadSession(context, made, len(files))
         # Names that are not UTF-8 may be equal there: the server counts a path with equal bytes once.
@@ -323,10 +326,6 @@ class Scheduler:
                 yield PackJob(self._context, self._pool, self._packs, session, item)
             elif isinstance(item, tuple):
                 yield TusFile(self._terms, session, *item)
-
-    def _falls_back(self, outcome: FileResult) -> bool:
-        wants_tus = self._settings.protocol != "auto" or self._settings.foreign
-        return outcome.falls_back and not (wants_tus and isinstance(outcome.error, errors.PatchBlocked))
 
     def _fall_back(self, worker: Worker, job: Job, session: UploadSession, outcomes: Sequence[FileResult]) -> None:
         """Queue files for another protocol, because that of their job does not work for them.
@@ -375,7 +374,7 @@ class Scheduler:
 
     @property
     def _is_busy(self) -> bool:
-        return not self._pool.at_rest or self._results.waiting > 0
+        return not self._pool.at_rest or self._stages.kept > 0
 
     def _rest(self) -> None:
         """Wait until there is nothing to do, at most `TICK`."""
@@ -383,10 +382,15 @@ class Scheduler:
             if self._is_busy and self._pool.fatal is None:
                 self._pool.rested.wait(TICK)
 
-    def _check(self) -> None:
-        self._stop.check()
+    def _raise(self) -> None:
+        """Raise what has ended the run in another thread."""
         if self._pool.fatal is not None:
             raise self._pool.fatal
+        self._stages.check()
+
+    def _check(self) -> None:
+        self._stop.check()
+        self._raise()
         self._pool.adapt(self._context.throttle)
 
 

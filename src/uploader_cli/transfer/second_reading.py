@@ -8,6 +8,7 @@ from uploader_cli import errors
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.sources.unchanged import failure
 from uploader_cli.transfer.results import FileResult
+from uploader_cli.transfer.stage import Carrier, Stage
 from uploader_cli.transfer.stored_files import NO_OUTCOME
 from uploader_cli.transfer.verification import stored_digest
 
@@ -21,22 +22,28 @@ CHANGED_MEANWHILE = "it changed while it was being sent"
 NO_DIGEST = "it may have changed while it was being sent, and no digest can tell"
 
 
-def settle_doubts(context: RunContext, api: Api, outcomes: Sequence[FileResult]) -> list[FileResult]:
-    """Return the outcomes; a doubtful file has failed if its bytes differ from what was sent, or from what is stored.
+class SecondReading(Stage):
+    """Let a doubtful file fail if its bytes differ from what was sent, or from what is stored.
 
     Where the server tells no digest and gives out nothing, and nobody knows that of what was sent, the outcome falls
     back: the file is sent once more, and its digest is made then. An answer that may be another one later, when all
     retries are used, is an error of the file.
     """
-    if not context.doubts:  # nearly always
-        return list(outcomes)
-    settled = []
-    for outcome in outcomes:
-        if outcome.error is None and outcome.file in context.doubts:
-            outcome = _settled(context, api, outcome)
-        context.doubts.settled(outcome.file)
-        settled.append(outcome)
-    return settled
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
+        context = self._context
+        if not context.doubts:  # nearly always
+            return results
+        settled = []
+        for outcome in results:
+            if outcome.error is None and outcome.file in context.doubts:
+                outcome = _settled(context, carrier.api, outcome)
+            context.doubts.settled(outcome.file)
+            settled.append(outcome)
+        return settled
 
 
 def _settled(context: RunContext, api: Api, outcome: FileResult) -> FileResult:

@@ -1,4 +1,20 @@
-"""What becomes of local files that are stored (`--then`): they are moved or deleted, one by one, by `Then`."""
+"""What becomes of local files that are stored (`--then`): they are moved or deleted, in these steps and no other order:
+
+1. `Proof.admit`: the identity of the file is taken before anything of it is read.
+2. The file is sent, or an earlier run has sent it. The journal has its receipt.
+3. `Proof`: the SHA-256 of the bytes that were read here in this run is that of the stored file: by a digest of bytes
+   that the server reads now, or by the bytes read back. Neither receipts nor the checksums of chunks count, and digests
+   that the server has recorded only for a file that it has stored anew for this run.
+   Where the server had an equal file before this run, that is another one than the local file, which may be in a
+   mounted root: the first file of each directory is set aside, and the server is asked for its own.
+4. With `--result-url` the server has processed the file.
+5. `Removing`: the file still has its identity, and is moved or deleted. Then its end is reported. If only the ctime
+   differs, as after the removal of another hard link, steps 1 and 3 are repeated with what is here now. Its receipt no
+   longer counts: a file that appears at its path was never sent, also with the same size and mtime.
+
+A run that is killed before step 5 leaves a file with a receipt; the next one begins at step 3. A file for which a step
+fails is kept, and fails with the reason; it is stored.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +31,12 @@ from uploader_cli.sources.removal import ROOT_MARK, delete, identified, is_in_ro
 from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.projections import COMPARED, receipt_of
 from uploader_cli.transfer.results import FileResult
+from uploader_cli.transfer.stage import Carrier, Stage
 from uploader_cli.transfer.stored_files import NO_OUTCOME, StoredFiles, looked_up, with_digests
+from uploader_cli.transfer.verification import compared, record
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from uploader_cli.core.packs import FoundFile
@@ -27,77 +45,31 @@ if TYPE_CHECKING:
     from uploader_cli.settings.values import Removal
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.upload_session import RunContext
-    from uploader_cli.transfer.verification import Verification
 
 KNOWN_DIRECTORIES = 10_000
 UNTOLD = "the server does not say whether it is another file than the stored one"
 
 
-class Then:
-    """Move or delete local files, in these steps and no other order:
+class Proof(Stage):
+    """Compare stored files with what was read; those that differ, or can't be compared, fail."""
 
-    1. `admit`: the identity of the file is taken before anything of it is read.
-    2. The file is sent, or an earlier run has sent it. The journal has its receipt.
-    3. `prove`: the SHA-256 of the bytes that were read here in this run is that of the stored file: by a digest of
-       bytes that the server reads now, or by the bytes read back. Neither receipts nor the checksums of chunks count,
-       and digests that the server has recorded only for a file that it has stored anew for this run.
-       Where the server had an equal file before this run, that is another one than the local file, which may be in a
-       mounted root: the first file of each directory is set aside, and the server is asked for its own (`_apart`).
-    4. With `--result-url` the server has processed the file.
-    5. `carry_out`: the file still has its identity, and is moved or deleted. Then its end is reported. If only the
-       ctime differs, as after the removal of another hard link, steps 1 and 3 are repeated with what is here now. Its
-       receipt no longer counts: a file that appears at its path was never sent, also with the same size and mtime.
-
-    A run that is killed before step 5 leaves a file with a receipt; the next one begins at step 3. A file for which a
-    step fails is kept, and fails with the reason; it is stored. Each call passes its thread's own `Api`.
-    """
-
-    def __init__(self, context: RunContext, verification: Verification) -> None:
-        self._context, self._verification, self._removal = context, verification, context.settings.then
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
         self._reads = True  # whether the server's lookup reads files anew; early versions refuse that
         self._stored, self._is_in_root = StoredFiles(context), lru_cache(KNOWN_DIRECTORIES)(is_in_root)
         self._asking, self._other = threading.Lock(), set[str]()  # directories whose files are not the server's own
-        self._linked = threading.Lock()  # held by the removal of a hard link, which changes the ctime of the others
 
     def admit(self, file: LocalFile) -> LocalFile:
         """Return the file with its identity. The short wait for it is not interrupted: the ledger has no entry yet."""
-        return file if self._removal is None or not is_local(file) else identified(file)
+        return identified(file) if is_local(file) else file
 
-    def prove(
-        self, api: Api, outcomes: Sequence[FileResult], receipts: Container[int] = (), *, sent: bool = True
-    ) -> list[FileResult]:
-        """Compare stored files with what was read; those that differ, or can't be compared, fail.
-
-        `sent`: this run has sent them. `--then-unverified` is not for the files whose numbers are in `receipts`: these
-        are known by a receipt alone.
-        """
-        if self._removal is None:
-            return list(outcomes)
+    def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
+        api = carrier.api
         # A foreign server stores each upload anew.
-        outcomes = [
-            one._replace(new=sent and (self._context.settings.foreign if one.new is None else one.new))
-            for one in outcomes
-        ]
-        found = self._looked_up(api, [outcome for outcome in outcomes if outcome.error is None])
-        proven = [
-            outcome
-            if outcome.error is not None
-            else self._proven(api, outcome, found.get(outcome.file.file), trusts=outcome.file.file not in receipts)
-            for outcome in outcomes
-        ]
+        results = [one if one.new is not None else one._replace(new=self._context.settings.foreign) for one in results]
+        found = self._looked_up(api, [one for one in results if one.error is None])
+        proven = [one if one.error is not None else self._proven(api, one, found.get(one.file.file)) for one in results]
         return [one if one.error is not None else self._apart(api, one) for one in proven]
-
-    def carry_out(self, outcomes: Sequence[FileResult]) -> Iterator[Sequence[FileResult]]:
-        """Yield the outcomes, each once its local file is moved or deleted: it is reported before the next one."""
-        removal = self._removal
-        if removal is None:
-            yield outcomes
-            return
-        for outcome in outcomes:
-            ended = self._removed(outcome, removal) if outcome.error is None else outcome
-            if ended.removed is not None:
-                self._context.run.removed(receipt_of(ended))
-            yield [ended]
 
     def _looked_up(self, api: Api, outcomes: Sequence[FileResult]) -> dict[int, FoundFile]:
         """Return what the server's lookup says of files, by their numbers; nothing without one."""
@@ -122,7 +94,7 @@ class Then:
             return {}
         return {one.file.file: found for one, found in zip(outcomes, answer, strict=True) if found is not None}
 
-    def _proven(self, api: Api, outcome: FileResult, found: FoundFile | None, *, trusts: bool) -> FileResult:
+    def _proven(self, api: Api, outcome: FileResult, found: FoundFile | None) -> FileResult:
         file, known = outcome.file, outcome.checksum if outcome.verified_by in COMPARED else None
         if outcome.new and known is not None and known == outcome.digest:
             return outcome
@@ -137,12 +109,12 @@ class Then:
             return outcome
         if found is not None and found.sha256 == mine and found.size == file.size:
             outcome = outcome._replace(checksum=mine, verified=True, verified_by=VerifiedBy.DIGEST)
-            self._verification.record([outcome])
+            record(self._context, [outcome])
             return outcome
-        outcome = self._verification.verified(api, outcome, anew=not outcome.new)
+        outcome = compared(self._context, api, outcome, anew=not outcome.new)
         if outcome.error is not None:
             outcome.error.stored = outcome.error.code is not FailureCode.INTEGRITY
-        trusts = trusts and self._context.settings.then_unverified
+        trusts = self._context.settings.then_unverified and not outcome.unconfirmed
         if outcome.error is None and outcome.checksum is None and not trusts:
             why = "the server gives neither its digest nor its bytes (--then-unverified relies on the upload alone)"
             return _kept(outcome, why, FailureCode.UNVERIFIABLE)
@@ -155,7 +127,7 @@ class Then:
         asked whether it still has its own. It is put back at once where the server does not answer.
         """
         file, directory = outcome.file, os.path.dirname(outcome.file.path)
-        if file.identity is None:  # `carry_out` keeps it
+        if file.identity is None:  # `Removing` keeps it
             return outcome
         if self._is_in_root(directory):
             return _kept(outcome, f"it is below the root of a server (a directory above it has {ROOT_MARK})")
@@ -170,7 +142,7 @@ class Then:
             except errors.FileFailure as error:
                 return _kept(outcome, str(error), error.code, retryable=error.retryable)
             except OSError as error:
-                if not os.path.lexists(file.path):  # `carry_out` says so
+                if not os.path.lexists(file.path):  # `Removing` says so
                     return outcome
                 return _kept(outcome, f"it can't be set aside: {error.strerror or error}")
             if len(self._other) == KNOWN_DIRECTORIES:
@@ -193,16 +165,34 @@ class Then:
         if not there:
             words = "it is the stored file itself: the server does not have it without this one"
             raise errors.FileFailure(words, code=FailureCode.KEPT)
-        return self._read_again(file, outcome.sha256 or "")
+        return _read_again(file, outcome.sha256 or "", self._context.stop.checkpoint)
 
-    def _removed(self, outcome: FileResult, removal: Removal) -> FileResult:
-        file = outcome.file
+
+class Removing(Stage):
+    """Move or delete the local files of stored ones: each is reported before the next one."""
+
+    one_by_one = True
+
+    def __init__(self, context: RunContext, removal: Removal) -> None:
+        self._context, self._removal = context, removal
+        self._linked = threading.Lock()  # held by the removal of a hard link, which changes the ctime of the others
+
+    def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
+        del carrier
+        ended = [self._removed(one) if one.error is None else one for one in results]
+        for one in ended:
+            if one.removed is not None:
+                self._context.run.removed(receipt_of(one))
+        return ended
+
+    def _removed(self, outcome: FileResult) -> FileResult:
+        file, removal = outcome.file, self._removal
         if file.identity is None:
-            return _kept(outcome, self._why_kept(file))
+            return _kept(outcome, _why_kept(file))
         try:
             checkpoint, sha256 = self._context.stop.checkpoint, outcome.sha256 or ""
             with self._linked if os.lstat(file.path).st_nlink > 1 else nullcontext():
-                file = self._read_again(file, sha256)
+                file = _read_again(file, sha256, checkpoint)
                 if removal.path is None:
                     delete(file)
                     return outcome._replace(removed=Removed.DELETED)
@@ -215,22 +205,6 @@ class Then:
                 return outcome._replace(removed=Removed.GONE)
             return _kept(outcome, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
 
-    def _read_again(self, file: LocalFile, sha256: str) -> LocalFile:
-        """Return a file of which only the ctime has changed with its present identity, if it has the same bytes."""
-        now, before = identified(file), file.identity
-        if before is None or now.identity is None or now.identity == before:
-            return file
-        if now.identity.changed_at(before.ctime_ns) != before:
-            return file
-        with suppress(errors.FileError):
-            return now if sha256_of(now, self._context.stop.checkpoint) == sha256 else file
-        return file
-
-    def _why_kept(self, file: LocalFile) -> str:
-        if not is_local(file):
-            return "it is no file of this machine"
-        return "it is a symbolic link" if os.path.islink(file.path) else "it has changed since it was read"
-
 
 def planned_removal(settings: Settings, file: LocalFile) -> dict[str, Any]:
     """Return the fields of an event that say what will become of a file, if the server has the same bytes then."""
@@ -240,6 +214,24 @@ def planned_removal(settings: Settings, file: LocalFile) -> dict[str, Any]:
     if then.path is None:
         return {"removed": Removed.DELETED}
     return {"removed": Removed.MOVED, "moved_to": _place(file, then.path, settings.dest)}
+
+
+def _read_again(file: LocalFile, sha256: str, checkpoint: Callable[[], None]) -> LocalFile:
+    """Return a file of which only the ctime has changed with its present identity, if it has the same bytes."""
+    now, before = identified(file), file.identity
+    if before is None or now.identity is None or now.identity == before:
+        return file
+    if now.identity.changed_at(before.ctime_ns) != before:
+        return file
+    with suppress(errors.FileError):
+        return now if sha256_of(now, checkpoint) == sha256 else file
+    return file
+
+
+def _why_kept(file: LocalFile) -> str:
+    if not is_local(file):
+        return "it is no file of this machine"
+    return "it is a symbolic link" if os.path.islink(file.path) else "it has changed since it was read"
 
 
 def _place(file: LocalFile, directory: Path, dest: str | None) -> str:

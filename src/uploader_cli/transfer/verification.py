@@ -7,100 +7,124 @@ from typing import TYPE_CHECKING, TypeVar
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, VerifiedBy, WarningCode
 from uploader_cli.core.protocol import utf8
-from uploader_cli.sources.content import Digests, sha256_of
+from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.projections import awaited_of, receipt_of
 from uploader_cli.transfer.results import FileResult, failed
-from uploader_cli.transfer.stored_files import NO_OUTCOME, digest_read_back
+from uploader_cli.transfer.stage import Carrier, Stage
+from uploader_cli.transfer.stored_files import NO_OUTCOME, digest_of, digest_read_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from uploader_cli.sources.content import Digests
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.upload_session import RunContext
 
 T = TypeVar("T")
 
 
-class Verification:
-    """Write receipts and verify files; each thread passes its own `Api`."""
+class Recording(Stage):
+    """Write the receipts of stored files first, then hash them: a kill meanwhile sends no file again."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
 
-    def finish(self, api: Api, outcomes: Sequence[FileResult]) -> list[FileResult]:
-        """Write the receipts of stored files first, then hash and verify: a kill meanwhile sends no file again."""
-        digests, verify = self._context.digests, self._context.settings.verify
+    def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
+        del carrier
+        digests = self._context.digests
         if digests is not None:
-            outcomes = [outcome._replace(digest=digests.known(outcome.file)) for outcome in outcomes]
-        sure = [one for one in outcomes if one.error is None and not (one.continued or one.is_present)]
-        self.record(sure, verify=verify)
-        if digests is not None:
-            outcomes = [self._hashed(digests, outcome) for outcome in outcomes]
-        asked = [one.error is None and (verify or one.continued) for one in outcomes]
-        return [self.verified(api, one) if ask else one for one, ask in zip(outcomes, asked, strict=True)]
+            results = [one if one.skipped else one._replace(digest=digests.known(one.file)) for one in results]
+        record(self._context, [one for one in results if one.error is None and not (one.continued or one.skipped)])
+        return results if digests is None else [self._hashed(digests, one) for one in results]
 
-    def record(self, outcomes: Sequence[FileResult], *, verify: bool = False) -> None:
-        """Journal stored files: receipts, and what is known of those that the server still processes."""
-        run = self._context.run
-        stored = [receipt_of(outcome, verify=verify) for outcome in outcomes if outcome.values is None]
-        if stored:
-            run.completed(stored)
-        for outcome in outcomes:
-            if outcome.values is not None:
-                run.update(outcome.file, awaited=awaited_of(outcome, outcome.values))
-
-    def _hashed(self, digests: Digests, outcome: FileResult) -> FileResult:
+    def _hashed(self, digests: Digests, result: FileResult) -> FileResult:
+        if result.falls_back:  # what was read of it is not read again where it can be read only once
+            return result
         try:
-            if outcome.error is None and outcome.sha256 is None:
-                outcome = outcome._replace(digest=digests.complete(outcome.file))
-                if not outcome.continued:
-                    self.record([outcome], verify=self._context.settings.verify)
+            if result.skipped:
+                result = self._present(result)
+            elif result.error is None and result.sha256 is None:
+                result = result._replace(digest=digests.complete(result.file))
+                if not result.continued:
+                    record(self._context, [result])
         except errors.FileError as error:
-            outcome = outcome._replace(error=error)
-        digests.forget(outcome.file)
-        return outcome
+            result = result._replace(error=error)
+        digests.forget(result.file)
+        return result
 
-    def verified(self, api: Api, outcome: FileResult, *, anew: bool = False) -> FileResult:
-        """Compare the stored bytes with the file on disk and return the new outcome.
+    def _present(self, result: FileResult) -> FileResult:
+        """Return the result of a file that was not sent with its digest, if it can be read; `Proof` reads it later."""
+        if result.error is not None or result.digest is not None or self._context.settings.then is not None:
+            return result
+        return result._replace(digest=digest_of(result.file, self._context.stop.checkpoint))
 
-        With `anew` the bytes are read back: the server may have recorded its digest earlier. A file that was sent
-        across a break is not verified by its checksums: the server accepted the bytes, and may have put them at another
-        place.
-        """
-        context, file, verify = self._context, outcome.file, self._context.settings.verify
-        location = outcome.content_location or outcome.location
-        if outcome.checksum is not None:
-            return outcome
-        is_gone = file.once and outcome.digest is None
-        mine, theirs, is_refused = "", None, False
-        try:
-            theirs = stored_digest(api, location, anew=anew) if location and not is_gone else None
-            if theirs is not None:
-                mine = outcome.digest or sha256_of(file, context.stop.checkpoint)
-        except NO_OUTCOME:
-            raise
-        except errors.UploaderError as error:
-            is_refused = gives_nothing(error, foreign=context.settings.foreign)
-            if context.settings.then is not None or (verify and not is_refused):
-                error.retryable = error.retryable or not isinstance(error, errors.FileError)
-                return outcome._replace(error=error)
-            if verify:
-                text = f"--verify: {utf8(file.path)} is stored, and the server does not give it out: {error}"
-                context.warn(WarningCode.UNVERIFIABLE, text)
-        if theirs is None:
-            if verify and not is_refused:
-                text = "--verify: this server gives no way to read a stored file or its digest"
-                context.warn_once(WarningCode.UNVERIFIABLE, text)
-            if outcome.continued:
-                outcome = outcome._replace(verified=False, verified_by=None)
-                self.record([outcome], verify=verify)
-            return outcome
-        by, digest = theirs
-        if digest != mine:
-            return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
-        outcome = outcome._replace(checksum=mine, verified=True, verified_by=by)
-        self.record([outcome])
+
+class Comparison(Stage):
+    """Compare what is stored with the file on disk (`--verify`), and what was sent across a break."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
+        return [self._compared(carrier.api, one) if one.error is None else one for one in results]
+
+    def _compared(self, api: Api, result: FileResult) -> FileResult:
+        """Return the result; that of a file that was not sent stays as it is, if its bytes are equal."""
+        asked = self._context.settings.verify or result.continued if result.skipped is None else result.compares
+        found = compared(self._context, api, result) if asked else result
+        return result if result.skipped is not None and found.error is None else found
+
+
+def record(context: RunContext, results: Sequence[FileResult]) -> None:
+    """Journal stored files: receipts, and what is known of those that the server still processes."""
+    stored = [receipt_of(one, verify=context.settings.verify) for one in results if one.values is None]
+    if stored:
+        context.run.completed(stored)
+    for result in results:
+        if result.values is not None:
+            context.run.update(result.file, awaited=awaited_of(result, result.values))
+
+
+def compared(context: RunContext, api: Api, outcome: FileResult, *, anew: bool = False) -> FileResult:
+    """Compare the stored bytes with the file on disk and return the new outcome.
+
+    With `anew` the bytes are read back: the server may have recorded its digest earlier. A file that was sent across a
+    break is not verified by its checksums: the server accepted the bytes, and may have put them at another place.
+    """
+    file, verify = outcome.file, context.settings.verify
+    location = outcome.content_location or outcome.location
+    if outcome.checksum is not None:
         return outcome
+    is_gone = file.once and outcome.digest is None
+    mine, theirs, is_refused = "", None, False
+    try:
+        theirs = stored_digest(api, location, anew=anew) if location and not is_gone else None
+        if theirs is not None:
+            mine = outcome.digest or sha256_of(file, context.stop.checkpoint)
+    except NO_OUTCOME:
+        raise
+    except errors.UploaderError as error:
+        is_refused = gives_nothing(error, foreign=context.settings.foreign)
+        if context.settings.then is not None or (verify and not is_refused):
+            error.retryable = error.retryable or not isinstance(error, errors.FileError)
+            return outcome._replace(error=error)
+        if verify:
+            text = f"--verify: {utf8(file.path)} is stored, and the server does not give it out: {error}"
+            context.warn(WarningCode.UNVERIFIABLE, text)
+    if theirs is None:
+        if verify and not is_refused:
+            text = "--verify: this server gives no way to read a stored file or its digest"
+            context.warn_once(WarningCode.UNVERIFIABLE, text)
+        if outcome.continued:
+            outcome = outcome._replace(verified=False, verified_by=None)
+            record(context, [outcome])
+        return outcome
+    by, digest = theirs
+    if digest != mine:
+        return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
+    outcome = outcome._replace(checksum=mine, verified=True, verified_by=by)
+    record(context, [outcome])
+    return outcome
 
 
 def stored_digest(api: Api, location: str, *, anew: bool = False) -> tuple[VerifiedBy, str] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.capabilities import parts as cut
-from uploader_cli.core.codes import FailureCode, WarningCode
+from uploader_cli.core.codes import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.confirmation import UNCERTAIN, Ending, KnownBy, verified_by
 from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.processing import fields_of
@@ -116,7 +116,8 @@ class TusFile:
         elif isinstance(error, errors.AnswerError) and error.error == NAME_TAKEN:
             return [failed(file, FailureCode.EXISTS, str(error))]
         else:
-            return [FileResult(file, error, falls_back=isinstance(error, errors.PatchBlocked) and not file.once)]
+            batch = self._context.settings.protocol == "auto" and not (self.state.foreign or file.once)
+            return [FileResult(file, error, falls_back=batch and isinstance(error, errors.PatchBlocked))]
         self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
         return []
 
@@ -131,9 +132,8 @@ class TusFile:
         else:  # only the paths of a foreign server are known
             url = (stored_url(sent) if state.foreign else location or sent.url) or None
         if (known := state.receipt) is not None:
-            return FileResult(
-                file, None, known.server_id, known.location, result_url=known.link, is_present=True, new=False
-            )
+            found = FileResult(file, None, known.server_id, known.location, result_url=known.link, new=False)
+            return found._replace(skipped=SkipReason.PRESENT, compares=self._context.settings.verify)
         verified = not state.unchecked and sum(part.entry.checked for part in self.parts) == state.size
         verified = verified and (state.size > 0 or not state.foreign)
         server_id = state.id_in(sent) or state.server_id

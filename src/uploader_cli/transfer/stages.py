@@ -1,0 +1,101 @@
+"""What happens to a file besides its being sent: its stages, in one list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uploader_cli import errors
+from uploader_cli.transfer.result_poller import ResultPoller
+from uploader_cli.transfer.second_reading import SecondReading
+from uploader_cli.transfer.stage import Carrier, Stage
+from uploader_cli.transfer.then import Proof, Removing
+from uploader_cli.transfer.verification import Comparison, Recording
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.transfer.results import FileResult
+    from uploader_cli.transfer.upload_session import RunContext
+
+
+class Stages:
+    """Take every result from its job, or from the check that has found the file on the server, to its end.
+
+    A new stage is one more line in the list; none knows another. Their order is a promise:
+
+    - A file is admitted before anything of it is read: what is known of it then is what a removal compares with.
+    - A receipt is written before a stage that takes long: a run that is killed there sends no file again. It is not
+      written before the bytes that were sent are known to be those of the file.
+    - A file is moved or deleted last: after its receipt, the comparison of what is stored, and the server's own work.
+    - A file ends once, and after all that can make it fail. Its session ends after it.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        settings = context.settings
+        removal = settings.then
+        self._stages: list[Stage] = [
+            SecondReading(context),
+            Recording(context),
+            Comparison(context),
+            *([Proof(context)] if removal is not None else []),
+            *([ResultPoller(context, self.take)] if settings.result_url is not None else []),
+            *([Removing(context, removal)] if removal is not None else []),
+            Finishing(context),
+        ]
+
+    def admit(self, file: LocalFile) -> LocalFile:
+        """Return a file as it is sent, before anything of it is read."""
+        for stage in self._stages:
+            file = stage.admit(file)
+        return file
+
+    def take(self, carrier: Carrier, results: Sequence[FileResult], after: Stage | None = None) -> Sequence[FileResult]:
+        """Take results through the stages, or through those `after` one. Raise what ends the run.
+
+        Return the results of files that have not ended: another protocol sends them (`FileResult.falls_back`).
+        """
+        return self._take(carrier, results, 0 if after is None else self._stages.index(after) + 1)
+
+    def _take(self, carrier: Carrier, results: Sequence[FileResult], first: int) -> Sequence[FileResult]:
+        for number, stage in enumerate(self._stages[first:], first):
+            if stage.one_by_one and len(results) > 1:
+                return [left for one in results for left in self._take(carrier, [one], number)]
+            if results:
+                results = stage.take(carrier, results)
+        return results
+
+    @property
+    def kept(self) -> int:
+        return sum(stage.kept for stage in self._stages)
+
+    def check(self) -> None:
+        """Raise what has ended the thread of a stage: it ends the run."""
+        for stage in self._stages:
+            stage.check()
+
+    def shut(self) -> None:
+        """End requests of stages, from another thread."""
+        for stage in self._stages:
+            stage.shut()
+
+    def close(self) -> None:
+        for stage in self._stages:
+            stage.close()
+
+
+class Finishing(Stage):
+    """Tell the ends of files, and let them leave their session."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._ledger = context.ledger
+
+    def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
+        """Return those that another protocol sends; their job has still to do with the session."""
+        ended = [result for result in results if not result.falls_back]
+        self._ledger.end(ended)
+        if carrier.session is not None and ended:
+            bad = [result.error for result in ended if result.error is not None and not result.error.stored]
+            given_up = sum(not isinstance(error, errors.FileFailure) for error in bad)  # the server counts others
+            carrier.session.over(carrier.api, len(ended), failed=len(bad), given_up=given_up)
+        return [result for result in results if result.falls_back]
