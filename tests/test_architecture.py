@@ -7,7 +7,7 @@ import functools
 import graphlib
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -159,6 +159,17 @@ def test_no_protocol_knows_another() -> None:
                     if within(item, f"{OURS}.transfer.protocols")
                 }
                 assert known <= set(own.split()), name
+
+
+def test_kind_of_server_is_asked_where_it_is_chosen() -> None:
+    """All others ask what `core.terms.Terms` says of the server."""
+    readers = Counter(
+        str(path.relative_to(CLIENT))
+        for path in CLIENT.rglob("*.py")
+        for node in ast.walk(parsed(path))
+        if "foreign" in (getattr(node, field, None) for field in ("attr", "id", "arg"))
+    )
+    assert readers == {"settings/model.py": 2, "settings/resolution.py": 2, "transfer/targets.py": 1}
 
 
 def test_machine_is_pure() -> None:

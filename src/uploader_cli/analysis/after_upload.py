@@ -38,7 +38,7 @@ def require_subjects(settings: Settings, found: Selection) -> None:
     """Raise `UsageError` if the selection can't be analysed or the result can't be saved, before anything is sent."""
     if settings.analyze == "none":
         return
-    if settings.foreign:
+    if settings.session_category is None:
         raise errors.UsageError("--analyze: a tus endpoint has no analysis", hint="use --server, or omit --analyze")
     count = len(found.files)
     if settings.analyze != "content" and (count != PAIR or not found.complete):

@@ -82,7 +82,8 @@ def compare(settings: Settings, paths: Sequence[str], *, content: bool, read: bo
                 view.read(len(data))
 
         with closing(view), history_of(ready, paths) as history, client(ready, emit=emit) as api:
-            limits, offer = api.health(), api.lookups
+            known = api.health()
+            limits, offer = known.limits, known.lookup
             if offer is None and (content or limits is None or not limits.relative_paths):
                 offer = api.find_lookup(hint)  # raises
             api.pacer.probe = partial(api.health, patient=False)

@@ -77,7 +77,7 @@ def why_nothing_moves(state: ProgressState) -> str:
     if any(file.phase is Phase.SENDING and file.size is not None and file.sent < file.size for file in files):
         return "the server accepts no bytes"
     if any(file.phase in (Phase.SENDING, Phase.PROCESSING) and file.size is not None for file in files):
-        waits = "the server is finishing" if state.foreign else "waiting for the server's response"
+        waits = "the server is finishing" if state.finishes_late else "waiting for the server's response"
         return f"everything is sent, {waits}"
     if any(file.phase is Phase.QUEUED for file in files):
         return "waiting to retry"

@@ -73,24 +73,23 @@ def upload_state(
     sent: int,
     ending: Ending,
     *,
-    foreign: bool,
+    tells_stored: bool,
     declared: bool = False,
     accepted: bool = False,
     part: bool = False,
 ) -> UploadState:
     """Return what `offset` (bytes) means for an upload of `length` (None: not declared) of which `sent` were sent.
 
-    `foreign` is False for the bundled server. An offset of 0 says nothing about an empty file at other servers, unless
-    the server has `declared` that the upload is complete, as the IETF's protocol lets it. Where the answer to its empty
-    request was lost, a repeated one says nothing either: some servers answer it without storing the file. `accepted`:
-    the offset is in the success of the request that completes the upload. For a `part` the request that joins it
-    decides.
+    `tells_stored`: see `core.terms`. Without that an offset of 0 says nothing about an empty file, unless the server
+    has `declared` that the upload is complete, as the IETF's protocol lets it. Where the answer to its empty request
+    was lost, a repeated one says nothing either: some servers answer it without storing the file. `accepted`: the
+    offset is in the success of the request that completes the upload. For a `part` the request that joins it decides.
     """
     if offset > sent or (length is not None and offset > length):
         return UploadState.INTRUDED
     if length is None or offset < length:
         return UploadState.FAILED if declared else UploadState.OPEN
-    if not foreign or accepted:
+    if tells_stored or accepted:
         return UploadState.CONFIRMED
     if ending in (Ending.ERROR, Ending.GATEWAY):
         return UploadState.FAILED if ending is Ending.ERROR else UploadState.UNKNOWN
@@ -146,15 +145,6 @@ def ending_of(status: int | None, before: Ending, *, by_server: bool) -> Ending:
     if status == 409 and before in UNCERTAIN:
         return Ending.GATEWAY
     return before if status in NOTHING_DONE and before in UNCERTAIN else Ending.ERROR
-
-
-def compares_checksums(algorithm: str | None, *, foreign: bool, says_so: bool) -> bool:
-    """Return whether a server that accepts a checksum has compared it, so that it verifies bytes.
-
-    Some foreign servers announce checksums and compare none; where the preset `says_so` the server compares them. tus
-    1.0 does not name CRC-32C: the bundled server has it, and compares it also at its tus endpoint.
-    """
-    return not foreign or says_so or algorithm == "crc32c"
 
 
 def verified_by(algorithm: str | None, *, resumed: bool) -> VerifiedBy | None:

@@ -129,7 +129,7 @@ class ProgressState(Struct):
     server: str = ""
     protocol: str = ""
     dest: str | None = None
-    foreign: bool = False  # whether the server finishes uploads after their last byte
+    finishes_late: bool = False  # whether the server finishes uploads after their last byte
     resumable: bool = False  # whether the journal keeps the run: one that is resumed, or that a server has answered
     resumed: bool = False  # whether the run continues an earlier one
     answered: bool = False  # whether the server has answered anything

@@ -90,8 +90,6 @@ def travelling(settings: Settings) -> dict[str, object]:
     """Return the options of `settings` for the tasks. No secret travels: workers have their own environment."""
     options: dict[str, object] = {**storable(settings), "shard": "none", "on": "none"}
     options |= {"digest": settings.hashes, "insecure": settings.insecure}
-    if settings.foreign:
-        options["skip_existing"] = False  # only the driver has receipts
     names = ("token_file", "token_command", "ca_bundle", "client_cert", "proxy")
     named = {name: str(getattr(settings, name) or "") for name in names}
     if "@" in named["proxy"]:  # a password

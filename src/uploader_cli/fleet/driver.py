@@ -31,12 +31,12 @@ from uploader_cli.fleet.tasks import Cutter, TaskInput, cost, fields_of
 from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.sources.files import absolute, status
 from uploader_cli.transfer.file_checks import FileChecks
-from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, first_contact, meeting, reach
 from uploader_cli.transfer.journal import ClaimState, Stored
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.stage import Carrier
 from uploader_cli.transfer.stages import Stages
+from uploader_cli.transfer.targets import meeting
 from uploader_cli.transfer.upload_session import RunContext
 
 if TYPE_CHECKING:
@@ -66,13 +66,8 @@ class Driver:
         self._api, self._settings, self._after = context.api, context.settings, after
         self.context = self._context = context
         self._stop, self._ledger, self._emit = context.stop, context.ledger, context.emit
-        # the workers do this; only this process has the journal
-        skips = self._settings.skip_existing and self._settings.foreign
-        self._compares = self._settings.verify and self._settings.skips_sent and not self._settings.foreign
-        resend = self._settings.resend or self._compares  # whatever the receipts say: the worker gets them
-        self._context.settings = replace(self._settings, skip_existing=skips, verify=False, resend=resend)
         self._context.digests = None
-        self._handle, self._options = context.run, dask.travelling(self._settings)
+        self._handle = context.run
         self._tasks: dict[int, Task] = {}
         self._cutter, self._submitted = Cutter(), 0
         # numbers of tasks, and pickled news; none once the task has ended
@@ -109,19 +104,22 @@ class Driver:
         self._api.shut()
 
     def _contact(self) -> None:
-        api, settings, pacer = self._api, self._settings, self._context.pacer
-        if settings.foreign:
-            first_contact(self._context, ())
-        else:
-            limits = api.health(retries=FIRST_CONTACT_RETRIES)
-            if limits is None or not limits.relative_paths or api.tus is None or api.lookups is None:
-                raise errors.UsageError(
-                    f"{settings.server} can't take imports: it has no resumable uploads, or can't look up stored files",
-                    hint="use `uploader upload`, with --shard on several machines",
-                )
-            self._context.learn(limits)
-        pacer.probe = partial(reach, api)
-        self._context.lookups = api.lookups
+        api, settings, context = self._api, self._settings, self._context
+        offer = context.target.ask(api, context.chunk)
+        looks_up = offer.lookup is not None and offer.limits is not None and offer.limits.relative_paths
+        if offer.tus is None or (context.terms.sessions and not looks_up):
+            raise errors.UsageError(
+                f"{settings.server} can't take imports: it has no resumable uploads, or can't look up stored files",
+                hint="use `uploader upload`, with --shard on several machines",
+            )
+        context.terms = context.target.agreed(offer, ())
+        context.pacer.probe = partial(context.target.reach, api, context.terms)
+        # What a lookup tells, the workers ask for; without one only this process knows what was sent.
+        self._compares = settings.verify and settings.skips_sent and looks_up
+        self._options = dask.travelling(replace(settings, skip_existing=settings.skip_existing and looks_up))
+        skips = settings.skip_existing and not looks_up
+        resend = settings.resend or self._compares  # whatever the receipts say: the worker gets them
+        context.settings = replace(settings, skip_existing=skips, verify=False, resend=resend)
         self._checks, self._stages = FileChecks(self._context), Stages(self._context)
         secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
         self._secret = self._handle.secret = secret
@@ -206,10 +204,10 @@ class Driver:
         ]
 
     def _picked(self, files: Sequence[LocalFile]) -> list[LocalFile]:
-        foreign, ended = self._settings.foreign, list[FileResult]()
-        picked = self._checks.pick(self._api, files, None, ended, pack=not foreign)
+        keys, ended = self._context.terms.keys, list[FileResult]()
+        picked = self._checks.pick(self._api, files, None, ended, pack=keys)
         self._stages.take(Carrier(self._api), ended)
-        if foreign:
+        if not keys:
             for file, claim in picked:
                 if claim.upload is not None and claim.outdated is not None:
                     self._news.uploads[file.file] = structs.replace(claim.upload, replaced=tuple(claim.outdated.urls))
@@ -226,7 +224,8 @@ class Driver:
         self._submitted += 1
         number, again = self._submitted, lost_by is not None or self._handle.resumed_from is not None
         sent = tuple(fields_of(file, absolute(file.source)) for file in files)
-        known = {file.file: self._news.uploads[file.file] for file in files if file.file in self._news.uploads}
+        uploads = self._news.uploads
+        known = {file.file: uploads[file.file] for file in files if file.file in uploads}
         given = TaskInput(
             self._handle.id,
             number,
@@ -235,7 +234,7 @@ class Driver:
             self._secret,
             again,
             sent,
-            known,
+            None if self._context.terms.keys else known,
             self._receipts(files),
         )
         future = self._cluster.submit(worker.send, (given,), member.address, f"{worker.TOPIC}-{given.run}-{number}")

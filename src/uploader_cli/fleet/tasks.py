@@ -27,8 +27,9 @@ class TaskInput:
 
     `process` is the mark of the worker process that was checked for it. `options` are stored settings, without secrets.
     `secret` is that of the run's upload keys. `again`: an earlier try may have stored files of it. `files` are the
-    fields of each `LocalFile`, with an absolute path. `uploads` are what is known of uploads at a tus endpoint, by the
-    numbers of their files; `receipts` those of files that an earlier run has sent, which are compared (`--verify`).
+    fields of each `LocalFile`, with an absolute path. `uploads` are what is known of uploads, by the numbers of their
+    files, where the driver keeps the journal of them, because the server does not find them by keys; else None.
+    `receipts` are those of files that an earlier run has sent, which are compared (`--verify`).
     """
 
     run: str
@@ -38,7 +39,7 @@ class TaskInput:
     secret: bytes
     again: bool
     files: tuple[tuple[object, ...], ...]
-    uploads: Mapping[int, PendingUpload]
+    uploads: Mapping[int, PendingUpload] | None
     receipts: Mapping[int, Stored]
 
     def local_files(self) -> Iterator[LocalFile]:

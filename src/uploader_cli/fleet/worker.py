@@ -30,10 +30,10 @@ from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.delays import holding
-from uploader_cli.transfer.first_contact import FIRST_CONTACT_RETRIES, reach
 from uploader_cli.transfer.journal import Journal, PendingUpload, RunTarget
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.scheduler import Scheduler
+from uploader_cli.transfer.targets import FIRST_CONTACT_RETRIES, target_of
 from uploader_cli.transfer.upload_session import RunContext
 
 if TYPE_CHECKING:
@@ -160,9 +160,9 @@ def _check(version: str, options: Mapping[str, object], sample: LocalFile | None
             raise errors.UsageError(f"it can't read {sample.path}: {error.strerror}", hint=hint) from error
         if (found.st_size, found.st_mtime_ns) != (sample.size, sample.mtime_ns):
             raise errors.UsageError(f"it has another file at {sample.path}", hint=hint)
-    api = Api(settings, report.emit, Stop())
+    api, target = Api(settings, report.emit, Stop()), target_of(settings)
     try:
-        api.pacer.call(partial(reach, api), at_most=FIRST_CONTACT_RETRIES)
+        api.pacer.call(partial(target.reach, api, target.unmet), at_most=FIRST_CONTACT_RETRIES)
     except errors.Unauthorized:
         raise
     except errors.AnswerError:  # the server can be reached; tasks wait for the end of an outage
@@ -255,14 +255,19 @@ def _send(
             earlier.completed([replace(task.receipts[file.file], file=file) for file in sent])
             earlier.finish(ok=True)
         run = journal.begin(target, {}, identity=[task.run, task.number])
-        run.secret, run.again = task.secret, task.again and not settings.foreign
-        if settings.foreign:
+        run.secret, run.again = task.secret, task.again and task.uploads is None
+        if task.uploads is not None:
             run.adopt([(file, task.uploads[file.file]) for file in files if file.file in task.uploads])
             run.kept_elsewhere, run.creation, run.on_upload = True, telling.creation, telling.changed
         api = Api(settings, report.emit, stop, run=run.id, budget=budget)
         queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)
-        context = RunContext(api, _Unfollowed(), run, started=lambda _protocol, _jobs: queue.start())
-        context.outlasts_start = True  # the server has answered the driver
+        context = RunContext(
+            api,
+            _Unfollowed(),
+            run,
+            started=lambda _protocol, _jobs: queue.start(),
+            outlasts_start=True,  # the server has answered the driver
+        )
         try:
             return engine.upload(Scheduler(context), queue)
         finally:

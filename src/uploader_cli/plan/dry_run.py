@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from uploader_cli import exit_status
 from uploader_cli.analysis import after_upload
@@ -31,11 +30,11 @@ from uploader_cli.selection.standard_input import standard_input
 from uploader_cli.selection.walk import Selected, forgiven
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.destinations import Destinations
-from uploader_cli.transfer.first_contact import check_offer, choose
 from uploader_cli.transfer.journal import History
 from uploader_cli.transfer.ledger import SKIPS
 from uploader_cli.transfer.scheduler import CHECKED_AT_ONCE
 from uploader_cli.transfer.stored_files import shows_place
+from uploader_cli.transfer.targets import target_of
 from uploader_cli.transfer.then import planned_removal
 
 FIRST_NAMES = 3
@@ -70,18 +69,16 @@ class Plan:
         """Raise `UsageError` where the server is known not to support the requested options."""
         self._settings, self._tell, self._history = settings, tell, history
         self._seen, self._origin = _known(settings)
-        self._tus = choose(settings, self._seen.tus)
-        if self._origin is LimitsOrigin.SEEN or settings.tus_endpoint:
-            check_offer(settings, self._seen.limits, lookup=self._seen.lookup > 1)
+        target = target_of(settings)
+        self._terms = terms = target.terms(self._seen.offer)
+        if self._origin is LimitsOrigin.SEEN or not terms.sessions:
+            target.check(self._seen.offer)
         self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
-        self._limits = (
-            self._seen.limits if self._tus is None else replace(self._seen.limits, empty_files=settings.empty_files)
-        )
         self._forecast = Forecast(
-            limits=self._limits,
-            tus=self._tus,
+            limits=terms.limits,
+            tus=terms.tus,
             metered=self._seen.metered,
-            sessions=not settings.foreign,
+            sessions=terms.sessions,
             chunk_size=FIRST_CHUNK if settings.chunk_size == "auto" else settings.chunk_size,
             jobs=self._jobs,
             verify=settings.verify,
@@ -89,9 +86,9 @@ class Plan:
             look=settings.skip_existing and self._seen.lookup == 1,
         )
         self._packs: PackSize | None = None
-        if self._tus is not None and self._seen.packs is not None and settings.pack and not settings.foreign:
-            self._packs = PackSize(self._seen.packs, settings.chunk_size, self._jobs, limit_rate=settings.limit_rate)
-        self._destinations = Destinations(settings, lambda: None)
+        if terms.packs is not None:
+            self._packs = PackSize(terms.packs, settings.chunk_size, self._jobs, limit_rate=settings.limit_rate)
+        self._destinations = Destinations(settings, lambda: None, sessions=terms.sessions)
         self._pack_of: dict[int, int] = {}
         """The number of the pack of each file that goes into one, until its session is planned."""
         self._groups = 0
@@ -100,25 +97,26 @@ class Plan:
 
     @property
     def _protocol(self) -> str:
-        if self._origin is LimitsOrigin.UNKNOWN and not self._settings.foreign:
+        tus = self._terms.tus
+        if self._origin is LimitsOrigin.UNKNOWN and self._terms.sessions:
             return self._settings.protocol
-        return "batch" if self._tus is None else "ietf" if self._tus.ietf else "tus"
+        return "batch" if tus is None else "ietf" if tus.ietf else "tus"
 
     def run(self, found: Iterable[Selected]) -> ev.PlanFinished:
         """Report the whole plan and return its last event."""
-        limits, sessions, files, size, calls = self._limits, 0, 0, 0, 0
+        limits, sessions, files, size, calls = self._terms.limits, 0, 0, 0, 0
         self._tell(
             ev.PlanStarted(
                 server=self._settings.target_url,
                 protocol=self._protocol,
-                jobs=self._jobs if self._tus is not None else 1,
+                jobs=self._jobs if self._terms.tus is not None else 1,
                 limits=self._origin,
                 max_files=limits.max_files if limits.max_files < ENDLESS else None,
                 max_file_size=limits.max_file_size if limits.max_file_size < ENDLESS else None,
                 types=tuple(sorted(limits.allowed_types)),
             )
         )
-        for session in plan_sessions(self._grouped(self._acceptable(found)), self._limits):
+        for session in plan_sessions(self._grouped(self._acceptable(found)), limits):
             left = PlannedSession([file for file in session.files if not self._is_done(file)])
             if not left.files:
                 continue
@@ -132,7 +130,7 @@ class Plan:
         outcome = ev.PlanFinished(
             files=files,
             bytes=size,
-            sessions=0 if self._settings.foreign else sessions,
+            sessions=sessions if self._terms.sessions else 0,
             calls=calls + (FIRST_CONTACT if self._met else 0),
             skipped=self._skipped,
             failed=len(self._failed),
@@ -147,7 +145,7 @@ class Plan:
         others = [file for file in session.files if self._pack_of.pop(file.file, None) is None]
         planned = ev.PlanSession(
             session_number=number,
-            category=None if self._settings.foreign else session.category or self._settings.category,
+            category=(session.category or self._settings.category) if self._terms.sessions else None,
             files=len(session.files),
             bytes=session.size,
             calls=self._forecast.calls(others, packs=len(packs)),
@@ -183,7 +181,7 @@ class Plan:
 
     def _acceptable(self, found: Iterable[Selected]) -> Iterator[LocalFile]:
         """Yield the files that would be sent; report the others."""
-        limits = self._limits
+        limits = self._terms.limits
         for item in found:
             if self._history is not None and self._settings.then is not None:
                 item = forgiven(item, self._history.is_stored)
@@ -207,7 +205,7 @@ class Plan:
 
     def _is_sent(self, file: LocalFile) -> bool:
         """Return whether the run would skip the file by the receipt of an earlier one, if the server still has it."""
-        settings, places = self._settings, self._limits.relative_paths
+        settings, places = self._settings, self._terms.limits.relative_paths
         if self._history is None or not (settings.skips_sent or settings.skip_existing):
             return False
         if settings.skip_existing:
@@ -246,7 +244,7 @@ def _known(settings: Settings) -> tuple[KnownServer, LimitsOrigin]:
     Where neither has limits, those of the reference backend are assumed in batch mode (docs/protocol.md section 3.12).
     """
     seen, batch = recall(settings.target_url), settings.protocol == "batch"
-    if seen is None and settings.server and not settings.foreign:
+    if seen is None and settings.base_url:
         seen, healthy = _asked(settings)
         batch = batch or (healthy and settings.protocol == "auto")
     if seen is not None:
@@ -261,10 +259,10 @@ def _asked(settings: Settings) -> tuple[KnownServer | None, bool]:
     """Ask the server for its limits; also return whether an upload server without resumable uploads has answered."""
     with client(settings) as api:
         try:
-            limits = api.health()
+            offer = api.health()
         except (NetworkError, AnswerError, ProtocolError):
             return None, False
-        if limits is None:
-            return None, api.healthy and api.tus is None
-        lookup = api.lookups.max_files if api.lookups is not None else 1
-        return KnownServer(limits, api.tus, api.budget.metered, lookup=lookup, packs=api.packs), False
+        if offer.limits is None:
+            return None, api.healthy and offer.tus is None
+        lookup = offer.lookup.max_files if offer.lookup is not None else 1
+        return KnownServer(offer.limits, offer.tus, api.budget.metered, lookup=lookup, packs=offer.packs), False

@@ -13,10 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from uploader_cli.core.capabilities import Capabilities, parse_capabilities
-from uploader_cli.core.packs import PackOffer, parse_offer
+from uploader_cli.core.packs import LookupOffer, PackOffer, parse_offer
 from uploader_cli.core.plan import Limits
 from uploader_cli.core.protocol import as_object, number, parse_limits
 from uploader_cli.core.record import Record
+from uploader_cli.core.terms import Offer
 from uploader_cli.settings.places import user_state_directory
 
 MOST_SERVERS = 100
@@ -34,6 +35,12 @@ class KnownServer(Record, frozen=True):
     lookup: int = 1
     """Maximum files in one lookup request."""
     packs: PackOffer | None = None
+
+    @property
+    def offer(self) -> Offer:
+        """What it offers, for a plan: nobody has to look files up."""
+        lookup = LookupOffer("", self.lookup) if self.lookup > 1 else None
+        return Offer(self.limits, self.tus, self.packs, lookup)
 
 
 def recall(server: str) -> KnownServer | None:

@@ -132,7 +132,7 @@ def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
             return f"processing{_server_percent(file)}{_since(file, now)}", PROCESSING
         case Phase.PROCESSING if file.meter.idle(now) < UNCONFIRMED:
             return None
-        case Phase.PROCESSING if state.foreign:
+        case Phase.PROCESSING if state.finishes_late:
             return f"the server is finishing{_since(file, now)}", "dim"
         case Phase.PROCESSING if file.server_status:
             return f"processing{_since(file, now)}", PROCESSING
@@ -141,7 +141,7 @@ def _words(file: FileState, state: ProgressState, now: float) -> Span | None:
         case _ if file.size is None and not file.sent:
             return f"{safe(file.server_status[:20]) or 'uploading'}{_server_percent(file)}", ""
         case _ if _is_sent(file) and file.meter.idle(now) >= UNCONFIRMED:
-            return "the server is finishing" if state.foreign else "sent, not confirmed", "dim"
+            return "the server is finishing" if state.finishes_late else "sent, not confirmed", "dim"
     return None
 
 

@@ -176,9 +176,9 @@ def channel(state: ProgressState, now: float, *, latency: bool = True) -> tuple[
 
 
 def finishing(state: ProgressState, now: float) -> str:
-    """Return what a run waits for that has sent all it can to a foreign server, before this becomes an alert."""
+    """Return what a run waits for that has sent all it can to a server that finishes late, until it is an alert."""
     files = state.running.values()
-    waits = state.foreign and now - state.advanced >= SILENCE and IncidentKind.STALL not in state.incidents.active
+    waits = state.finishes_late and now - state.advanced >= SILENCE and IncidentKind.STALL not in state.incidents.active
     is_sent = any(file.phase is Phase.PROCESSING for file in files) and not any(file.unsent for file in files)
     return "the server is finishing" if waits and is_sent else ""
 

@@ -102,10 +102,9 @@ def facts_of(settings: Settings, run: RunHandle, began: float) -> RunFacts:
     """Return the facts of a report about a run, except its outcome; it `began` at this time of the monotonic clock."""
     from uploader_cli.report.document import RunFacts
 
-    category = None if settings.foreign else settings.category
     shard = Shard.of(settings.shard)
     started = time.time() - (time.monotonic() - began)
-    return RunFacts(run.id, __version__, started, category, settings.dest, shard, run.resumed_from)
+    return RunFacts(run.id, __version__, started, settings.session_category, settings.dest, shard, run.resumed_from)
 
 
 def settled(code: int, notices: Iterable[Notices]) -> int:

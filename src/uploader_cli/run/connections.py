@@ -46,7 +46,7 @@ class Connections:
         self.stop, self.last_heard = Stop(), LastHeard()
         self.on_analysis: Callable[[AnalysisMessage], None] = lambda _event: None
         """Called with messages of an analysis, in a thread of the channel."""
-        self._loop, self._has_channel = loop, not settings.foreign
+        self._loop = loop
         self._dial_at = math.inf
         self._unanswered = False  # whether the last poll failed
         self._leaving = deque[tuple[float, str]]()
@@ -71,7 +71,7 @@ class Connections:
 
     def start(self) -> None:
         """Connect in the background, except for a tus endpoint, which has no Socket.IO."""
-        if self._has_channel:
+        if self.api.server:
             self.api.pacer.delays.follow_channel()
             self.channel.start()
 

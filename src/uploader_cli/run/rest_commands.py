@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 import webbrowser
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from uploader_cli import errors
 from uploader_cli.core.events import FileFailed
 from uploader_cli.core.names import json_line
-from uploader_cli.core.plan import ASSUMED, LocalFile, plan_sessions, refusal
+from uploader_cli.core.plan import LocalFile, plan_sessions, refusal
 from uploader_cli.core.protocol import as_object, number, text
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, safe
@@ -19,7 +18,7 @@ from uploader_cli.run.runs import session_secret
 from uploader_cli.selection.selecting import select
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.bodies import content_type
-from uploader_cli.transfer.first_contact import choose
+from uploader_cli.transfer.targets import target_of
 
 
 def status(settings: Settings, session: str) -> int:
@@ -92,15 +91,13 @@ def validate(settings: Settings, paths: Sequence[str]) -> int:
     refused = [(item.path, [item.message]) for item in found if isinstance(item, FileFailed)]
     total = len(files) + len(refused)
     with client(settings) as api:
-        known = api.health()
-        limits, asked = known or ASSUMED, list[LocalFile]()
-        if choose(settings, api.tus) is not None:  # an upload stores empty files, which the server refuses in batches
-            limits = replace(limits, empty_files=True)
+        offer, asked = api.health(), list[LocalFile]()
+        limits = target_of(settings).terms(offer).limits
         for file in files:
             why = refusal(file, limits)
             if why is None and not file.size:
                 continue
-            if why is None or (known is None and why.code == "refused_type"):
+            if why is None or (offer.limits is None and why.code == "refused_type"):
                 asked.append(file)
             else:
                 refused.append((file.path, [why.message]))

@@ -46,7 +46,7 @@ def _can_write(directory: Path) -> bool:
 def named(settings: Settings, paths: Sequence[str]) -> tuple[RunTarget, dict[str, object], dict[str, object]]:
     """Return the journal's keys of a run: its target, the arguments to resume it, and the identity of its command."""
     # Other metadata may mean another bucket: what is known of a file there says nothing about this one.
-    destination = " ".join(["tus", *map(str, settings.metadata)]) if settings.foreign else settings.category
+    destination = settings.session_category or " ".join(["tus", *map(str, settings.metadata)])
     target = RunTarget(settings.target_url, f"{destination}/{settings.dest}" if settings.dest else destination)
     here = working_directory()
     cwd = here.anchor if here is DELETED_DIRECTORY else str(here)  # without it all paths are absolute

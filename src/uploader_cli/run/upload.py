@@ -173,7 +173,8 @@ class _Sending:
         protocol = protocol if self.connections.api.budget.answered else "auto"  # known after the server's response
         resumed = self._run.resumed_from
         out = sum(isinstance(item, ev.FileSkipped) for item in found.ahead)
-        known = (settings.target_url, files, size, jobs, protocol, resumed, settings.dest, settings.foreign, out)
+        finishes = not self._context.terms.tells_stored
+        known = (settings.target_url, files, size, jobs, protocol, resumed, settings.dest, finishes, out)
         emit(ev.RunStarted(*known))
         for notice in self._run.notices:
             emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
@@ -215,11 +216,12 @@ class _Sending:
 
     def remember(self) -> None:
         """Store what the server has reported, for later runs and dry runs."""
-        api, limits, chunk = self.connections.api, self._context.reported, self._context.chunk
-        if limits is None:
+        offer, metered = self._context.terms.offer, self.connections.api.budget.metered
+        if offer.limits is None:
             return
-        lookup = api.lookups.max_files if api.lookups is not None else 1
-        seen = known_servers.KnownServer(limits, api.tus, api.budget.metered, chunk.limit, lookup, api.packs)
+        lookup = offer.lookup.max_files if offer.lookup is not None else 1
+        chunk = self._context.chunk.limit
+        seen = known_servers.KnownServer(offer.limits, offer.tus, metered, chunk, lookup, offer.packs)
         known_servers.remember(self._settings.target_url, seen)
 
     def exit_code(self, error: BaseException | None) -> Exit:

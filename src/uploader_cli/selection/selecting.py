@@ -88,14 +88,13 @@ def _manifest(settings: Settings) -> Manifest | None:
     named = Format.NUL if settings.null else settings.from_format
     kind = format_of(file.name) if named == "auto" else Format(named)
     shown = "the piped list" if is_copy(file) else str(file)
-    category = None if settings.foreign else settings.category
     keys = {item.name: item.template is None for item in settings.metadata}
     for key in RESERVED & {key for key, needed in keys.items() if needed}:
         raise UsageError(
             f"the metadata {key} has no value: the column {key} of a list means something else",
             hint=f"give a template, as in --metadata '{key}={{name}}'",
         )
-    return Manifest(file, shown, kind, category, not settings.lenient, keys)
+    return Manifest(file, shown, kind, settings.session_category, not settings.lenient, keys)
 
 
 def is_copy(file: Path) -> bool:

@@ -414,8 +414,18 @@ class Settings:
 
     @property
     def foreign(self) -> bool:
-        """True for a tus server without sessions."""
+        """True for a tus server without sessions: only `targets` and the settings ask (`Terms` says what follows)."""
         return bool(self.tus_endpoint or self.upload_url)
+
+    @property
+    def base_url(self) -> str:
+        """The root of a server with sessions; empty for a tus endpoint."""
+        return "" if self.foreign else self.server
+
+    @property
+    def session_category(self) -> str | None:
+        """The category of the run's sessions; None for a tus endpoint, which has neither."""
+        return None if self.foreign else self.category
 
     @property
     def target_option(self) -> str:

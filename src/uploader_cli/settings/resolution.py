@@ -282,7 +282,7 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
             hint="omit it: the size is chosen by that rule",
         )
     sent = {item.name for item in settings.metadata} | (set() if settings.preset else set(SENT))
-    if settings.foreign and (unsent := [name for name in settings.place if name not in sent]):
+    if unsent := [name for name in settings.place if name not in sent]:
         raise UsageError(
             f"{settings.source('place')}: no metadata {unsent[0]} is sent",
             hint=f"use one of: {', '.join(sorted(sent))}; or add it with --metadata",

@@ -28,7 +28,7 @@ def storable(settings: Settings) -> dict[str, str | list[str] | bool]:
     stored: dict[str, str | list[str] | bool] = {**_FIXED, "dest": "."}
     for name, spec in OPTIONS.items():
         value: Any = patience(settings, name) if name in LIMITS_OF_WAITING else getattr(settings, name)
-        unused = {"server": settings.tus_endpoint or not settings.server, "category": settings.foreign}
+        unused = {"server": settings.tus_endpoint or not settings.server, "category": settings.session_category is None}
         if not spec.stored or unused.get(name):
             continue
         if spec.many:

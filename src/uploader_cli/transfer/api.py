@@ -13,10 +13,11 @@ from urllib.parse import quote, urljoin
 
 from uploader_cli import errors
 from uploader_cli.core import packs, protocol
-from uploader_cli.core.capabilities import Capabilities, parse_capabilities
+from uploader_cli.core.capabilities import parse_capabilities
 from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.events import Event, RunWarning, ServerClock, SessionProgress, Transport
 from uploader_cli.core.origins import below, trusts, usable
+from uploader_cli.core.terms import Offer
 from uploader_cli.transfer.budget import RateBudget, pause_after
 from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
 from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, Answer, HttpClient
@@ -37,7 +38,7 @@ from uploader_cli.transfer.request_ids import RequestIds
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from uploader_cli.core.packs import FoundFile, LookedUp, LookupOffer, PackOffer
+    from uploader_cli.core.packs import FoundFile, LookedUp, LookupOffer
     from uploader_cli.core.plan import Limits, LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.bodies import Body
@@ -56,9 +57,7 @@ REPORT = 1000  # the result of an analysis may be as large as the answer about s
 class Api(HttpClient):
     """Calls to a server. Each thread has its own connections; budget, token and retry policy are shared."""
 
-    tus: Capabilities | None = None  # the last offers, from `/health` and session answers
-    packs: PackOffer | None = None
-    lookups: LookupOffer | None = None
+    offer = Offer()  # the last one, of `/health` or of an answer that opened a session
     healthy = False  # whether the last `health` was answered as an upload server does
 
     def __init__(
@@ -78,7 +77,7 @@ class Api(HttpClient):
         self._warned: set[WarningCode] = set()
         self._secrets: dict[str, str] = {}  # of sessions, by their ids
         self.earlier: tuple[str, ...] = ()  # sessions that the resumed run has opened
-        self.server = "" if settings.foreign else settings.server  # its base URL; empty for a tus endpoint
+        self.server = settings.base_url
         self._uploads = urljoin(settings.target_url, below(self.server, protocol.UPLOADS, protocol.UPLOADS))
 
     def another(self) -> Api:
@@ -108,16 +107,19 @@ class Api(HttpClient):
         secret = self._secrets.get(session)
         return {SESSION_SECRET: secret} if secret else {}
 
-    def health(self, **how: Any) -> Limits | None:
-        """Return the limits of `GET /health`, if any. Raise `NetworkError`; no status but that of an outage fails.
+    def health(self, **how: Any) -> Offer:
+        """Return what `GET /health` offers. Raise `NetworkError`; no status but that of an outage fails.
 
         `how` (`retries`, `patient`) is for `_call`, as in other calls.
         """
-        return protocol.parse_limits(protocol.as_object(self._health(**how).body).get("limits"))
+        self._health(**how)
+        return self.offer
 
     def _health(self, **how: Any) -> Answer:
         answer = self._call("GET", "/health", _unless_down, **how)
-        self.healthy = answer.ok and "status" in self._offers(answer)
+        body = protocol.as_object(answer.body)
+        self._offered(body, protocol.parse_limits(body.get("limits")))
+        self.healthy = answer.ok and "status" in body
         return answer
 
     def create_session(self, category: str, expected: int, size: int | None = None, **how: Any) -> protocol.Session:
@@ -130,7 +132,7 @@ class Api(HttpClient):
             session = protocol.parse_session(answer.body) if answer.ok else None
             if session is None:
                 raise self._no_result(answer)
-            self._offers(answer)
+            self._offered(protocol.as_object(answer.body), session.limits)
             self._secrets[session.session_id] = secret
             return replace(session, category=category, secret=secret, expected=expected)
 
@@ -159,8 +161,8 @@ class Api(HttpClient):
         Raise `NotAnUploadServer` for any other server.
         """
         answer = self._health()
-        if self.lookups is not None:
-            return self.lookups
+        if self.offer.lookup is not None:
+            return self.offer.lookup
         if is_tus(answer) or self.healthy:
             words = f"{self.settings.server} can't be asked which files it has: it has no lookup"
             raise errors.UsageError(words, hint=hint)
@@ -334,19 +336,17 @@ class Api(HttpClient):
             self.emit(ServerClock(known[0] - (began + ended) / 2, known[1] + (ended - began) / 2))
         return answer
 
-    def _offers(self, answer: Answer) -> protocol.JsonObject:
-        """Record what the server offers beside the calls of section 1; return the object of the answer."""
-        body, server = protocol.as_object(answer.body), self.settings.server
-        self.tus = parse_capabilities(body.get("tus"), server)
-        self.packs = packs.parse_offer(body.get("packs"), server)
-        self.lookups = packs.parse_lookup_offer(body.get("lookup"), server)
-        return body
+    def _offered(self, body: protocol.JsonObject, limits: Limits | None) -> None:
+        """Record what an answer offers beside the calls of section 1."""
+        server = self.settings.server
+        tus, pack = parse_capabilities(body.get("tus"), server), packs.parse_offer(body.get("packs"), server)
+        self.offer = Offer(limits, tus, pack, packs.parse_lookup_offer(body.get("lookup"), server))
 
     def url_of(self, location: str) -> str:
         """Return the URL of a stored file, from its path or URL in an answer."""
         if self.server and location.startswith(protocol.UPLOADS):  # the common case, without parsing
             return self._uploads + location[len(protocol.UPLOADS) :]
-        if usable(location):  # that of a foreign server
+        if usable(location):  # that of a tus endpoint
             return location
         return urljoin(self.settings.target_url, below(self.server, location, protocol.UPLOADS))
 

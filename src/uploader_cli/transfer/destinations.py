@@ -29,15 +29,15 @@ class Destinations:
     `--watch` a file is sent again to its own place.
     """
 
-    def __init__(self, settings: Settings, checkpoint: Callable[[], None]) -> None:
-        """`checkpoint` raises to stop."""
-        self._names, self._checkpoint = settings.place if settings.foreign else (), checkpoint
+    def __init__(self, settings: Settings, checkpoint: Callable[[], None], *, sessions: bool) -> None:
+        """`checkpoint` raises to stop. A server with `sessions` has its own rules for places and names."""
+        self._names, self._checkpoint = () if sessions else settings.place, checkpoint
         self._templates = [item for item in settings.metadata if item.name in self._names]
         self._sends_paths = any("{path}" in (item.template or "") for item in self._templates)
         endpoint = settings.tus_endpoint or ""
         self._endpoint = endpoint if names_files(endpoint) else ""
         self._has_own_url = "{path}" in endpoint or "{name}" in endpoint
-        self._allowed = re.compile(settings.allowed_names) if settings.foreign and settings.allowed_names else None
+        self._allowed = re.compile(settings.allowed_names) if settings.allowed_names and not sessions else None
         self._again = settings.watch
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.executescript(

@@ -143,8 +143,8 @@ def chain(error: BaseException) -> list[BaseException]:
     found = [error]
     for item in found:
         inner = (*item.args, getattr(item, "reason", None), item.__cause__, item.__context__)
-        foreign = [x for x in inner if isinstance(x, BaseException) and not isinstance(x, errors.UploaderError)]
-        found.extend(x for x in foreign if not any(x is known for known in found))
+        others = [x for x in inner if isinstance(x, BaseException) and not isinstance(x, errors.UploaderError)]
+        found.extend(x for x in others if not any(x is known for known in found))
     return found
 
 

@@ -46,9 +46,10 @@ class FileChecks:
     def __init__(self, context: RunContext) -> None:
         self._context, self._stored = context, StoredFiles(context)
         skips, watches = context.settings.skips_sent, context.settings.watch and context.settings.then is None
-        self._asks = asks = context.lookups is not None and context.limits.relative_paths
+        self._asks = asks = context.terms.lookup is not None and context.terms.limits.relative_paths
         self._counts_receipts, self._hints = skips and (asks or watches), skips and not (asks or watches)
-        self._looks_again = context.run.again and context.lookups is not None  # whether an earlier try stored files
+        # whether an earlier try may have stored files
+        self._looks_again = context.run.again and context.terms.lookup is not None
 
     def claim(self, files: Sequence[LocalFile], ended: list[FileResult], *, pack: bool) -> Picked | None:
         """Claim files, with `pack` for one pack; None where the server has to be asked about them before."""
@@ -94,7 +95,7 @@ class FileChecks:
 
     def _claim(self, files: Sequence[LocalFile], ended: list[FileResult], *, pack: bool) -> Picked:
         """Claim files; end those that can't be read, for which a session would wait. A pack reads them at once."""
-        if not pack and not self._context.settings.foreign:
+        if not pack and self._context.terms.sessions:
             files = self._readable(files, ended)
         return list(zip(files, self._context.run.claim(files, pack=pack), strict=True))
 
@@ -163,7 +164,7 @@ class FileChecks:
         """Ask whether the file is stored before it is resent (docs/protocol.md, section 3.15)."""
         run, settings = self._context.run, self._context.settings
         if not settings.resend_unknown:
-            if not self._context.limits.relative_paths:
+            if not self._context.terms.limits.relative_paths:
                 return FileResult(file, errors.OutcomeUnknown(MAY_BE_STORED))
             try:
                 found = equal_on_server(api, file, retries=api.pacer.retries)
@@ -190,7 +191,7 @@ class FileChecks:
                 ended.append(failed(file, FailureCode.INTEGRITY, SPOILED))
             else:
                 missing.append(file)
-        if not self._context.limits.relative_paths and not trusts:
+        if not self._context.terms.limits.relative_paths and not trusts:
             text = "--skip-existing: the server can be asked only for files whose receipts say where they are;"
             text += " others are sent (--trust-receipts skips those with a receipt)"
             context.warn_once(WarningCode.RECEIPTS_ONLY, text)
@@ -271,7 +272,7 @@ class FileChecks:
             reads = compares or settings.then is not None  # this run reads it
             if context.digests is not None and not reads and is_recorded(file, receipt):
                 result = result._replace(digest=receipt.checksum)
-        if result.location is None and context.limits.relative_paths:
+        if result.location is None and context.terms.limits.relative_paths:
             result = result._replace(location=location_of(file, settings.category))
         return result
 

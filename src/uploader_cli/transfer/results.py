@@ -20,7 +20,7 @@ class FileResult(NamedTuple):
     `content_location` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared
     bytes, `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server
     compared every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server.
-    `continued`: a foreign server got bytes after a break, and may have put them at the wrong place. `falls_back`:
+    `continued`: the server got bytes after a break, and may have put them at the wrong place. `falls_back`:
     another protocol sends it; `error` says why this one did not. `values` are those of the template of `--result-url`,
     of a file that the server still processes; `result_url` is where it can be read once it is processed. `removed` says
     what became of the local file, `moved_to` where it is now. `new`: whether the server has stored it for a request of

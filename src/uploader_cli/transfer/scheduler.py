@@ -10,22 +10,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from concurrent.futures import Future, wait
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
-from uploader_cli.core.confirmation import compares_checksums
 from uploader_cli.core.events import RunPaused, RunResumed, WarningCode
 from uploader_cli.core.plan import SESSION_FILES, LocalFile, PlannedSession, Planner, plan_sessions, refusal
-from uploader_cli.core.protocol import Session, utf8
+from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import Groups, PackSize
-from uploader_cli.sources.checksums import is_fast
 from uploader_cli.transfer.destinations import Destinations
 from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.file_checks import FileChecks
-from uploader_cli.transfer.first_contact import check_lengths, choose, first_contact, meeting, reach, upload_calls
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.pack_job import PackJob, packs_of
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
@@ -36,15 +32,16 @@ from uploader_cli.transfer.protocols.tus_state import Tus, is_far
 from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.stage import Carrier
 from uploader_cli.transfer.stages import Stages
-from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
+from uploader_cli.transfer.targets import meeting, upload_calls
+from uploader_cli.transfer.upload_session import RunContext, UploadSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from uploader_cli.core.capabilities import Capabilities
+    from uploader_cli.core.protocol import Session
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.engine import Supply
-    from uploader_cli.transfer.first_contact import Opened
+    from uploader_cli.transfer.targets import Opened
 
 AHEAD = 2 * SESSION_FILES  # most files in progress: the next session is ready before one ends
 CHECKED_AT_ONCE = 64  # files that are claimed and checked at once
@@ -58,7 +55,6 @@ class Scheduler:
         self._api, self._settings = context.api, context.settings
         self.context = self._context = context
         self._stop, self._ledger, self._emit = context.stop, context.ledger, context.emit
-        self._tus: Capabilities | None = None
         self._packs: PackSize | None = None
         self._opened: Opened | None = None
         self._pool = Pool(self._settings.jobs, self._make_worker, cap=self._settings.most_connections)
@@ -66,7 +62,6 @@ class Scheduler:
         self._flow = Flow()
         self._blocked: deque[LocalFile] = deque()  # files that a proxy blocks, to be sent in batch mode
         self._prober: Api | None = None  # the client of the probe; one thread at a time uses it
-        self._existing = ""  # the URL to probe where all uploads exist already
         self._began, self._cpu_before = time.monotonic(), time.process_time()
         self._claims: dict[int, Claim] = {}  # claims of files that are not in a session yet
 
@@ -101,7 +96,7 @@ class Scheduler:
 
     def begin(self) -> None:
         """Announce the protocol and the number of jobs, once."""
-        tus, wanted = self._tus, self._settings.protocol
+        tus, wanted = self._context.terms.tus, self._settings.protocol
         known = wanted if wanted in ("tus", "ietf") else "batch"
         self._context.begin(known if tus is None else "ietf" if tus.ietf else "tus", self._pool.most)
 
@@ -123,24 +118,16 @@ class Scheduler:
             if supply.ended:
                 return
         self._meet(supply.ahead)
-        self._tus = choose(self._settings, self._api.tus)
-        check_lengths(supply.ahead, self._tus)
-        if self._tus is None:
+        terms = self._context.terms
+        if terms.tus is None:
             self._pool.auto = None
         else:
             self._context.pacer.overloaded = self._pool.overloaded
-            self._context.limits = replace(self._context.limits, empty_files=self._settings.empty_files)
-            try:
-                checksum = self._tus.checksum(self._settings.checksum, is_fast)
-            except ValueError as error:
-                raise errors.UsageError(f"--checksum: {error}", hint="--checksum auto takes what is offered") from error
-            says_so = self._settings.checksum_compared
-            compares = compares_checksums(checksum, foreign=self._settings.foreign, says_so=says_so)
-            readings = Readings(self._context.warn, known=_tells_missing(self._settings.preset))
-            self._terms = Tus(self._context, self._pool, self._tus, checksum, compares, readings)
-            if self._api.packs is not None and self._settings.pack and not (self._settings.foreign or self._tus.ietf):
+            readings = Readings(self._context.warn, known=terms.tells_missing)
+            self._tus = Tus(self._context, self._pool, terms.tus, readings)
+            if terms.packs is not None:
                 self._packs = PackSize(
-                    self._api.packs,
+                    terms.packs,
                     self._settings.chunk_size,
                     self._pool.most,
                     limit_rate=self._settings.limit_rate,
@@ -148,12 +135,11 @@ class Scheduler:
                 )
                 self._pool.resized = self._packs.share
         self.begin()
-        self._context.lookups = self._api.lookups
-        if self._tus is not None and is_far(round_trip := self._api.request_ids.round_trip):
+        if terms.tus is not None and is_far(round_trip := self._api.request_ids.round_trip):
             idle = self._pool.most - 1
-            self._pool.connect_ahead(sum(self._terms.parts(file.size, idle, idle, round_trip) for file in supply.ahead))
+            self._pool.connect_ahead(sum(self._tus.parts(file.size, idle, idle, round_trip) for file in supply.ahead))
         self._checks = FileChecks(self._context)
-        self._destinations = Destinations(self._settings, self._stop.checkpoint)
+        self._destinations = Destinations(self._settings, self._stop.checkpoint, sessions=terms.sessions)
         try:
             self._plan(supply, early)
             while self._is_busy:
@@ -169,18 +155,15 @@ class Scheduler:
 
     def _meet(self, files: Sequence[LocalFile]) -> None:
         """Make the first contact with the server."""
-        if files and all(file.upload_url for file in files):
-            self._existing = files[0].upload_url
         if self._context.outlasts_start:
             self._context.pacer.probe = self._probe
         with meeting(self.begin):
-            self._opened = first_contact(self._context, files, self._existing)
+            self._opened = self._context.meet(files)
         self._context.pacer.probe = self._probe
 
     def _make_worker(self, pool: Pool) -> Worker:
-        api = self._api.another()
-        api.tus = self._tus or api.tus  # what the run has chosen: each later answer says anew what the server offers
-        return Worker(pool, api, upload_calls(api, self._context.chunk), self._finish)
+        api, context = self._api.another(), self._context
+        return Worker(pool, api, upload_calls(api, context.terms, context.chunk), self._finish)
 
     def _finish(self, worker: Worker, job: Job, outcomes: Sequence[FileResult]) -> None:
         """Take the results of a job through the stages, in its worker; queue again what falls back."""
@@ -191,13 +174,13 @@ class Scheduler:
     def _probe(self) -> None:
         api = self._prober = self._api.another()
         try:
-            reach(api, self._existing)
+            self._context.target.reach(api, self._context.terms)
         finally:
             api.close()
 
     def _plan(self, supply: Supply, early: LocalFile | None) -> None:
         """Queue jobs until the walk has ended and all files are planned. Raise what ends the run."""
-        planner = Planner(self._context.limits)
+        planner = Planner(self._context.terms.limits)
         checking: deque[Future[list[tuple[LocalFile, Claim]]]] = deque()
 
         def check(files: list[LocalFile], pack: bool) -> None:
@@ -259,7 +242,7 @@ class Scheduler:
         now, later = list[FileResult](), list[FileResult]()
         for one in results:
             (later if one.skipped is not None and (then or one.compares) else now).append(one)
-        together = then and self._context.lookups is not None and later
+        together = then and self._context.terms.lookup is not None and later
         for group in [later] if together else [[one] for one in later]:
             self._pool.put([Step(partial(self._compare, group), None)], last=True)
         return now
@@ -278,7 +261,7 @@ class Scheduler:
     def _accept(self, file: LocalFile, groups: Groups) -> None:
         file = self._stages.admit(file)
         self._ledger.admit(file)
-        refused = refusal(file, self._context.limits)
+        refused = refusal(file, self._context.terms.limits)
         if refused is not None:
             self._ledger.refuse(file, refused)
         elif (refused := self._destinations.refusal(file)) is not None:
@@ -299,13 +282,11 @@ class Scheduler:
 
     def _put(self, files: Sequence[LocalFile], category: str, opened: Session | None) -> None:
         context, claims = self._context, [self._claims.pop(file.file) for file in files]
-        if self._tus is None:
+        if context.terms.tus is None:
             self._put_batch(files, category, opened)
             return
-        if self._settings.foreign:
-            opened = Session("", "", None)
         try:
-            made = opened or new_session(context, self._api, category, len(files), files)
+            made = opened or context.target.open(self._api, category, len(files), files)
         except errors.UploaderError as error:
             if not context.outlasts(error):
                 raise
@@ -325,7 +306,7 @@ class Scheduler:
             if isinstance(item, list) and self._packs is not None:
                 yield PackJob(self._context, self._pool, self._packs, session, item)
             elif isinstance(item, tuple):
-                yield TusFile(self._terms, session, *item)
+                yield TusFile(self._tus, session, *item)
 
     def _fall_back(self, worker: Worker, job: Job, session: UploadSession, outcomes: Sequence[FileResult]) -> None:
         """Queue files for another protocol, because that of their job does not work for them.
@@ -350,20 +331,20 @@ class Scheduler:
             Claim(ClaimState.NEW, self._context.run.creating(file, session.id, replaced=replaced[file.file]))
             for file in others
         ]
-        jobs = [TusFile(self._terms, session, *item) for item in zip(others, claims, strict=True)]
+        jobs = [TusFile(self._tus, session, *item) for item in zip(others, claims, strict=True)]
         self._pool.put(jobs, first=True)
 
     def _stored_before(self, outcome: FileResult) -> tuple[str, ...]:
         """Return the upload at a tus endpoint that a file has which is sent once more."""
         url = outcome.content_location
-        return (url,) if url is not None and self._settings.foreign else ()
+        return (url,) if url is not None and not self._context.terms.keys else ()
 
     def _send_blocked(self, _worker: Worker) -> Iterator[Sequence[FileResult]]:
         """Queue sessions for all blocked files; those that other workers are sending follow soon."""
         if self._blocked:
             self._stop.sleep(PATIENCE)
         files = [self._blocked.popleft() for _ in range(len(self._blocked))]
-        for planned in plan_sessions(files, self._context.limits):
+        for planned in plan_sessions(files, self._context.terms.limits):
             self._put_batch(planned.files, planned.category or self._settings.category, None)
         yield from ()
 
@@ -392,11 +373,3 @@ class Scheduler:
         self._stop.check()
         self._raise()
         self._pool.adapt(self._context.throttle)
-
-
-def _tells_missing(preset: str | None) -> bool:
-    if preset is None:
-        return False
-    from uploader_cli.settings.presets import tells_missing  # deferred: most uploads use none
-
-    return tells_missing(preset)

@@ -17,10 +17,10 @@ from uploader_cli.core.events import VerifiedBy, WarningCode
 from uploader_cli.core.packs import FoundFile, LookedUp
 from uploader_cli.core.protocol import location_in, utf8
 from uploader_cli.sources.content import sha256_of
-from uploader_cli.transfer.first_contact import upload_calls
 from uploader_cli.transfer.journal.reading import is_doubtful, is_recorded, written_identity
 from uploader_cli.transfer.refusals import NO_ANSWER
 from uploader_cli.transfer.results import FileResult
+from uploader_cli.transfer.targets import upload_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +54,7 @@ class StoredFiles:
 
         Use one lookup where offered, else one call for each path.
         """
-        offer, own = self._context.lookups, self._context.settings.category
+        offer, own = self._context.terms.lookup, self._context.settings.category
         asked = [looked_up(file, own, receipt) for file, receipt in files]
         if offer is not None and not self._one_by_one:
             try:
@@ -74,7 +74,7 @@ class StoredFiles:
         With it goes what the server has in its place, where it says so. A file whose ctime or inode is not that of its
         receipt is read (`_as_sent`), and compared with the receipt's digest also where the server says nothing.
         """
-        if not self._context.limits.relative_paths:
+        if not self._context.terms.limits.relative_paths:
             for file, receipt in files:
                 there = self._by_receipt(api, file, receipt.location if receipt is not None else None)
                 if receipt is not None and there:
@@ -94,9 +94,10 @@ class StoredFiles:
 
         It is asked at once and not again, and no outage is waited for. Raise the error of a request that had no answer.
         """
-        client = upload_calls(api)
+        terms = self._context.terms
+        client = upload_calls(api, terms)
         try:
-            if self._context.settings.foreign and location.startswith("http"):
+            if not terms.sessions and location.startswith("http"):
                 return client.head(location).offset == file.size
             found = api.stored(location, digest=False, patient=False)
             return found is not None and found.size in (None, file.size)
@@ -106,10 +107,10 @@ class StoredFiles:
     def _by_receipt(self, api: Api, file: LocalFile, location: str | None) -> bool | None:
         if location is None:
             return None
-        settings = self._context.settings
-        if settings.foreign and location.startswith("http"):  # else the path of a Content-Location
+        terms = self._context.terms
+        if not terms.sessions and location.startswith("http"):  # else the path of a Content-Location
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
-            client = upload_calls(api)
+            client = upload_calls(api, terms)
             position = _asked(lambda: api.pacer.call(lambda: client.head(location), at_most=0))
             return None if position is None else position.offset == file.size
         found = self._stored(api, location)
@@ -166,7 +167,7 @@ class StoredFiles:
 
         These are files whose receipts have one, and those that may have changed here since they were sent.
         """
-        found, offer = self.look_up(api, files), self._context.lookups
+        found, offer = self.look_up(api, files), self._context.terms.lookup
         unknown = [
             number
             for number, ((file, receipt), one) in enumerate(zip(files, found, strict=True))

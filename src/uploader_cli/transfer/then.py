@@ -65,8 +65,8 @@ class Proof(Stage):
 
     def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
         api = carrier.api
-        # A foreign server stores each upload anew.
-        results = [one if one.new is not None else one._replace(new=self._context.settings.foreign) for one in results]
+        anew = not self._context.terms.sessions  # a tus endpoint stores each upload anew
+        results = [one if one.new is not None else one._replace(new=anew) for one in results]
         found = self._looked_up(api, [one for one in results if one.error is None])
         proven = [one if one.error is not None else self._proven(api, one, found.get(one.file.file)) for one in results]
         return [one if one.error is not None else self._apart(api, one) for one in proven]
@@ -79,7 +79,7 @@ class Proof(Stage):
 
     def _ask(self, api: Api, outcomes: Sequence[FileResult], digests: str) -> dict[int, FoundFile]:
         """Look stored files up with their digests; return nothing where they have to be asked for one by one."""
-        offer, settings = self._context.lookups, self._context.settings
+        offer, settings = self._context.terms.lookup, self._context.settings
         if offer is None or not outcomes or (digests == "read" and not self._reads):
             return {}
         ask = partial(api.lookup, offer, digests=digests, retries=api.pacer.retries)

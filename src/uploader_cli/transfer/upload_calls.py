@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from uploader_cli.core.capabilities import Capabilities
+    from uploader_cli.core.terms import Terms
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
 
@@ -92,9 +93,10 @@ class UploadCalls(ABC):
     asking: Mapping[str, str]  # headers of OPTIONS
     body_type: str  # Content-Type of a chunk
 
-    def __init__(self, api: Api, endpoint: str) -> None:
+    def __init__(self, api: Api, terms: Terms) -> None:
         """It shares the connections, token and rate limit of `api`."""
-        self.endpoint, self._api = endpoint, api
+        self.endpoint = api.settings.target_url if terms.tus is None else terms.tus.endpoint
+        self._api, self._terms = api, terms
 
     @property
     def has_created(self) -> bool:
@@ -165,12 +167,11 @@ class UploadCalls(ABC):
     def _patience(self, usual: float, *, completes: bool) -> float:
         """Return the seconds to wait for an answer: `usual`, or longer where the request `completes` an upload.
 
-        Then a foreign server may run a hook for minutes, and refuse the file at its end. It is waited for as long as
-        the connection lives (`dialler.SOCKET_OPTIONS`), at most `--finish-timeout`. Nothing asks for the offset
-        meanwhile: some servers end the request then.
+        Then a server may run a hook for minutes, and refuse the file at its end. Where only this answer tells whether
+        the file is stored, it is waited for as long as the connection lives (`dialler.SOCKET_OPTIONS`), at most
+        `--finish-timeout`. Nothing asks for the offset meanwhile: some servers end the request then.
         """
-        settings = self._api.settings
-        return settings.finish_timeout if completes and settings.foreign else usual
+        return self._api.settings.finish_timeout if completes and not self._terms.tells_stored else usual
 
     @abstractmethod
     def _is_signed(self, answer: Answer) -> bool:
@@ -191,8 +192,8 @@ class UploadCalls(ABC):
         """Raise the refusal of a creation, none where all of the file `is_stored`."""
         if (lost := _session_lost(answer)) is not None:
             raise lost
-        is_first = self._api.settings.foreign and not self._api.has_created.is_set()
-        if is_first and not is_stored and says_no_upload_server(answer):
+        is_unknown = not self._terms.sessions and not self.has_created  # one that opens sessions is an upload server
+        if is_unknown and not is_stored and says_no_upload_server(answer):
             raise not_an_upload_server(answer, self._api.option, endpoint=True)
         if answer.status in NOT_CREATED:
             raise self._refusal(answer, NOT_CREATED[answer.status])
@@ -224,7 +225,7 @@ class UploadCalls(ABC):
             error = kind[0](words, status=answer.status, error=error.error, retry_after=error.retry_after)
         error.by_server = self._is_signed(answer)
         if isinstance(error, errors.Unauthorized):  # a gateway may answer 403 where a token has expired
-            error.renews = self._api.settings.foreign and not error.by_server
+            error.renews = not self._terms.strict and not error.by_server
         return error
 
     def _send(

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.events import SessionCreated, SessionFinished, SkipReason, WarningCode
-from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
-from uploader_cli.core.protocol import Session
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.sources.content import Digests
 from uploader_cli.sources.unchanged import Doubts
@@ -16,14 +14,17 @@ from uploader_cli.transfer.budget import Limiter
 from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.ledger import Followers, Ledger, ends_run
 from uploader_cli.transfer.results import FileResult
+from uploader_cli.transfer.targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from uploader_cli.core.packs import LookupOffer
+    from uploader_cli.core.plan import LocalFile
+    from uploader_cli.core.protocol import Session
     from uploader_cli.sources.content import OnRead
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.targets import Opened
 
 
 class RunContext:
@@ -35,10 +36,12 @@ class RunContext:
         *,
         started: Callable[[str, int], None] = lambda _protocol, _jobs: None,
         largest_chunk: int | None = None,
+        outlasts_start: bool = False,
     ) -> None:
         """`started(protocol, jobs)` is called once, before any event of a file or a session.
 
         `largest_chunk` is the most bytes that a proxy of the server lets pass, known from an earlier run.
+        `outlasts_start`: an outage is waited out at the first contact, too.
         """
         self.api, self.settings, self.followers, self.run = api, api.settings, followers, run
         self.emit, self.pacer, self.stop = api.emit, api.pacer, api.pacer.stop
@@ -49,12 +52,11 @@ class RunContext:
         self.doubts = Doubts()
         self._proof = Digests(self.stop.checkpoint)  # of these files
         self.sessions: set[UploadSession] = set()  # open sessions
-        self.limits = ASSUMED
-        self.reported: Limits | None = None  # the server's own limits
+        self.target = target_of(api.settings)
+        self.terms = self.target.unmet  # until `meet`
         self.chunk = ChunkSize(api.settings.chunk_size, largest_chunk, api.settings.chunk_rule)
         self._started, self._beginning = started, threading.Lock()
-        self.lookups: LookupOffer | None = None
-        self.outlasts_start = api.settings.watch  # whether an outage is waited out at the first contact, too
+        self.outlasts_start = outlasts_start or api.settings.watch
 
     def begin(self, protocol: str, jobs: int) -> None:
         """Report the start of the run, once."""
@@ -62,9 +64,10 @@ class RunContext:
             started, self._started = self._started, lambda _protocol, _jobs: None
             started(protocol, jobs)
 
-    def learn(self, limits: Limits) -> None:
-        """Take the limits that the server has reported."""
-        self.limits = self.reported = limits
+    def meet(self, files: Sequence[LocalFile]) -> Opened | None:
+        """Make the first contact, and take the terms of the run; see `Target.meet`."""
+        self.terms, opened = self.target.meet(self.api, self.run, files, self.chunk)
+        return opened
 
     @property
     def on_read(self) -> OnRead:
@@ -90,14 +93,6 @@ class RunContext:
     def skip(self, files: Iterable[LocalFile]) -> None:
         for file in files:
             self.ledger.skip(FileResult(file), SkipReason.FAIL_FAST)
-
-
-def new_session(
-    context: RunContext, api: Api, category: str, expected: int, files: Sequence[LocalFile] | None = None
-) -> Session:
-    """Open a session for `expected` files; `files` are these, if they are known."""
-    size = None if files is None or any(file.once for file in files) else sum(file.size for file in files)
-    return api.create_session(category, expected, size, retries=context.settings.retries)
 
 
 class UploadSession:
@@ -152,7 +147,7 @@ class UploadSession:
                 return self.id != lost
             self._renewed = True
             try:
-                made = new_session(context, api, self.category, max(1, self._left))
+                made = context.target.open(api, self.category, max(1, self._left))
             except errors.UploaderError as error:
                 if not context.outlasts(error):
                     raise
@@ -183,7 +178,7 @@ class UploadSession:
     def _close(self, api: Api) -> None:
         context = self._context
         ended = self.ends_itself and not self._failures and not self._given_up
-        if context.limits.relative_paths and not ended:
+        if context.terms.limits.relative_paths and not ended:
             try:
                 api.finish(self.id, self._given_up, retries=context.settings.retries)
             except errors.Interrupted:

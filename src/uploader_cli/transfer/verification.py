@@ -104,7 +104,7 @@ def compared(context: RunContext, api: Api, outcome: FileResult, *, anew: bool =
     except NO_OUTCOME:
         raise
     except errors.UploaderError as error:
-        is_refused = gives_nothing(error, foreign=context.settings.foreign)
+        is_refused = gives_nothing(error, strict=context.terms.strict)
         if context.settings.then is not None or (verify and not is_refused):
             error.retryable = error.retryable or not isinstance(error, errors.FileError)
             return outcome._replace(error=error)
@@ -145,15 +145,15 @@ def stored_digest(api: Api, location: str, *, anew: bool = False) -> tuple[Verif
     return None if sha256 is None else (VerifiedBy.BYTES, sha256)
 
 
-def gives_nothing(error: errors.UploaderError, *, foreign: bool = False) -> bool:
+def gives_nothing(error: errors.UploaderError, *, strict: bool = True) -> bool:
     """Return whether a server that has stored a file refuses to give it out, which no repetition changes.
 
-    So do 500 and all 4xx but those that ask for patience. After a 401 a new token may help; a `foreign` server has
-    refused that, too, when its error gets here.
+    So do 500 and all 4xx but those that ask for patience. After a 401 a new token may help; one that is not
+    `strict` has refused that, too, when its error gets here.
     """
     if not isinstance(error, errors.AnswerError) or error.status in (408, 425, 429):
         return False
-    return error.status == 500 or (400 <= error.status < 500 and (foreign or error.status != 401))
+    return error.status == 500 or (400 <= error.status < 500 and (error.status != 401 or not strict))
 
 
 def _asked_once(call: Callable[[], T]) -> T:

@@ -9,7 +9,9 @@ import pytest
 from scripted_server import Peer, ScriptedServer
 
 from uploader_cli import errors
+from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.packs import LookedUp
+from uploader_cli.core.terms import Terms
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.connection import Sockets
@@ -46,7 +48,7 @@ class Hosts:
         stack.callback(self.api.close)
 
     def tus(self, endpoint: str) -> TusClient:
-        return TusClient(self.api, endpoint)
+        return TusClient(self.api, Terms(tus=Capabilities(endpoint)))
 
     def _there(self, peer: Peer) -> None:
         while True:
@@ -91,21 +93,18 @@ def redirected_endpoint(hosts: Hosts) -> None:
 
 
 def offered_tus_endpoint(hosts: Hosts) -> None:
-    hosts.api.health()
-    if hosts.api.tus is not None:
-        hosts.tus(hosts.api.tus.endpoint).create(Creation(1, {"sessionId": "session"}))
+    if (offered := hosts.api.health().tus) is not None:
+        hosts.tus(offered.endpoint).create(Creation(1, {"sessionId": "session"}))
 
 
 def offered_packs(hosts: Hosts) -> None:
-    hosts.api.health()
-    if hosts.api.packs is not None:
-        hosts.api.ask(Ask("GET", f"{hosts.api.packs.endpoint}/key", "session", {}), None)
+    if (offered := hosts.api.health().packs) is not None:
+        hosts.api.ask(Ask("GET", f"{offered.endpoint}/key", "session", {}), None)
 
 
 def offered_lookup(hosts: Hosts) -> None:
-    hosts.api.health()
-    if hosts.api.lookups is not None:
-        hosts.api.lookup(hosts.api.lookups, [LookedUp("personal", "a", 1)])
+    if (offered := hosts.api.health().lookup) is not None:
+        hosts.api.lookup(offered, [LookedUp("personal", "a", 1)])
 
 
 def location_of_a_stored_file(hosts: Hosts) -> None:

@@ -25,6 +25,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.sizes import ChunkSize
+from uploader_cli.core.terms import Terms as ServerTerms
 from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
 from uploader_cli.sources.content import ignore_read
@@ -61,12 +62,11 @@ class Line:
         own = {"authorization": lambda: token, "budget": RateBudget(), "server": ""}
         own |= {
             "settings": self.http.settings,
-            "tus": None,
             "has_created": threading.Event(),
             "has_patched": threading.Event(),
         }
         api = SimpleNamespace(request=self.request, may_write=lambda _session: {}, **own)
-        self.client = TusClient(api, endpoint)  # type: ignore[arg-type]
+        self.client = TusClient(api, ServerTerms(tus=Capabilities(endpoint)))  # type: ignore[arg-type]
 
     def request(self, *what: Any, **how: Any) -> Answer:
         self.answers.append(self.http.request(*what, **how))
@@ -128,7 +128,8 @@ def make_terms(
     how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
     context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read, doubts=Doubts())
     readings = Readings(lambda _code, _text: None, known=False)
-    return Terms(context, SimpleNamespace(), capabilities, checksum, True, readings)  # type: ignore[arg-type]
+    context.terms = ServerTerms(tus=capabilities, checksum=checksum)
+    return Terms(context, SimpleNamespace(), capabilities, readings)  # type: ignore[arg-type]
 
 
 NUMBERS = itertools.count()

@@ -407,7 +407,7 @@ def test_header_names_run_and_session(run: Script, screen: Screen) -> None:
 
 def test_foreign_server_is_finishing_after_the_last_byte(run: Script, screen: Screen) -> None:
     """In the row of the file at once, and where it takes long beside the totals, as in a plain line."""
-    run.put(ev.RunStarted("http://127.0.0.1:1080", 1, 10 * MIB, 1, "tus", foreign=True))
+    run.put(ev.RunStarted("http://127.0.0.1:1080", 1, 10 * MIB, 1, "tus", finishes_late=True))
     run.put(ev.FileSelected(0, name_of(0), 10 * MIB), ev.SelectionEnded())
     run.start(0)
     run.sent(0, 10 * MIB)

@@ -68,7 +68,7 @@ INTERNAL = {
     "relative_path",
     "kinds",
     "first",
-    "foreign",
+    "finishes_late",
 }
 EVENTS: list[ev.Event] = [
     ev.RunStarted("http://h:1", None, None, 4, "batch"),

@@ -113,7 +113,7 @@ def test_progress_line_of_an_import_has_workers_retries_and_causes() -> None:
 def test_progress_line_at_a_foreign_server_says_that_it_is_finishing() -> None:
     """Such a server sends no messages: the line names no channel, which would look closed."""
     log = Log()
-    log.put(ev.RunStarted("http://127.0.0.1:1080", 1, 10 * MIB, 1, "tus", foreign=True))
+    log.put(ev.RunStarted("http://127.0.0.1:1080", 1, 10 * MIB, 1, "tus", finishes_late=True))
     log.put(ev.FileSelected(0, "a.bin", 10 * MIB), ev.SelectionEnded())
     log.start(0)
     log.sent(0, 10 * MIB)

@@ -67,7 +67,7 @@ class TusRun(Run):
         self.api = self._api()
 
     def _api(self) -> FakeApi:
-        return FakeApi(tus=OFFER, limits=BUNDLED, model=self.model, budget=self.api.budget)  # type: ignore[arg-type]
+        return FakeApi(tus=OFFER, limits=BUNDLED, model=self.model, budget=self.api.budget)
 
     def again(self, words: str = "") -> errors.UploaderError | None:
         self.events.clear()

@@ -114,20 +114,20 @@ def called(calling: Callable[..., Called]) -> Called:
 
 def test_health_without_limits_is_none(called: Called, wire: Wire) -> None:
     wire.play("health")
-    assert called.api.health() is None
+    assert called.api.health().limits is None
     assert called.api.budget.answered
 
 
 @pytest.mark.parametrize("status", [200, 404, 500])
 def test_any_answer_to_health_is_an_answer(called: Called, wire: Wire, status: int) -> None:
     wire.on("GET /health", body="<html>", status=status)
-    assert called.api.health() is None
+    assert called.api.health().limits is None
 
 
 def test_health_with_limits_returns_them(called: Called, wire: Wire) -> None:
     limits = {"maxFiles": 9, "maxFileSize": 10, "allowedTypes": ["*"], "mixedTypes": True, "relativePaths": True}
     wire.on("GET /health", body={"status": "OK", "limits": limits})
-    assert called.api.health() == Limits(9, 10, frozenset({"*"}), mixed_types=True, relative_paths=True)
+    assert called.api.health().limits == Limits(9, 10, frozenset({"*"}), mixed_types=True, relative_paths=True)
 
 
 def test_session_answer_has_id_and_limits(called: Called, wire: Wire) -> None:

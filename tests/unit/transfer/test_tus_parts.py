@@ -296,7 +296,7 @@ class TestTheEnd:
     def test_stop_while_parts_are_sent_raises_interrupted(self, tmp_path: Path) -> None:
         case = Case(tmp_path, clients=2)
         case.told.checked = lambda *_, **__: case.terms.pacer.stop.set()  # type: ignore[method-assign]
-        case.terms = replace(case.terms, checksum="sha256")
+        case.terms.context.terms = replace(case.terms.context.terms, checksum="sha256")
         assert isinstance(case.fail(), errors.Interrupted)
 
     def test_stop_before_the_first_request_sends_nothing(self, tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ from unit.transfer.transfer_fakes import BUNDLED, Followers
 
 from uploader_cli import errors
 from uploader_cli.core.protocol import Session
+from uploader_cli.core.terms import Terms
+from uploader_cli.settings import Settings
 from uploader_cli.transfer.pacer import Stop
+from uploader_cli.transfer.targets import target_of
 from uploader_cli.transfer.upload_session import UploadSession
 
 if TYPE_CHECKING:
@@ -55,7 +58,8 @@ def a_session(stop: Stop | None = None) -> UploadSession:
         stop=Stop() if stop is None else stop,
         run=kept,
         sessions=set(),
-        limits=BUNDLED,
+        terms=Terms(limits=BUNDLED),
+        target=target_of(Settings()),
     )
     session = UploadSession(context, Session("first", "personal", None), 3)
     session.begin()

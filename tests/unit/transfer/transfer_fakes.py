@@ -13,10 +13,12 @@ from fakes import Supplied
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
+from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.packs import FoundFile
 from uploader_cli.core.plan import ASSUMED, Limits, LocalFile
 from uploader_cli.core.protocol import Session, StoredFile
+from uploader_cli.core.terms import Offer
 from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
@@ -109,10 +111,8 @@ class FakeApi:
     """
 
     server = ""
-    tus: None = None
-    """It offers no resumable uploads."""
-    packs: None = None
-    lookups: None = None
+    tus: Capabilities | None = None
+    """Its offer of resumable uploads."""
     limits: Limits | None = None
     session_limits: Limits | None = ASSUMED
     answers: deque[Any] = field(default_factory=deque)
@@ -166,14 +166,15 @@ class FakeApi:
     def count(self, kind: str) -> int:
         return sum(call[0] == kind for call in self.calls)
 
-    def health(self, *, retries: int | None = None, patient: bool = True) -> Limits | None:
+    def health(self, *, retries: int | None = None, patient: bool = True) -> Offer:
         self._play("health", self.healths, retries=retries, patient=patient)
-        return self.limits
+        return Offer(self.limits, self.tus)
 
     def create_session(
         self, category: str, expected: int, size: int | None = None, retries: int | None = None
     ) -> Session:
         self._play("session", self.sessions, expected, retries=retries)
+        self.offer = Offer(self.session_limits, self.tus)
         return Session(f"s{self.count('session')}", category, self.session_limits)
 
     def batch(self, session: str, body: Body, files: int) -> tuple[StoredFile, ...]:
@@ -305,7 +306,7 @@ class Run:
             run = journal.begin(RunTarget(self.settings.server, "personal"), {})
             context = RunContext(self.api, self.followers, run)  # type: ignore[arg-type]
             error = engine.upload(Scheduler(context), supply or Supplied(self.files))
-        self.reported = context.reported
+        self.reported = context.terms.offer.limits
         ends = [e.file for e in self.all(ev.FileCompleted, ev.FileFailed, ev.FileSkipped)]
         ends += [number for e in self.all(ev.FilesCancelled) for number in e.files]
         assert sorted(ends) == [file.file for file in self.files]

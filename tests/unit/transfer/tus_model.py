@@ -24,6 +24,8 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.sizes import ChunkSize
+from uploader_cli.core.terms import Offer
+from uploader_cli.core.terms import Terms as ServerTerms
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import ignore_read
 from uploader_cli.sources.unchanged import Doubts
@@ -36,6 +38,7 @@ from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.protocols.tus_file import TusFile
 from uploader_cli.transfer.protocols.tus_reading import Readings
 from uploader_cli.transfer.protocols.tus_state import Tus
+from uploader_cli.transfer.targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -396,16 +399,17 @@ def make_terms(
     how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
     how["settings"] = SimpleNamespace(parts=True)
     context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read, doubts=Doubts())
+    context.terms = ServerTerms(tus=capabilities, checksum=checksum)
     context.warn, context.warnings = lambda code, _text: warnings.append(code), warnings
     readings = Readings(lambda _code, _text: None, known=False)
-    return Terms(context, SimpleNamespace(), capabilities, checksum, True, readings)  # type: ignore[arg-type]
+    return Terms(context, SimpleNamespace(), capabilities, readings)  # type: ignore[arg-type]
 
 
-def with_context(terms: Tus, pool: Any, **context: Any) -> Tus:
+def with_context(tus: Tus, pool: Any, **context: Any) -> Tus:
     """Return the terms with what a job needs of the run."""
-    known: Any = SimpleNamespace(**vars(terms.context), fails_fast=False)
+    known: Any = SimpleNamespace(**vars(tus.context), fails_fast=False)
     vars(known).update(context)
-    return replace(terms, context=known, pool=pool)
+    return replace(tus, context=known, pool=pool)
 
 
 def tus_file(
@@ -420,9 +424,10 @@ def tus_file(
     idle: int = 0,
 ) -> TusFile:
     """Return the job that sends a file. Others that it makes go into `line`; `idle` workers could send parts."""
-    settings = Settings(tus_endpoint=ENDPOINT if foreign else None)
+    settings, offered = Settings(tus_endpoint=ENDPOINT if foreign else None), Offer(tus=terms.capabilities)
+    known = replace(target_of(settings).terms(offered), checksum=terms.terms.checksum, trusts_checksums=True)
     pool: Any = SimpleNamespace(idle=idle, spare=idle, put=lambda jobs, first: line.extendleft(reversed(jobs)))
-    tus = with_context(terms, pool, settings=settings, emit=told.emit, ledger=told, run=told)
+    tus = with_context(terms, pool, terms=known, settings=settings, emit=told.emit, ledger=told, run=told)
     opened: Any = SimpleNamespace(id=session, renew=lambda _api, _lost: False)
     claim = Claim(ClaimState.RESUME if resumes else ClaimState.NEW, told.upload)
     return TusFile(tus, opened, file, claim)
@@ -509,12 +514,11 @@ def client_of(
         may_write=lambda _session: {},
         budget=SimpleNamespace(note=note),
         server="",
-        settings=SimpleNamespace(foreign=False, retry_status=()),
-        tus=None,
+        settings=SimpleNamespace(retry_status=()),
         has_created=threading.Event(),
         has_patched=threading.Event(),
     )
-    return TusClient(api, endpoint)
+    return TusClient(api, ServerTerms(tus=Capabilities(endpoint)))
 
 
 def file_of(path: Path, data: bytes) -> LocalFile:

@@ -66,10 +66,10 @@ def _change(
 
     Uploads to a tus endpoint do without some of its headers: not without the offset of bytes sent with a creation.
     """
-    foreign, said = bool(context.settings.tus_endpoint), answer.headers["Location"].strip()
+    lenient, said = bool(context.settings.tus_endpoint), answer.headers["Location"].strip()
     if found.ok and "Upload-Offset" not in found.headers:
         cause = f"answers arrive without Upload-Offset (HEAD: {found.status})"
-        if foreign and not tus.creates_with_upload:
+        if lenient and not tus.creates_with_upload:
             return warning(f"{cause}: uploads can't be resumed", ALL_HEADERS)
         return failed(cause, ALL_HEADERS)
     if not found.ok:
@@ -78,7 +78,7 @@ def _change(
     if tus.endpoint.startswith("https:") and said.startswith("http:"):
         return warning("new uploads have URLs with http; uploads use https", OWN_ADDRESS)
     if "Tus-Resumable" not in answer.headers:
-        return (warning if foreign else failed)("answers arrive without Tus-Resumable", ALL_HEADERS)
+        return (warning if lenient else failed)("answers arrive without Tus-Resumable", ALL_HEADERS)
     if deleted is not None and is_blocked(deleted):
         cause = f"a proxy or firewall blocks DELETE ({deleted.status}): uploads that are given up stay on the server"
         return warning(cause, "Let DELETE pass.")

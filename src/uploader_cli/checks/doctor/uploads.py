@@ -14,10 +14,10 @@ from uploader_cli.checks.doctor.context import RESPONSE_LIMIT, USED_UP, DoctorCo
 from uploader_cli.checks.target import DOWN_OR_BUSY
 from uploader_cli.core import packs
 from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, root_of, unknown_upload
-from uploader_cli.core.confirmation import compares_checksums
 from uploader_cli.core.events import Transport
 from uploader_cli.core.origins import resolved
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
+from uploader_cli.core.terms import Terms
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural, size
 from uploader_cli.transfer.bodies import Body, pack_form
@@ -185,9 +185,9 @@ def tus(context: DoctorContext) -> Finding:
 
 
 def _of_checksums(context: DoctorContext, tus: Capabilities) -> str:
-    """Return how to find out whether a foreign server compares checksums, which only a chunk shows."""
-    foreign, says_so = context.settings.foreign, context.settings.checksum_compared
-    known = (compares_checksums(one, foreign=foreign, says_so=says_so) for one in tus.checksum_algorithms)
+    """Return how to find out whether a tus endpoint compares checksums, which only a chunk shows."""
+    trusts = not context.settings.tus_endpoint or context.settings.checksum_compared
+    known = (Terms(checksum=one, trusts_checksums=trusts).compares for one in tus.checksum_algorithms)
     if "checksum" not in tus.extensions or any(known):
         return ""
     return "Its checksums verify no file unless a preset says that it compares them; `uploader smoke` tries that."

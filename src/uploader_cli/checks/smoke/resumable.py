@@ -126,7 +126,7 @@ def checksum(site: Site) -> str:
     "checksums verify nothing: bytes that were corrupted on their way may be stored",
 )
 def checksum_mismatch(site: Site) -> str:
-    """See tus 1.0, checksum: status 460, for the algorithm that uploads to foreign servers use, if it is offered."""
+    """See tus 1.0, checksum: status 460, for the algorithm that uploads to tus endpoints use, if it is offered."""
     known = _known(offered(site, "checksum").checksum_algorithms)
     if not known:
         raise NotOffered("no checksum algorithm that is offered is known")

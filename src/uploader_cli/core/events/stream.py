@@ -37,8 +37,8 @@ from uploader_cli.core.record import Record
 class RunStarted(Event, frozen=True, tag="run.started"):
     """The first event. `files` and `bytes` are None while the selection is being walked, `bytes` also if unknown.
 
-    `dest` is that of `--dest`. A `foreign` server finishes uploads after their last byte. `left_out` is the number of
-    `files` that the walk itself skips, as links.
+    `dest` is that of `--dest`. `left_out` is the number of `files` that the walk itself skips, as links.
+    `finishes_late`: the server finishes uploads after their last byte.
     """
 
     server: str
@@ -48,7 +48,7 @@ class RunStarted(Event, frozen=True, tag="run.started"):
     protocol: str
     resumed_from: str | None = None
     dest: str | None = None
-    foreign: Internal[bool] = False
+    finishes_late: Internal[bool] = False
     left_out: Internal[int] = 0
 
 

@@ -20,7 +20,7 @@ from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.results import FileResult, failed, not_stored
 from uploader_cli.transfer.stored_files import NO_OUTCOME, equal_on_server
-from uploader_cli.transfer.upload_session import RunContext, UploadSession, new_session
+from uploader_cli.transfer.upload_session import RunContext, UploadSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +64,7 @@ class BatchSession:
         opened: Session | None = None,
     ) -> None:
         """`opened` is a session to use instead of a new one."""
-        self._context, self._flow, self._paths = context, flow, context.limits.relative_paths
+        self._context, self._flow, self._paths = context, flow, context.terms.limits.relative_paths
         self._category, self._opened = category, opened
         self._waiting = deque(files)
         self._halves: deque[list[LocalFile]] = deque()  # halves of refused requests, which are sent next
@@ -80,7 +80,7 @@ class BatchSession:
             context.skip(self._waiting)
             return
         try:
-            made = self._opened or new_session(context, self._api, self._category, len(self._waiting), self._waiting)
+            made = self._opened or context.target.open(self._api, self._category, len(self._waiting), self._waiting)
         except errors.UploaderError as error:
             if not context.outlasts(error):
                 raise

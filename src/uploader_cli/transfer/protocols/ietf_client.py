@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from uploader_cli.core.sizes import ChunkSize
+    from uploader_cli.core.terms import Terms
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.http_client import Answer
@@ -55,9 +56,9 @@ class IetfClient(UploadCalls):
     usual = asking = {"Upload-Draft-Interop-Version": str(INTEROP_VERSION)}  # noqa: RUF012 - a constant
     body_type = "application/partial-upload"
 
-    def __init__(self, api: Api, endpoint: str, chunk: ChunkSize | None = None) -> None:
+    def __init__(self, api: Api, terms: Terms, chunk: ChunkSize | None = None) -> None:
         """`chunk` gets the limits of requests that the server announces."""
-        super().__init__(api, endpoint)
+        super().__init__(api, terms)
         self._limits, self._chunk = UploadLimits(), chunk
 
     def _capabilities(self, answer: Answer) -> Capabilities:

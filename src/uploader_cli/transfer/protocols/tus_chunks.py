@@ -87,7 +87,7 @@ class Chunks:
         patience = PART_AFTER if chunk.least == 1 else math.inf  # a server with a rule takes whole chunks only
         self._data = self.stream.chunk(offset, self._tus.chunk_in_memory, self._state.checkpoint, patience)
         self.on_read(self._state.file, offset, self._data)
-        if offset + len(self._data) > (most := context.limits.max_file_size):
+        if offset + len(self._data) > (most := context.terms.limits.max_file_size):
             raise errors.FileFailure(f"exceeds the server's limit of {most} bytes", code=FailureCode.REFUSED_SIZE)
         self.size = self._state.size = ENDLESS if self.stream.length is None else self.stream.length
         return len(self._data)

@@ -25,6 +25,7 @@ from uploader_cli.transfer.upload_calls import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from uploader_cli.core.terms import Terms
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.upload_calls import Kind
@@ -41,8 +42,8 @@ class TusClient(UploadCalls):
     asking: Mapping[str, str] = {}
     body_type = "application/offset+octet-stream"
 
-    def __init__(self, api: Api, endpoint: str) -> None:
-        super().__init__(api, endpoint)
+    def __init__(self, api: Api, terms: Terms) -> None:
+        super().__init__(api, terms)
         self._overrides = False  # POST is sent in place of PATCH: it has worked, and PATCH has not
 
     def _capabilities(self, answer: Answer) -> Capabilities:
@@ -69,7 +70,7 @@ class TusClient(UploadCalls):
         timeout = self._patience(usual, completes=bool(new.parts) or new.length == 0)
         answer = self._send("POST", endpoint_for(self.endpoint, new.path), headers, timeout, new.body)
         self._check_created(answer)
-        if new.length == 0 and answer.headers.get("Location") == "" and self._api.settings.foreign:
+        if new.length == 0 and answer.headers.get("Location") == "" and not self._terms.strict:
             return Position("", 0, answer.headers)  # stored, without an upload
         return Position(self._created_at(answer), whole(answer.headers.get("Upload-Offset")), answer.headers)
 
@@ -84,7 +85,7 @@ class TusClient(UploadCalls):
     def _found(self, url: str, answer: Answer) -> Position:
         if answer.status not in (403, 404, 410):
             return self._position(url, answer)
-        unsigned = self._api.tus is not None and not self._api.tus.announced
+        unsigned = self._terms.tus is not None and not self._terms.tus.announced
         if "Tus-Resumable" in answer.headers or (unsigned and answer.status != 403):
             raise self._refusal(answer, UPLOAD_GONE)
         raise not_of_server(url, answer, ", but not as a tus server")
@@ -119,7 +120,7 @@ class TusClient(UploadCalls):
         if answer.ok and not override:
             self._api.has_patched.set()
         self._check_there(answer)
-        if answer.ok and self._api.settings.foreign and "Upload-Offset" not in answer.headers:
+        if answer.ok and not self._terms.strict and "Upload-Offset" not in answer.headers:
             return self._found_after(url, answer, offset + body.sent)
         return self._position(url, answer)
 
@@ -153,7 +154,7 @@ class TusClient(UploadCalls):
         if not answer.ok:
             raise self._refusal(answer)
         version = answer.headers.get("Tus-Resumable")
-        if version is None and self._api.settings.foreign:
+        if version is None and not self._terms.strict:
             self._api.warn_once(WarningCode.PROTOCOL, UNSIGNED)
         elif version != TUS_VERSION:
             said = (

@@ -28,7 +28,7 @@ class UploadEntry:
         self.checked, self.pledged = known.checked_until, known.pledged_until
         self.ending = Ending(known.ending)
         self.reach = known.reach if state.resumes else 0
-        if self.url is not None and self.ending is Ending.NONE and self.reach >= known.size and state.may_vanish:
+        if self.url is not None and self.ending is Ending.NONE and self.reach >= known.size and state.terms.may_forget:
             self.ending = Ending.LOST  # the process was killed before the answer to the last byte
         self._state, self._tus, self._run = state, tus, tus.context.run
         self._written: dict[str, Any] = {"pledged_until": self.pledged, "ending": self.ending}
@@ -49,10 +49,10 @@ class UploadEntry:
         self.pledged = end if checked and offset <= self.checked else 0
         self.reach = max(self.reach, end)
         known = self._written["sent_until"]
-        whole = end - offset == size and not self._state.may_vanish  # a request with all of it needs no entry
+        whole = end - offset == size and not self._state.terms.may_forget  # a request with all of it needs no entry
         reach = known if whole and known is None else max(self.reach, known or 0)
         self._write(pledged_until=0 if whole else self.pledged, sent_until=reach)
-        if not size and self._state.foreign:
+        if not size and not self._state.terms.tells_stored:
             self._write(ending=Ending.LOST, url=self.url)
 
     def failed(self, error: errors.UploaderError, *, has_created: bool) -> errors.UploaderError:
@@ -74,7 +74,7 @@ class UploadEntry:
     def announced(self, url: str, first: int, **more: Any) -> None:
         """Record the URL of a new upload, also of one whose creation is not answered yet, with `first` bytes in it."""
         self.url = url
-        reach = self.reach if self._state.may_vanish else max(self.reach, first)
+        reach = self.reach if self._state.terms.may_forget else max(self.reach, first)
         self._write(force=True, sent_until=reach, url=url, **more)
 
     def created(self, url: str, first: int, size: int) -> None:
@@ -87,11 +87,11 @@ class UploadEntry:
     def adopts(self, offset: int) -> bool:
         """Take over an upload of the file with more bytes than were sent, which a creation was answered with.
 
-        Foreign servers that name uploads by their metadata answer so. Return whether the file is stored, by a receipt.
-        Otherwise the rest is sent, and the file compared with what is stored.
+        Servers that name uploads by their metadata, and not by keys, answer so. Return whether the file is stored, by a
+        receipt. Otherwise the rest is sent, and the file compared with what is stored.
         """
         state = self._state
-        if not state.foreign or self.index is not None or not self.reach < offset <= state.size:
+        if state.terms.keys or self.index is not None or not self.reach < offset <= state.size:
             return False
         self.reach = offset
         self.announced(self.url or "", offset)  # the next run must not take its bytes for those of somebody else

@@ -116,7 +116,7 @@ class TusFile:
         elif isinstance(error, errors.AnswerError) and error.error == NAME_TAKEN:
             return [failed(file, FailureCode.EXISTS, str(error))]
         else:
-            batch = self._context.settings.protocol == "auto" and not (self.state.foreign or file.once)
+            batch = self._context.settings.protocol == "auto" and self.state.terms.sessions and not file.once
             return [FileResult(file, error, falls_back=batch and isinstance(error, errors.PatchBlocked))]
         self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
         return []
@@ -129,19 +129,19 @@ class TusFile:
         file, state, location = self.file, self.state, sent.headers.get("Content-Location")
         if file.upload_url and not location:
             url = None  # no event and no receipt has the URL of an upload that a service created
-        else:  # only the paths of a foreign server are known
-            url = (stored_url(sent) if state.foreign else location or sent.url) or None
+        else:
+            url = (location or sent.url if state.terms.sessions else stored_url(sent)) or None
         if (known := state.receipt) is not None:
             found = FileResult(file, None, known.server_id, known.location, result_url=known.link, new=False)
             return found._replace(skipped=SkipReason.PRESENT, compares=self._context.settings.verify)
         verified = not state.unchecked and sum(part.entry.checked for part in self.parts) == state.size
-        verified = verified and (state.size > 0 or not state.foreign)
+        verified = verified and (state.size > 0 or state.terms.tells_stored)
         server_id = state.id_in(sent) or state.server_id
         file = replace(file, size=state.size) if file.once else file
         if state.known_by is KnownBy.NOTHING:
             state.begin()  # the attempt is reported before it fails
             return FileResult(file, errors.OutcomeUnknown(NOT_CONFIRMED))
-        if state.foreign and state.known_by is KnownBy.ANSWER:
+        if not state.terms.tells_stored and state.known_by is KnownBy.ANSWER:
             self._tus.readings.confirmed(file, sent, state.size)
         # Some servers name uploads by their metadata: an old URL may be the new one.
         replaced = [old for old in state.upload.replaced if old != sent.url]
@@ -149,13 +149,13 @@ class TusFile:
             text = f"{utf8(file.path)}: an upload of it that failed may be stored, and can't be deleted: {old}"
             self._context.warn(WarningCode.MAY_BE_STORED, f"{text} ({error})")
         stored = FileResult(file, server_id=server_id, location=location, content_location=url)
-        continued = state.adopted or (state.foreign and any(part.continued for part in self.parts))
-        stored = stored._replace(values=self._values(sent, server_id), continued=continued)
+        continued = not state.terms.tells_stored and any(part.continued for part in self.parts)
+        stored = stored._replace(values=self._values(sent, server_id), continued=state.adopted or continued)
         if state.adopted or state.known_by is KnownBy.READING:  # it may be the local file itself (`Then`)
             stored = stored._replace(new=False)
         if not verified:
             return stored
-        by = verified_by(self._tus.checksum, resumed=any(part.resumed for part in self.parts))
+        by = verified_by(self._tus.terms.checksum, resumed=any(part.resumed for part in self.parts))
         return stored._replace(verified=True, verified_by=by)
 
     def _values(self, sent: Position, server_id: str | None) -> dict[str, str] | None:
@@ -206,12 +206,12 @@ class TusFile:
         7).
         """
         client, size, state, joined = worker.tus, self.file.size, self.state, None
-        if state.foreign and state.upload.url is not None:
+        if not state.terms.keys and state.upload.url is not None:
             joined = self._head(client, state.upload.url)
         heads = [
             self._head(client, part.entry.url) if part.entry.url and joined is None else None for part in self.parts
         ]
-        if not state.foreign and len(self._urls) == len(heads) and not any(heads):
+        if state.terms.keys and len(self._urls) == len(heads) and not any(heads):
             joined = self._context.pacer.call(lambda: client.create(Creation(size, state.metadata())))
             if joined.offset != size:
                 client.discard(joined.url)  # the key was unknown: the server created an upload
@@ -235,18 +235,19 @@ class TusFile:
 
     def _join(self, client: UploadCalls) -> Position:
         state, pacer, ended = self.state, self._context.pacer, list[Ending]()
+        tells = state.terms.tells_stored
         if state.error is not None:
             raise state.error
         if Ending(state.upload.ending) in UNCERTAIN and not state.resends:
             raise errors.OutcomeUnknown(JOINED)
 
         def join() -> Position:
-            if state.foreign:  # also for a process that is killed before the answer
+            if not tells:  # also for a process that is killed before the answer
                 self._context.run.update(self.file, ending=Ending.LOST)
             try:
                 return client.create(Creation(None, state.metadata(), parts=self._urls))
             except errors.UploaderError as error:
-                self._join_failed(state.refusal(error) if state.foreign else error, ended)
+                self._join_failed(error if tells else state.refusal(error), ended)
                 raise
 
         joined = pacer.call(join, on_retry=state.retry)
@@ -262,10 +263,11 @@ class TusFile:
         """Add to `ended` how a request to join the parts ended; raise what the file fails with."""
         ending = self.state.ended(error, Ending.NONE)
         refused = isinstance(error, errors.AnswerError) and error.status < 500
-        joined = self.state.foreign and not refused and ending is not Ending.NONE  # at least tried
+        tells = self.state.terms.tells_stored
+        joined = not (tells or refused or ending is Ending.NONE)  # at least tried
         ended += [ending] * joined
         unsure = next((ending for ending in ended if ending in UNCERTAIN), None)
-        if self.state.foreign:
+        if not tells:
             self._context.run.update(self.file, ending=unsure or Ending.NONE)
         if not joined:
             raise error
@@ -276,7 +278,7 @@ class TusFile:
 
     def _joined(self, client: UploadCalls, joined: Position) -> Position:
         self.state.report_joined()
-        if self.state.foreign:
+        if not self.state.terms.keys:
             self._discard(client, self._urls)
         return joined
 

@@ -51,7 +51,7 @@ class Part:
         self._reason: errors.AnswerError | None = None  # that of the request that would complete the upload
         self._broken = False  # whether a request may have ended after some of its bytes
         # What the server of an upload URL supports is unknown.
-        checksum = tus.checksum if not state.file.upload_url else None
+        checksum = tus.terms.checksum if not state.file.upload_url else None
         self._chunks = Chunks(state, tus, known.offset, known.size, checksum)
         self._deferred = self._declared = False  # whether the server does not know the end; whether it declares that
         self._offset: int | None = None  # the server's offset; None while it is unknown
@@ -164,7 +164,7 @@ class Part:
         body, checksum = self._chunk(0, size) if size or is_stored else (None, None)
         partial = index is not None
         metadata = state.metadata((index, self.start) if index is not None else None)
-        if state.has_keys:
+        if state.sends_keys:
             metadata["uploadKey"] = self.entry.key
         self._deferred = self.size == ENDLESS
         length, path = None if self._deferred else self.size, utf8(file.relative_path)
@@ -175,7 +175,7 @@ class Part:
         except errors.AnswerError as error:
             if not error.retryable:
                 self.entry.refused()
-            if partial and state.foreign and refuses(error.status, by_server=True):
+            if partial and not state.terms.keys and refuses(error.status, by_server=True):
                 self._tus.parts_refused.set()
             raise
         if created.url and body is not None and (created.offset or 0) > body.sent:
@@ -199,7 +199,7 @@ class Part:
             if unsure and (self._renewed or not self._state.resends):
                 self._end_unsure(url)
             else:
-                self._restart(error, failed=unsure or (self.entry.ending is Ending.ERROR and self._state.foreign))
+                self._restart(error, failed=unsure or self.entry.ending is Ending.ERROR)
             return
         except errors.NotFound as error:  # perhaps of a proxy, which does not know a wrong URL either
             if not self._state.file.upload_url or self.entry.reach or self._most >= 0:
@@ -232,7 +232,7 @@ class Part:
         length, state, entry = None if self._deferred else self.size, self._state, self.entry
         accepted = accepted or state.stored_at_creation
         known = {"declared": self._declared, "accepted": accepted, "part": entry.index is not None}
-        return upload_state(offset, length, entry.reach, entry.ending, foreign=state.foreign, **known)
+        return upload_state(offset, length, entry.reach, entry.ending, tells_stored=state.terms.tells_stored, **known)
 
     def _settle(self, position: Position, offset: int, *, accepted: bool = False) -> None:
         """Continue from the server's offset, end, or begin another upload.
@@ -296,7 +296,7 @@ class Part:
             with self._tus.chunk.travelling(size, time.monotonic), self._completion():
                 sent = self._client.patch(url, offset, body, checksum, length)
         except errors.AnswerError as error:
-            if before in UNCERTAIN and not size and self._state.may_vanish and not error.retryable:
+            if before in UNCERTAIN and not size and self._state.terms.may_forget and not error.retryable:
                 self.entry.ended(before)  # a complete upload may be refused its end, and HEAD does not tell that
                 if self._renewed or not self._state.resends:
                     self._end_unsure(url)
@@ -325,7 +325,7 @@ class Part:
             yield
         except errors.UploaderError as error:
             self._broken = self._broken or (self._carried > 0 and isinstance(error, BREAKS))
-            if self._completing and self._state.foreign:
+            if self._completing and not self._state.terms.tells_stored:
                 error = self.entry.failed(error, has_created=self._client.has_created)
                 self._reason = error if isinstance(error, errors.AnswerError) else None
                 # A creation with all bytes that failed at the server: what follows is the new upload.
@@ -345,7 +345,7 @@ class Part:
             return 0
         if self._tus.in_one_request(self.size):
             return self.size
-        has_key = not self._state.foreign and self._tus.capabilities.creates_with_upload
+        has_key = self._state.terms.keys and self._tus.capabilities.creates_with_upload
         return self._chunks.length(0) if self._is_far and has_key and self._chunks.stream is None else 0
 
     def _prepare(self, size: int, *, completes: bool = False, creates: bool = False) -> None:
@@ -359,7 +359,7 @@ class Part:
         """Journal what is about to be sent; return the body of a chunk and its checksum header."""
         state = self._state
         piece, checksum = self._chunks.chunk(offset, size)
-        self.entry.sends(offset, offset + size, self.size, checked=checksum is not None and self._tus.compares)
+        self.entry.sends(offset, offset + size, self.size, checked=checksum is not None and self._tus.terms.compares)
         body = Body(
             self._client.body_type,
             [piece],

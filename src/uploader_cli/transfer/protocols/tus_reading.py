@@ -65,5 +65,5 @@ class Readings:
 
 
 def stored_url(position: Position) -> str:
-    """Return the URL at which a foreign server gives out the file of an upload."""
+    """Return the URL at which a tus endpoint gives out the file of an upload."""
     return urljoin(position.url, position.headers.get("Content-Location") or "")

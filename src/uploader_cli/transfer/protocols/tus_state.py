@@ -28,6 +28,7 @@ from uploader_cli.transfer.journal.reading import is_doubtful
 
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
+    from uploader_cli.core.terms import Terms
     from uploader_cli.transfer.journal import Stored
     from uploader_cli.transfer.pool import Pool
     from uploader_cli.transfer.protocols.tus_reading import Readings
@@ -50,16 +51,18 @@ def is_far(round_trip: float | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Tus:
-    """What all tus jobs of a run share. `checksum` is an algorithm or None; `compares`: it verifies bytes."""
+    """What all tus jobs of a run share."""
 
     context: RunContext
     pool: Pool
     capabilities: Capabilities
-    checksum: str | None
-    compares: bool
     readings: Readings
     buffers: Buffers = field(default_factory=Buffers)
     parts_refused: threading.Event = field(default_factory=threading.Event)  # once the server takes no parts of files
+
+    @property
+    def terms(self) -> Terms:
+        return self.context.terms
 
     @property
     def chunk(self) -> ChunkSize:
@@ -102,7 +105,7 @@ class TusFileState:
 
     error: BaseException | None = None  # the first failure of a part: it stops the others
     known_by = KnownBy.ANSWER
-    adopted = False  # whether a foreign server had the upload before this client created it
+    adopted = False  # whether the server had the upload before this client created it
     receipt: Stored | None = None  # of the file, where the upload was adopted and is full
     unchecked = False  # whether bytes are there that this client has not sent, or no answer confirmed the end
 
@@ -114,11 +117,9 @@ class TusFileState:
         self.upload = claim.upload or PendingUpload("")
         self.server_id = self.upload.server_id  # from the answer to the creation
         settings = tus.context.settings
-        self.foreign = settings.foreign  # without upload keys; joined parts remain
-        # a server of the IETF's protocol may delete an upload once it is complete, and does not say what it compares
-        self.may_vanish: bool = self.foreign and tus.capabilities.ietf
-        self.unchecked = self.may_vanish
-        self.has_keys = not settings.preset  # the service of a preset may not know metadata
+        self.terms = tus.terms
+        self.unchecked = self.terms.may_forget  # a server of the IETF's protocol does not say what it compares
+        self.sends_keys = not settings.preset  # the service of a preset may not know metadata
         self.resends = settings.resend_unknown
         self._tus, self._context = tus, tus.context
         self._confirmed: list[int] = []
@@ -202,11 +203,11 @@ class TusFileState:
         """Return the metadata of the file, or of the part of `part` (index, start) (docs/protocol.md, section 7)."""
         file, session = self.file, {"sessionId": self.session} if self.session else {}
         if part is not None:
-            if self.foreign:
+            if not self.terms.keys:
                 return self.metadata() if self._context.settings.part_metadata else {}
             place = {"finalLength": str(file.size), "partOffset": str(part[1])}
             return {"finalKey": self.upload.upload_key} | place | session
-        if not self.has_keys:
+        if not self.sends_keys:
             return self._own_metadata
         known = named(file) | {"lastModified": str(file.mtime_ns // 1_000_000)}
         if self._context.settings.if_exists == "fail":
@@ -227,7 +228,8 @@ class TusFileState:
 
         In the IETF's protocol the server itself says so.
         """
-        return self.foreign and not (self.size or self.may_vanish) and self._context.settings.empty_at_creation
+        early = not self.terms.tells_stored and self._context.settings.empty_at_creation
+        return early and not (self.size or self.terms.may_forget)
 
     def adopt(self, offset: int) -> bool:
         """Take over an upload with `offset` bytes; return whether it is full, and a receipt counts for the file."""
@@ -243,7 +245,8 @@ class TusFileState:
 
         A server of the IETF's protocol would say so in `Upload-Complete`.
         """
-        return self.foreign and not self.may_vanish and stored_without_patch(error.status, str(error))
+        tells = self.terms.tells_stored or self.terms.may_forget
+        return not tells and stored_without_patch(error.status, str(error))
 
     def read_last(self, client: UploadCalls, position: Position) -> UploadState:
         """Read the last byte of the file, whose end no answer confirmed; one that is confirmed so is not verified."""
@@ -254,7 +257,7 @@ class TusFileState:
 
     def may_be_stored(self, ending: Ending) -> bool:
         """Return whether the file of an upload that is gone may be stored."""
-        return self.may_vanish and ending in UNCERTAIN
+        return self.terms.may_forget and ending in UNCERTAIN
 
     def refusal(self, error: errors.UploaderError) -> errors.UploaderError:
         """Return the error of a request that would complete an upload, of which the server has accepted bytes.
@@ -271,11 +274,13 @@ class TusFileState:
     def ended(self, error: errors.UploaderError, before: Ending) -> Ending:
         """Return how the request ended that would complete an upload of the file and has failed.
 
-        A file that a foreign server refuses for good is forgotten, unless it has an upload URL, which stays refused.
+        Where only such requests tell whether a file is stored, one that the server refuses for good is forgotten,
+        unless it has an upload URL, which stays refused.
         """
         if isinstance(error, errors.AnswerError):
             refused = refuses(error.status, by_server=error.by_server) and not error.retryable
-            error.forgets = error.forgets or (self.foreign and refused and not self.file.upload_url)
+            refused = refused and not self.terms.tells_stored
+            error.forgets = error.forgets or (refused and not self.file.upload_url)
             return ending_of(error.status, before, by_server=error.by_server)
         is_lost = isinstance(error, errors.ConnectionLost) and error.body_sent
         return ending_of(None, before, by_server=False) if is_lost else before
