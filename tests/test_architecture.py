@@ -41,9 +41,9 @@ PACKAGES = {
     "sources": "core errors extras sources",
     "fleet": "core errors extras private_files settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status named_files settings realtime.socket realtime.policy render report "
-    "run.interrupts sources.checksums checks transfer.http_client transfer.connection transfer.failures transfer.api "
-    "transfer.credentials transfer.refusals transfer.bodies transfer.requests_session transfer.journal.schema "
-    "transfer.journal.locking",
+    "run.interrupts sources.checksums checks transfer.http_client transfer.connection transfer.dialler "
+    "transfer.failures transfer.api transfer.credentials transfer.refusals transfer.bodies transfer.requests_session "
+    "transfer.journal.schema transfer.journal.locking",
     "analysis": "core errors exit_status named_files settings selection transfer realtime render.words "
     "report.output_file run analysis",
     "compare": "core errors exit_status settings selection sources transfer render run compare",
@@ -56,7 +56,7 @@ PACKAGES = {
 
 SHARED = {
     "google_crc32c": "sources.checksums",
-    "requests": "transfer.dialler transfer.requests_session",
+    "requests": "checks.common_client transfer.dialler transfer.requests_session",
     "urllib3": "transfer.connection transfer.dialler transfer.failures transfer.http_client",
     "certifi": "transfer.dialler",
     "socketio": "realtime.socket",

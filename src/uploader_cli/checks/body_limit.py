@@ -63,8 +63,8 @@ def _announced(ask: Ask, tus: Capabilities | None, size: int, seconds: float) ->
     body = Body(kind, [Piece(size, memoryview(bytes(size)))], checkpoint=check, throttle=trickle)
     try:
         if tus is None:
-            return ask("POST", "/api/upload/batch", body=body)
+            return ask("POST", "/api/upload/batch", body=body, early=True)
         headers = {"Tus-Resumable": TUS_VERSION, "Upload-Offset": "0"}
-        return ask("PATCH", unknown_upload(tus.endpoint), headers=headers, body=body)
+        return ask("PATCH", unknown_upload(tus.endpoint), headers=headers, body=body, early=True)
     except _Unanswered:
         return None

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from uploader_cli.checks.common_client import CommonClient
 from uploader_cli.core.events import ChannelReason, Transport
 from uploader_cli.core.origins import trusts
 from uploader_cli.core.protocol import JsonObject, as_object
@@ -32,7 +33,8 @@ class CheckedServer:
     def __init__(self, settings: Settings, token: str | None = None) -> None:
         """Does not connect yet."""
         self.settings, self.token = settings, token
-        self.http = HttpClient(settings)
+        self.http = CommonClient(settings)
+        self.ours = HttpClient(settings, self.http.request_ids)
         self.secret = {SESSION_SECRET: new_secret()}
         """The header that protects the sessions of this run; other servers ignore it."""
         self.calls = 0
@@ -65,10 +67,12 @@ class CheckedServer:
         headers: Mapping[str, str] | None = None,
         token: str | None = "",
         limit: float,
+        early: bool = False,
     ) -> Answer:
         """Send a request; `limit` is in seconds. Raises `NetworkError`.
 
         `token`: None for none, empty for our own. Another server gets neither it nor the secret of the sessions.
+        `early`: there may be an answer before the end of the body, or an interim one. Only our client notices these.
         """
         own = self.authorization if token == "" else {"Authorization": f"Bearer {token}"} if token else {}
         if not trusts(self.settings.target_url, url):
@@ -76,19 +80,26 @@ class CheckedServer:
         elif method == "POST" and not self.settings.tus_endpoint:
             own = own | self.secret
         own = own | dict(headers or {})
-        return self.http.request(method, url, json=json, body=body, headers=own, read_timeout=limit)
+        client = self.ours if early else self.http
+        return client.request(method, url, json=json, body=body, headers=own, read_timeout=limit)
 
     def counts(self, url: str) -> bool:
         """Return whether a request counts towards a rate limit (docs/protocol.md section 3.11)."""
         return not url.removeprefix(self.settings.server).startswith(_FREE)
+
+    def shut(self) -> None:
+        """End all requests, also those of other threads."""
+        for client in (self.http, self.ours):
+            client.shut()
 
     def close(self) -> None:
         """End all connections, also those of abandoned checks."""
         until = time.monotonic() + END_LIMIT
         for ending in self.endings:
             ending.join(max(0.0, until - time.monotonic()))
-        self.http.shut()
-        self.http.close()
+        self.shut()
+        for client in (self.http, self.ours):
+            client.close()
 
 
 class Listener:

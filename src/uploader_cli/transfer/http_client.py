@@ -7,13 +7,12 @@ import json as jsonlib
 import math
 import platform
 import re
-import sys
 import time
 import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 from urllib.parse import urljoin
 
 import urllib3
@@ -80,6 +79,14 @@ class Answer:
         return 200 <= self.status < 300
 
 
+class Received(NamedTuple):
+    """An answer whose body is still to be read, decoded. Reading it raises `BrokenOff`, or a `TimeoutError`."""
+
+    status: int
+    headers: HTTPHeaderDict
+    pieces: Iterator[bytes]
+
+
 class HttpClient:
     """A client with persistent connections. Credentials are sent only to the origin of `Settings.trusted_url`."""
 
@@ -126,13 +133,9 @@ class HttpClient:
         most, tokens = min(ANSWER + ANSWER_PER_FILE * files, MOST_ANSWER), TOKENS + TOKENS_PER_FILE * files
         began, status = time.monotonic(), None
         try:
-            with self.dialler.connection(route) as connection:
-                connection.write(method, route.target(url), sent, data)
-                response = connection.answer(method, read_timeout, on_interim)
-                status, fields = response.status, response.headers
-                content = _read(response.pieces(ANSWER_BLOCK), most, status)
-                if not response.isclosed():
-                    connection.close()
+            with self.exchange(method, url, route, sent, data, read_timeout, on_interim=on_interim) as received:
+                status, fields = received.status, received.headers
+                content = _read(received.pieces, most, status)
             parsed = _parsed(content, tokens, status)
         except BaseException as error:
             self.request_ids.report(method, url, sent, began, status, error, data)
@@ -157,21 +160,40 @@ class HttpClient:
         began, status = time.monotonic(), None
         self.sockets.answer_time = math.inf
         try:
-            with self.dialler.connection(route) as connection:
-                try:
-                    connection.write("GET", route.target(url), sent)
-                    response = connection.answer("GET", READ_TIMEOUT)
-                    status = response.status
-                finally:
-                    self.request_ids.report("GET", url, sent, began, status, sys.exception())
-                yield _answer(status, response.headers, url, self.settings.target_url, sent), response.pieces(BLOCK)
-                if not response.isclosed():
-                    connection.close()
-        except TRANSPORT_ERRORS as error:
-            seconds = time.monotonic() - began
-            raise self.failures.of(error, url, seconds=seconds, body_sent=True) from error
+            with self.exchange("GET", url, route, sent, None, READ_TIMEOUT, block=BLOCK) as received:
+                status = received.status
+                self.request_ids.report("GET", url, sent, began, status)
+                yield _answer(status, received.headers, url, self.settings.target_url, sent), received.pieces
+        except BaseException as error:
+            if status is None:
+                self.request_ids.report("GET", url, sent, began, status, error)
+            if isinstance(error, TRANSPORT_ERRORS):
+                seconds = time.monotonic() - began
+                raise self.failures.of(error, url, seconds=seconds, body_sent=True) from error
+            raise
         finally:
             del self.sockets.answer_time
+
+    @contextmanager
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        route: Route,
+        headers: Mapping[str, str],
+        data: bytes | Body | None,
+        timeout: float,
+        *,
+        block: int = ANSWER_BLOCK,
+        on_interim: OnInterim | None = None,
+    ) -> Iterator[Received]:
+        """Send a request as it is given, and yield its answer, read in pieces of at most `block` bytes."""
+        with self.dialler.connection(route) as connection:
+            connection.write(method, route.target(url), headers, data)
+            response = connection.answer(method, timeout, on_interim)
+            yield Received(response.status, response.headers, response.pieces(block))
+            if not response.isclosed():
+                connection.close()
 
     def connect(self, url: str) -> None:
         """Connect, so that the next request finds a connection. That request reports what fails here."""

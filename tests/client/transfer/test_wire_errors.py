@@ -21,6 +21,7 @@ from proxy import answer as answer_of
 from scripted_server import Peer, ScriptedServer
 from time_limits import PATIENCE
 
+from uploader_cli.checks.common_client import CommonClient
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, Exhausted, UsageError
 from uploader_cli.settings import Settings
@@ -46,13 +47,13 @@ def _no_proxies_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "HANDSHAKE_LIMIT", 0.3)  # a server of these tests that takes part in none
 
 
-@pytest.fixture
-def get() -> Iterator[Callable[..., http_client.Answer]]:
-    """One GET with fresh settings."""
+@pytest.fixture(params=[HttpClient, CommonClient], ids=["ours", "requests"])
+def get(request: pytest.FixtureRequest) -> Iterator[Callable[..., http_client.Answer]]:
+    """One GET with fresh settings, by our client and by that of checks."""
     clients: list[HttpClient] = []
 
     def call(url: str, path: str = "/", headers: dict[str, str] | None = None, **settings: Any) -> http_client.Answer:
-        clients.append(HttpClient(Settings(server=url, **settings)))
+        clients.append(request.param(Settings(server=url, **settings)))
         return clients[-1].request("GET", url + path, headers=headers)
 
     yield call
@@ -165,6 +166,7 @@ def test_refused_address_leads_to_the_next_address_of_the_host(get, monkeypatch,
         assert get(f"http://two.invalid:{server.port}").ok
 
 
+@pytest.mark.parametrize("get", [HttpClient], indirect=True)
 def test_answer_that_ends_within_its_headers_is_a_lost_connection(get) -> None:
     """Part of a `Location` is the URL of another upload."""
 

@@ -109,7 +109,7 @@ def _found(context: DoctorContext, step: Check, limit: float) -> Finding:
     if limit > 0:
         _in_thread(look, limit)
     if not found:
-        context.http.shut()
+        context.shut()
         return _late(context, step, limit)
     if isinstance(found[0], BaseException):
         raise found[0]

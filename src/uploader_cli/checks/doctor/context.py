@@ -51,7 +51,7 @@ class DoctorContext(CheckedServer):
         fsync: Callable[[int], None] = os.fsync,
     ) -> None:
         super().__init__(settings)  # the first step reads the token
-        self.http.dialler.connect_timeout = RESPONSE_LIMIT
+        self.http.dialler.connect_timeout = self.ours.dialler.connect_timeout = RESPONSE_LIMIT
         self.session, self.new_session, self.new_upload, self.fsync = session, new_session, new_upload, fsync
         self.secure = settings.target_url.startswith("https://")
         self.server = self.next_hop = address_of(settings.target_url)  # the first hop is the proxy if there is one

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 from uploader_cli.checks.check import NotOffered, Violation, check
@@ -62,7 +63,8 @@ def ask(
     kind = {"Content-Type": BODY_TYPE} if method == "PATCH" and not body else {}
     sent = body_of(body, BODY_TYPE, midway) if body else None
     all_headers = {**IETF, **kind, **(headers or {})}
-    answer = site.call(method, url, headers=all_headers, body=sent, may_refuse=True, leaves=method == "POST")
+    how: dict[str, Any] = {"may_refuse": True, "leaves": method == "POST", "early": True}
+    answer = site.call(method, url, headers=all_headers, body=sent, **how)
     note_stored(site, method, url, answer)
     return answer
 
