@@ -138,7 +138,7 @@ class FileState:
         return cls(**known, started="", existing=packed == EXISTING, retryable=packed == RETRYABLE)
 
     def row(self, session: str, position: int) -> FileRow:
-        owns = self.path is not None and not self.existing
+        owns = int(self.path is not None and not self.existing)  # sqlite3 takes 0.25 µs longer for a bool
         identity = (None, None) if self.there is None else (self.there.modified, self.there.inode)
         if not self.packed:
             return (session, position, None, None, self.owner, owns, *identity, *_columns_of(self))
@@ -381,15 +381,14 @@ class Session:
         stored = file.status == "completed"
         self.count_recorded(stored, file.status == "failed", file.size if stored else 0)
 
-    def remember(self, path: str, sha256: str) -> int | None:
-        """Mark a pack file as counted; return the mark, or None if it was counted before."""
-        mark = packed_mark(path, sha256)
+    def remember(self, mark: int, path: str) -> bool:
+        """Mark a pack file as counted; return whether it was not counted before."""
         assert self.counted is not None  # noqa: S101 - for the type checker: `Sessions.recall` comes before
         if mark in self.counted:
-            return None
+            return False
         self.counted.add(mark)
         self.name = self.name or path
-        return mark
+        return True
 
     def fix_ending(self, file: FileState) -> None:
         """Let the first stored file determine the type of the others."""

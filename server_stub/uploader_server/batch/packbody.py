@@ -16,6 +16,7 @@ from uploader_server.http.bodies import Bodies, PackLimits, schemas
 from uploader_server.http.errors import ApiError, check_segments, parse_json, pieces
 from uploader_server.http.memory import held_by
 from uploader_server.http.pace import Pace
+from uploader_server.session import packed_mark
 from uploader_server.storage.paths import MAX_NAME, UnsafePathError, check_short, shortened
 
 MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
@@ -41,6 +42,7 @@ class Manifest(NamedTuple):
     digest: bytes  # SHA-256 of the files; requests with the same key must have the same digest
     kept: int  # bytes of memory that the manifest and the results of its files need
     refused: dict[int, str]  # reasons by index of the entries whose path is too long; only its beginning is kept
+    marks: list[int]  # of the entries, for `Session.counted`
 
 
 def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
@@ -64,7 +66,8 @@ def parse_manifest(text: bytes, limits: PackLimits) -> Manifest:
     check_segments((entry.path for entry in entries), "PACK_TOO_LARGE")
     kept = ENTRY * len(entries) + sum(map(sys.getsizeof, [entry.path for entry in entries]))
     may_rename = body.get("ifExists") != "fail"
-    return Manifest(body["sessionId"], entries, total, may_rename, digest, kept, refused)
+    marks = [packed_mark(entry.path, entry.sha256) for entry in entries]
+    return Manifest(body["sessionId"], entries, total, may_rename, digest, kept, refused, marks)
 
 
 def _refuse_paths(entries: list[Entry]) -> dict[int, str]:

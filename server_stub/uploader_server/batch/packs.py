@@ -18,7 +18,7 @@ from uploader_server.batch.packstore import Key, PackRows, Unpacking
 from uploader_server.http.bodies import PackLimits
 from uploader_server.http.errors import ApiError, Json, retrieve
 from uploader_server.http.shares import holder_of
-from uploader_server.session import FileState, Session, packed_mark
+from uploader_server.session import FileState, Session
 from uploader_server.sessions import BURST, Sessions
 from uploader_server.storage.put import put
 from uploader_server.storage.store import Change
@@ -96,9 +96,9 @@ class Packs:
 
     def _new(self, session: Session, manifest: Manifest) -> int:
         """Return how many files of a pack its session does not count yet. Raises ApiError as `Session.check_room`."""
-        new = {packed_mark(entry.path, entry.sha256) for entry in manifest.entries} - (session.counted or set())
-        session.check_room(len(new), self._sessions.limits.max_files)
-        return len(new)
+        new = len({*manifest.marks} - (session.counted or set()))
+        session.check_room(new, self._sessions.limits.max_files)
+        return new
 
     async def _complete(
         self, key: Key, manifest: Manifest, session: Session, data: bytearray, request: Request
@@ -130,7 +130,7 @@ class Packs:
         files, counted = unpacking.files, dict[str, int]()
 
         def changes() -> list[Change]:
-            counted.update(_count(session, files))
+            counted.update(_count(session, files, manifest.marks))
             rows = [
                 file.row(session.id if file.id in counted else "", position)
                 for position, file in enumerate(files, session.unlisted)
@@ -181,15 +181,14 @@ class Packs:
         return await asyncio.to_thread(_answer, known.session, known.files)
 
 
-def _count(session: Session, files: list[FileState]) -> dict[str, int]:
+def _count(session: Session, files: list[FileState], marks: list[int]) -> dict[str, int]:
     """Return the marks, by id, of the files that ended and were not counted before."""
-    marks = {}
-    for file in files:
+    counted = {}
+    for file, mark in zip(files, marks, strict=True):
         session.fix_ending(file)
-        mark = None if file.retryable else session.remember(file.wanted_path, file.sha256.hex())
-        if mark is not None:
-            marks[file.id] = mark
-    return marks
+        if not file.retryable and session.remember(mark, file.wanted_path):
+            counted[file.id] = mark
+    return counted
 
 
 def _answer(session: str, files: list[FileState]) -> bytes:

@@ -188,10 +188,8 @@ class Bodies:
         lowest, highest, whole_floats = schema.get("minimum"), schema.get("maximum"), self._whole_floats
 
         def check(value: Any) -> Problems:
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                return [("", "must be a number")]
-            if isinstance(value, float) and not (whole_floats and value.is_integer()):
-                return [("", "must be an integer")]
+            if type(value) is not int and not (whole_floats and isinstance(value, float) and value.is_integer()):
+                return [("", "must be an integer" if isinstance(value, float) else "must be a number")]
             if lowest is not None and value < lowest:
                 return [("", f"must be greater than or equal to {lowest}")]
             if highest is not None and value > highest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
@@ -86,8 +87,9 @@ def refusal(store: Store, file: FileState, category: str) -> tuple[str, str] | N
 
 def _place(store: Store, category: str, file: FileState) -> tuple[str, str]:
     """Return the directory below the root and the name that a file asks for. Raises UnsafePathError."""
-    paths.safe_parts(file.wanted_path)
-    path = f"{category}/{file.wanted_path}"
+    wanted = file.wanted_path
+    paths.safe_parts(wanted)
+    path = f"{category}/{wanted}"
     if len(path) > paths.MAX_NAME:
         store.categories.check_length(path)
     above, _, name = path.rpartition("/")
@@ -157,7 +159,6 @@ class Linking:
             linked = None if file.written else self._examine(file, directory)
             if linked is None:
                 linked = self._claim(file, directory, name)
-                file.linked = not file.existing
             if not file.existing:
                 self._identify(file, linked, directory)
             file.complete(f"{above}/{linked}")
@@ -194,18 +195,25 @@ class Linking:
 
     def _claim(self, file: FileState, directory: Descent, name: str) -> str:
         """Link the file to the first free name, or find an equal one; return the name."""
-        for candidate in paths.candidates(name, lambda name: directory.status(name) is not None, self._left):
-            try:
-                self._store.link(file.data, candidate, directory)
-                return candidate
-            except FileExistsError:
-                if self.is_equal(file, candidate, directory):
-                    file.existing = True
-                    return candidate
-                self._left -= 1
-                if not file.may_rename:
-                    raise paths.NameTakenError from None
-        raise AssertionError("candidates() never ends")
+        if self._take(file, directory, name):  # as nearly always: it takes less time than to ask `candidates`
+            return name
+        others = itertools.islice(
+            paths.candidates(name, lambda name: directory.status(name) is not None, self._left), 1, None
+        )
+        return next(other for other in others if self._take(file, directory, other))
+
+    def _take(self, file: FileState, directory: Descent, name: str) -> bool:
+        """Link the file to a name, or find it equal to the file there; return False if another one has the name."""
+        try:
+            self._store.link(file.data, name, directory)
+        except FileExistsError:
+            file.existing = self.is_equal(file, name, directory)
+            if not (file.existing or file.may_rename):
+                raise paths.NameTakenError from None
+            self._left -= not file.existing
+            return file.existing
+        file.linked = True
+        return True
 
     def _identify(self, file: FileState, name: str, directory: Descent) -> None:
         """Note the identity of a linked file, whose temporary name is removed first.
