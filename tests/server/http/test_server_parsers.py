@@ -118,6 +118,22 @@ def test_only_the_right_authorization_is_accepted(value: str) -> None:
 
 # --- JSON bodies -----------------------------------------------------------------------------------------------------
 
+ONE = {"Count": {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 9}}}}
+NOT_WHOLE, NO_NUMBER = ['"n" must be an integer'], ['"n" must be a number']
+
+
+@pytest.mark.parametrize(
+    ("value", "strict", "lenient"),
+    [(3, [], []), (3.0, NOT_WHOLE, []), (3.5, NOT_WHOLE, NOT_WHOLE), (True, NO_NUMBER, NO_NUMBER)]
+    + [(value, NO_NUMBER, NO_NUMBER) for value in ("3", None, [])]
+    + [(10, *[['"n" must be less than or equal to 9']] * 2), (float("nan"), NOT_WHOLE, NOT_WHOLE)],
+)
+def test_only_whole_numbers_are_integers(value: object, strict: list[str], lenient: list[str]) -> None:
+    """With `whole_floats` also those that are written with a point; a truth value never is one."""
+    assert Bodies(ONE).problems("Count", {"n": value}) == strict
+    assert Bodies(ONE, whole_floats=True).problems("Count", {"n": value}) == lenient
+
+
 NAMES = st.sampled_from(
     ["files", "name", "size", "type", "category", "expectedFiles", "failed", "relativePath", "sha256"]
 )
