@@ -29,7 +29,9 @@ class Terms(Record, frozen=True):
     success of the request that completes it, or a reading, tells that. `strict`: its answers have all headers that the
     protocol demands; what lacks them was not answered by it. `may_forget`: it may delete an upload once it is complete.
     `trusts_checksums`: it compares every checksum that it accepts. `tells_missing`: it gives out stored files, and no
-    others.
+    others. `parts`: it may get a file in several uploads. `empty_at_creation`: the creation of an upload stores an
+    empty file, and no PATCH follows; in the IETF's protocol an answer says so. `falls_back`: files whose uploads a
+    proxy blocks are sent in batch mode.
     """
 
     offer: Offer = Offer()
@@ -45,6 +47,14 @@ class Terms(Record, frozen=True):
     may_forget: bool = False
     trusts_checksums: bool = True
     tells_missing: bool = False
+    parts: bool = False
+    empty_at_creation: bool = False
+    falls_back: bool = False
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of files that are not packed: `batch`, `tus` or `ietf`."""
+        return "batch" if self.tus is None else "ietf" if self.tus.ietf else "tus"
 
     @property
     def compares(self) -> bool:

@@ -14,6 +14,7 @@ from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.plan import ASSUMED, ENDLESS, LocalFile, PlannedSession, endless, plan_sessions, refusal
 from uploader_cli.core.sizes import FIRST_CHUNK, Groups, PackSize
+from uploader_cli.core.terms import Offer
 from uploader_cli.errors import AnswerError, NetworkError, ProtocolError, UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.plan.forecast import FIRST_CONTACT, Forecast
@@ -82,7 +83,7 @@ class Plan:
             chunk_size=FIRST_CHUNK if settings.chunk_size == "auto" else settings.chunk_size,
             jobs=self._jobs,
             verify=settings.verify,
-            empty_at_creation=settings.empty_at_creation,
+            empty_at_creation=terms.empty_at_creation,
             look=settings.skip_existing and self._seen.lookup == 1,
         )
         self._packs: PackSize | None = None
@@ -97,10 +98,9 @@ class Plan:
 
     @property
     def _protocol(self) -> str:
-        tus = self._terms.tus
         if self._origin is LimitsOrigin.UNKNOWN and self._terms.sessions:
             return self._settings.protocol
-        return "batch" if tus is None else "ietf" if tus.ietf else "tus"
+        return self._terms.protocol
 
     def run(self, found: Iterable[Selected]) -> ev.PlanFinished:
         """Report the whole plan and return its last event."""
@@ -250,9 +250,9 @@ def _known(settings: Settings) -> tuple[KnownServer, LimitsOrigin]:
     if seen is not None:
         return seen, LimitsOrigin.SEEN
     if batch:
-        return KnownServer(ASSUMED, metered=True), LimitsOrigin.ASSUMED
-    offer = Capabilities(settings.target_url, extensions=frozenset({"creation", CREATION_WITH_UPLOAD}))
-    return KnownServer(endless(offer.max_size), offer), LimitsOrigin.UNKNOWN
+        return KnownServer(Offer(ASSUMED), metered=True), LimitsOrigin.ASSUMED
+    tus = Capabilities(settings.target_url, extensions=frozenset({"creation", CREATION_WITH_UPLOAD}))
+    return KnownServer(Offer(endless(tus.max_size), tus)), LimitsOrigin.UNKNOWN
 
 
 def _asked(settings: Settings) -> tuple[KnownServer | None, bool]:
@@ -264,5 +264,4 @@ def _asked(settings: Settings) -> tuple[KnownServer | None, bool]:
             return None, False
         if offer.limits is None:
             return None, api.healthy and offer.tus is None
-        lookup = offer.lookup.max_files if offer.lookup is not None else 1
-        return KnownServer(offer.limits, offer.tus, api.budget.metered, lookup=lookup, packs=offer.packs), False
+        return KnownServer(offer, api.budget.metered), False

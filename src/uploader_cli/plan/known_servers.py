@@ -25,47 +25,45 @@ MOST_SERVERS = 100
 
 
 class KnownServer(Record, frozen=True):
-    """The limits of a server, its offers, and whether it counts requests."""
+    """What a server offers, its limits included, and whether it counts requests."""
 
-    limits: Limits
-    tus: Capabilities | None = None
+    offer: Offer
     metered: bool = False
     chunk: int | None = None
     """Maximum bytes of a chunk, known from a 413 (`ChunkSize.limit`)."""
-    lookup: int = 1
-    """Maximum files in one lookup request."""
-    packs: PackOffer | None = None
 
     @property
-    def offer(self) -> Offer:
-        """What it offers, for a plan: nobody has to look files up."""
-        lookup = LookupOffer("", self.lookup) if self.lookup > 1 else None
-        return Offer(self.limits, self.tus, self.packs, lookup)
+    def lookup(self) -> int:
+        """Maximum files in one lookup request; 1 without a lookup."""
+        return self.offer.lookup.max_files if self.offer.lookup is not None else 1
 
 
 def recall(server: str) -> KnownServer | None:
-    """Return what is known of `server` (its URL, or that of a tus endpoint); None if nothing is."""
+    """Return what is known of `server` (its URL, or that of a tus endpoint); None if nothing is.
+
+    Of its lookup that is the maximum number of files.
+    """
     known = as_object(_servers(_cache()).get(server))
     limits = parse_limits(known)
     if limits is None:
         return None
-    chunk = number(known.get("chunk"))
-    return KnownServer(
-        limits,
-        parse_capabilities(known.get("tus"), server),
-        known.get("metered") is True,
-        int(chunk) if chunk is not None else None,
-        max(1, int(number(known.get("lookup")) or 1)),
-        parse_offer(known.get("packs"), server),
-    )
+    chunk, most = number(known.get("chunk")), int(number(known.get("lookup")) or 1)
+    tus, packs = parse_capabilities(known.get("tus"), server), parse_offer(known.get("packs"), server)
+    offer = Offer(limits, tus, packs, LookupOffer("", most) if most > 1 else None)
+    return KnownServer(offer, known.get("metered") is True, int(chunk) if chunk is not None else None)
 
 
 def remember(server: str, seen: KnownServer) -> None:
-    """Store `seen` for `server`. A state directory that can't be written is no error: only a dry run needs it."""
-    path = _cache()
+    """Store `seen` for `server`, if it has told its limits.
+
+    A state directory that can't be written is no error: only a dry run needs it.
+    """
+    offer, path = seen.offer, _cache()
+    if offer.limits is None:
+        return
     known = _servers(path)
-    entry = _wire_form(seen.limits) | {"metered": seen.metered, "chunk": seen.chunk, "lookup": seen.lookup}
-    entry |= {name: _wire_form(offer) for name, offer in (("tus", seen.tus), ("packs", seen.packs)) if offer}
+    entry = _wire_form(offer.limits) | {"metered": seen.metered, "chunk": seen.chunk, "lookup": seen.lookup}
+    entry |= {name: _wire_form(part) for name, part in (("tus", offer.tus), ("packs", offer.packs)) if part}
     if known.pop(server, None) == entry:
         return
     known[server] = entry

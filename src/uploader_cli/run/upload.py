@@ -216,12 +216,8 @@ class _Sending:
 
     def remember(self) -> None:
         """Store what the server has reported, for later runs and dry runs."""
-        offer, metered = self._context.terms.offer, self.connections.api.budget.metered
-        if offer.limits is None:
-            return
-        lookup = offer.lookup.max_files if offer.lookup is not None else 1
-        chunk = self._context.chunk.limit
-        seen = known_servers.KnownServer(offer.limits, offer.tus, metered, chunk, lookup, offer.packs)
+        context, metered = self._context, self.connections.api.budget.metered
+        seen = known_servers.KnownServer(context.terms.offer, metered, context.chunk.limit)
         known_servers.remember(self._settings.target_url, seen)
 
     def exit_code(self, error: BaseException | None) -> Exit:

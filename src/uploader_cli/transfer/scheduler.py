@@ -96,9 +96,9 @@ class Scheduler:
 
     def begin(self) -> None:
         """Announce the protocol and the number of jobs, once."""
-        tus, wanted = self._context.terms.tus, self._settings.protocol
-        known = wanted if wanted in ("tus", "ietf") else "batch"
-        self._context.begin(known if tus is None else "ietf" if tus.ietf else "tus", self._pool.most)
+        terms, wanted = self._context.terms, self._settings.protocol
+        known = wanted if terms.tus is None and wanted in ("tus", "ietf") else terms.protocol
+        self._context.begin(known, self._pool.most)
 
     def interrupted(self) -> None:
         """Let calls pass that leave the sessions; report what may be stored of the requests that were interrupted."""

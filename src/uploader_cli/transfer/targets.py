@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from uploader_cli import errors
-from uploader_cli.core.capabilities import CREATION_WITH_UPLOAD, Capabilities
+from uploader_cli.core.capabilities import CREATION_WITH_UPLOAD, Capabilities, names_files
 from uploader_cli.core.plan import ASSUMED, LocalFile, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.terms import Offer, Terms
@@ -120,6 +120,10 @@ class Target(ABC):
             return replace(offered, extensions=offered.extensions - {CREATION_WITH_UPLOAD})
         return offered
 
+    def _may_divide(self, tus: Capabilities) -> bool:
+        """Return whether files may be sent in parts; where an endpoint has a URL for each, parts would share it."""
+        return self._settings.parts and tus.concatenates and not names_files(tus.endpoint)
+
 
 class SessionServer(Target):
     """A server with the API of docs/protocol.md."""
@@ -139,7 +143,8 @@ class SessionServer(Target):
             return Terms(offer, limits, lookup=offer.lookup)
         tus = self._chosen(offer.tus)
         packs = offer.packs if self._settings.pack and not tus.ietf else None
-        return Terms(offer, replace(limits, empty_files=self._settings.empty_files), tus, packs, offer.lookup)
+        limits = replace(limits, empty_files=self._settings.empty_files)
+        return Terms(offer, limits, tus, packs, offer.lookup, parts=self._may_divide(tus), falls_back=wanted == "auto")
 
     @property
     def unmet(self) -> Terms:
@@ -234,6 +239,8 @@ class Endpoint(Target):
             may_forget=tus.ietf,
             trusts_checksums=settings.checksum_compared,
             tells_missing=_tells_missing(settings.preset),
+            parts=self._may_divide(tus),
+            empty_at_creation=settings.empty_at_creation and not tus.ietf,
         )
 
     def meet(

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from uploader_cli.core.capabilities import Capabilities
+from uploader_cli.core.packs import LookupOffer, PackOffer
 from uploader_cli.core.plan import ASSUMED, Limits
+from uploader_cli.core.terms import Offer
 from uploader_cli.plan.known_servers import MOST_SERVERS, KnownServer, recall, remember
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HERE, THERE = "http://here:1", "http://there:1"
-REFERENCE = KnownServer(ASSUMED, metered=True)
-OFFER = Capabilities(f"{HERE}/files/", extensions=frozenset({"creation"}), checksum_algorithms=frozenset({"sha1"}))
-OPEN = KnownServer(Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True), OFFER)
-LIMITED = KnownServer(OPEN.limits, OFFER, chunk=1 << 20, lookup=100)
+REFERENCE = KnownServer(Offer(ASSUMED), metered=True)
+TUS = Capabilities(f"{HERE}/files/", extensions=frozenset({"creation"}), checksum_algorithms=frozenset({"sha1"}))
+LIMITS = Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True)
+OPEN = KnownServer(Offer(LIMITS, TUS))
+LIMITED = KnownServer(Offer(LIMITS, TUS, PackOffer(f"{HERE}/packs", 7, 8, 9), LookupOffer("", 100)), chunk=1 << 20)
 
 
 @pytest.fixture(autouse=True)
@@ -40,16 +43,16 @@ def test_cached_limits_are_read_back(seen: KnownServer) -> None:
 
 def test_each_server_has_its_own_and_the_newest_counts() -> None:
     remember(HERE, REFERENCE)
-    remember(THERE, KnownServer(OPEN.limits))
+    remember(THERE, KnownServer(Offer(LIMITS)))
     remember(HERE, OPEN)
     assert recall(HERE) == OPEN
-    assert recall(THERE) == KnownServer(OPEN.limits)
+    assert recall(THERE) == KnownServer(Offer(LIMITS))
 
 
 def test_a_tus_endpoint_of_another_host_is_not_used() -> None:
     """The file may have been tampered with: the token would be sent to that host."""
     remember(THERE, OPEN)
-    assert recall(THERE) == KnownServer(OPEN.limits)
+    assert recall(THERE) == KnownServer(Offer(LIMITS))
 
 
 def test_unchanged_limits_are_not_written(state: Path) -> None:

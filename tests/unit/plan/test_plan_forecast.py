@@ -11,7 +11,9 @@ from fakes import local_files
 
 from uploader_cli import Settings
 from uploader_cli.core.capabilities import CONCATENATION, CREATION_WITH_UPLOAD, LARGE, Capabilities
+from uploader_cli.core.packs import LookupOffer
 from uploader_cli.core.plan import ASSUMED, MIB, Limits
+from uploader_cli.core.terms import Offer
 from uploader_cli.plan.dry_run import Plan
 from uploader_cli.plan.forecast import Forecast
 from uploader_cli.plan.known_servers import KnownServer, remember
@@ -77,7 +79,7 @@ def plan_of(files: list[LocalFile], known: KnownServer, asked: str, **options: A
 
 @pytest.mark.parametrize(("lookup", "calls"), [(1, 3), (2, 2), (1000, 1)])
 def test_plan_of_a_resumed_run_looks_up_stored_files_in_groups(lookup: int, calls: int) -> None:
-    known = KnownServer(BUNDLED, lookup=lookup)
+    known = KnownServer(Offer(BUNDLED, lookup=LookupOffer("", lookup)))
     first, *others = local_files("a 1/b 2/b 3/b")
     alone, resumed = plan_of([first], known, "done"), plan_of([first, *others], known, "done")
     assert (resumed.files, resumed.skipped, resumed.calls) == (1, 3, alone.calls + calls)
@@ -85,7 +87,7 @@ def test_plan_of_a_resumed_run_looks_up_stored_files_in_groups(lookup: int, call
 
 @pytest.mark.parametrize(("lookup", "calls"), [(1, 4), (1000, 1)])
 def test_plan_with_skip_existing_looks_up_all_files(lookup: int, calls: int) -> None:
-    files, known = local_files("a c d e"), KnownServer(BUNDLED, lookup=lookup)
+    files, known = local_files("a c d e"), KnownServer(Offer(BUNDLED, lookup=LookupOffer("", lookup)))
     plain, looking = (plan_of(files, known, "done", skip_existing=skips) for skips in (False, True))
     assert (looking.files, looking.calls) == (4, plain.calls + calls)
 
@@ -95,6 +97,6 @@ def test_plan_with_skip_existing_looks_up_all_files(lookup: int, calls: int) -> 
 )
 def test_plan_skips_files_with_receipts_that_count(relative_paths: bool, trusts: bool, skipped: int) -> None:
     """A server without paths can't be asked, so that receipts count only with `--trust-receipts`."""
-    known = KnownServer(replace(BUNDLED, relative_paths=relative_paths))
+    known = KnownServer(Offer(replace(BUNDLED, relative_paths=relative_paths)))
     plan = plan_of(local_files("a b"), known, "sent_before", skip_existing=True, trust_receipts=trusts)
     assert plan.skipped == skipped

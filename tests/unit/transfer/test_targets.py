@@ -11,7 +11,7 @@ from scripted_server import Answer, Rule, ScriptedServer
 from time_limits import PATIENCE
 
 from uploader_cli import errors
-from uploader_cli.core.capabilities import CREATION_WITH_UPLOAD, Capabilities
+from uploader_cli.core.capabilities import CONCATENATION, CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.core.packs import LookupOffer, PackOffer
 from uploader_cli.core.plan import ASSUMED, ENDLESS, Limits, LocalFile
 from uploader_cli.core.sizes import ChunkSize
@@ -171,7 +171,8 @@ OFFER = Offer(
 )
 def test_options_choose_from_the_offer(options: dict[str, Any], protocol: str, packs: bool) -> None:
     known = terms(OFFER, server="http://h", **options)
-    assert ("batch" if known.tus is None else "ietf" if known.tus.ietf else "tus") == protocol
+    assert known.protocol == protocol
+    assert known.falls_back is ("protocol" not in options), "a protocol that the user has chosen is kept"
     assert (known.packs is not None, known.lookup) == (packs, OFFER.lookup)
     assert known.limits.empty_files is (protocol != "batch")
     assert known.offer is OFFER, "a later run is told the offer, not the choice"
@@ -203,6 +204,30 @@ def test_preset_adds_what_the_announcement_does_not_say(
         empty,
     )
     assert known.trusts_checksums is (preset == "none of ours")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "extension", "options", "parts"),
+    [
+        (HERE, CONCATENATION, {}, True),
+        (HERE, CONCATENATION, {"parts": False}, False),
+        (HERE, "creation", {}, False),
+        (HERE + "{path}", CONCATENATION, {}, False),
+    ],
+)
+def test_file_is_divided_where_its_parts_have_urls_of_their_own(
+    endpoint: str, extension: str, options: dict[str, bool], parts: bool
+) -> None:
+    offered = Offer(tus=Capabilities(endpoint, frozenset({extension})))
+    assert terms(offered, tus_endpoint=endpoint, **options).parts is parts
+
+
+@pytest.mark.parametrize("ietf", [False, True])
+def test_server_of_the_ietf_protocol_says_itself_what_is_complete(ietf: bool) -> None:
+    offered = Offer(tus=Capabilities.of_ietf(HERE, None) if ietf else Capabilities(HERE))
+    known = terms(offered, tus_endpoint=HERE, empty_at_creation=True, checksum_compared=True)
+    assert (known.empty_at_creation, known.may_forget, known.protocol) == (not ietf, ietf, "ietf" if ietf else "tus")
+    assert not known.falls_back
 
 
 @pytest.mark.parametrize("algorithm", ["crc32c", "sha256", "sha1"])

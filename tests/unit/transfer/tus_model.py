@@ -397,9 +397,8 @@ def make_terms(
     pacer = Pacer(FakeStop(clock) if stop is None else stop, RateBudget(clock), **policy)
     warnings: list[str] = []
     how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
-    how["settings"] = SimpleNamespace(parts=True)
     context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read, doubts=Doubts())
-    context.terms = ServerTerms(tus=capabilities, checksum=checksum)
+    context.terms = ServerTerms(tus=capabilities, checksum=checksum, parts=True)
     context.warn, context.warnings = lambda code, _text: warnings.append(code), warnings
     readings = Readings(lambda _code, _text: None, known=False)
     return Terms(context, SimpleNamespace(), capabilities, readings)  # type: ignore[arg-type]

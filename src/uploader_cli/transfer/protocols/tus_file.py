@@ -116,8 +116,8 @@ class TusFile:
         elif isinstance(error, errors.AnswerError) and error.error == NAME_TAKEN:
             return [failed(file, FailureCode.EXISTS, str(error))]
         else:
-            batch = self._context.settings.protocol == "auto" and self.state.terms.sessions and not file.once
-            return [FileResult(file, error, falls_back=batch and isinstance(error, errors.PatchBlocked))]
+            may_fall_back = self.state.terms.falls_back and not file.once
+            return [FileResult(file, error, falls_back=may_fall_back and isinstance(error, errors.PatchBlocked))]
         self._tus.pool.put([TusFile(self._tus, self.session, file, claim)], first=True)
         return []
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, QUEUED_PART, Capabilities, names_files
+from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, QUEUED_PART, Capabilities
 from uploader_cli.core.confirmation import (
     UNCERTAIN,
     Ending,
@@ -84,11 +84,7 @@ class Tus:
 
         Each of the `idle` workers gets one beside the worker that asks. Some of a large file wait for the `spare` ones.
         """
-        if not (idle and self.context.settings.parts and self.capabilities.concatenates):
-            return 1
-        if self.parts_refused.is_set():
-            return 1
-        if names_files(self.capabilities.endpoint):  # parts would have the same URL
+        if not (idle and self.terms.parts) or self.parts_refused.is_set():
             return 1
         if not (is_far(round_trip) and size >= LARGE_AND_FAR) and not (self.chunk.capped and size >= LARGE):
             return 1
@@ -224,12 +220,8 @@ class TusFileState:
 
     @property
     def stored_at_creation(self) -> bool:
-        """Whether the creation of the upload stores the file, which is empty, as a preset says: no PATCH follows.
-
-        In the IETF's protocol the server itself says so.
-        """
-        early = not self.terms.tells_stored and self._context.settings.empty_at_creation
-        return early and not (self.size or self.terms.may_forget)
+        """Whether the creation of the upload stores the file, which is empty: no PATCH follows."""
+        return self.terms.empty_at_creation and not self.size
 
     def adopt(self, offset: int) -> bool:
         """Take over an upload with `offset` bytes; return whether it is full, and a receipt counts for the file."""
