@@ -7,32 +7,36 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.packs import FoundFile
+from uploader_cli.core.presence import Answer, Choices, Follows, ReceiptState, follows
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.unchanged import open_unchanged
 from uploader_cli.transfer.journal import Claim, ClaimState, Stored
-from uploader_cli.transfer.journal.reading import is_doubtful, is_recorded
+from uploader_cli.transfer.journal.reading import is_recorded
 from uploader_cli.transfer.projections import receipt_of
 from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.stored_files import (
-    NO_OUTCOME,
+    Silent,
     StoredFiles,
-    equal_on_server,
+    Want,
     equal_to,
-    has_bytes,
     location_of,
+    receipt_state,
     says_nothing,
     shows_place,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
     from uploader_cli.core.plan import LocalFile
+    from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
+    from uploader_cli.transfer.stored_files import Said
     from uploader_cli.transfer.upload_session import RunContext
 
     Picked = list[tuple[LocalFile, Claim]]
 
+NOT_ASKED = (Answer.SILENT, Silent())
 SPOILED = "what the server has is not what was sent"
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
 
@@ -48,18 +52,19 @@ class FileChecks:
         skips, watches = context.settings.skips_sent, context.settings.watch and context.settings.then is None
         self._asks = asks = context.terms.lookup is not None and context.terms.limits.relative_paths
         self._counts_receipts, self._hints = skips and (asks or watches), skips and not (asks or watches)
+        self._choices = _choices(context.settings)
         # whether an earlier try may have stored files
         self._looks_again = context.run.again and context.terms.lookup is not None
 
     def claim(self, files: Sequence[LocalFile], ended: list[FileResult], *, pack: bool) -> Picked | None:
         """Claim files, with `pack` for one pack; None where the server has to be asked about them before."""
-        looks = self._looks_again or self._context.settings.skip_existing or self._sent_before(files)
+        looks = self._looks_again or self._choices.skip_existing or self._sent_before(files)
         return None if looks else self._claim(files, ended, pack=pack)
 
     def asks(self, claimed: Picked) -> bool:
         """Return whether the server has to be asked about some of the claimed files."""
-        fails = self._context.settings.if_exists == "fail"
-        return fails or any(claim.state in (ClaimState.DONE, ClaimState.UNKNOWN) for _, claim in claimed)
+        fails, asked = self._choices.fails_if_exists, (ClaimState.DONE, ClaimState.UNKNOWN)
+        return fails or any(claim.state in asked for _, claim in claimed)
 
     def pick(
         self,
@@ -74,20 +79,10 @@ class FileChecks:
 
         Unless they are `claimed`, the server is asked first, and the others are claimed after that.
         """
-        picked: Picked = []
         if claimed is None:
-            claimed = self._claim(self._asked(api, files, ended), ended, pack=pack)
-        for file, claim, found in self._found(api, claimed, ended, pack=pack):
-            ends = self._settled(api, file, claim)
-            if ends is None:
-                picked.append((file, claim))
-            elif ends.error is not None:
-                ended.append(ends)
-            else:
-                done = claim.receipt
-                before = done is None or (done.verified and done.checksum is not None and is_recorded(file, done))
-                ended.append(self._present(file, done, found, before=before))
-        if self._context.settings.if_exists == "fail":
+            claimed = self._claim(self._unsent(api, files, ended), ended, pack=pack)
+        picked = self._settled(api, claimed, ended, pack=pack)
+        if self._choices.fails_if_exists:
             picked = self._free(api, picked, ended)
         if self._hints:
             self._hint(picked)
@@ -99,103 +94,100 @@ class FileChecks:
             files = self._readable(files, ended)
         return list(zip(files, self._context.run.claim(files, pack=pack), strict=True))
 
-    def _asked(self, api: Api, files: Sequence[LocalFile], ended: list[FileResult]) -> Sequence[LocalFile]:
-        """Ask the server about files; end those that it has, and return the others."""
-        if self._looks_again:
-            files = self._not_stored(api, files, ended)
-        if self._context.settings.skip_existing:
-            return self._missing(api, files, ended)
-        return self._unconfirmed(api, files, sent, ended) if (sent := self._sent_before(files)) else files
+    def _unsent(self, api: Api, files: Sequence[LocalFile], ended: list[FileResult]) -> list[LocalFile]:
+        """Ask the server about files that are not claimed; end those that it has, and return the others.
 
-    def _found(
-        self, api: Api, claims: Picked, ended: list[FileResult], *, pack: bool
-    ) -> Iterator[tuple[LocalFile, Claim, bool | None]]:
-        """Yield each file, its claim and, for one with a receipt, whether the server has it (None: unknown).
-
-        End those that are `_is_spoiled`. One that may have changed since then, and that nothing can be compared with,
-        is sent once more.
+        With `--skip-existing` these are all, else those that any run has sent (`_sent_before`).
         """
-        run, there, lost, spoiled = self._context.run, dict[int, bool | None](), [], set[int]()
-        sent = [(file, claim.receipt) for file, claim in claims if claim.state is ClaimState.DONE]
-        for (file, receipt), (found, other) in zip(sent, self._stored.present(api, sent), strict=True):
-            untold = found is None and receipt is not None and receipt.checksum is None and is_doubtful(file, receipt)
-            there[file.file] = False if untold else found
-            if found is False and self._is_spoiled(file, receipt, other):
-                spoiled.add(file.file)
-                ended.append(failed(file, FailureCode.INTEGRITY, SPOILED))
-            elif there[file.file] is False:
-                lost.append(file)
+        context, skips = self._context, self._choices.skip_existing
+        left = self._not_stored(api, files, ended) if self._looks_again else list(files)
+        if skips:
+            known = list(zip(left, context.run.receipts(left), strict=True))
+        else:
+            sent = self._sent_before(left)
+            known = [(file, sent[file.file]) for file in left if file.file in sent]
+        receipts, over = {file.file: receipt for file, receipt in known}, set[int]()
+        for file, answer, _said in self._stored.answers(api, known, by_size=not skips and self._asks):
+            receipt = receipts[file.file]
+            match follows(None, receipt_state(file, receipt), answer, self._choices):
+                case Follows.PRESENT:
+                    ended.append(self._present(file, receipt, SkipReason.PRESENT, before=answer is Answer.EQUAL))
+                case Follows.RECEIPT:
+                    found = self._present(file, receipt, SkipReason.RECEIPT, before=True)
+                    ended.append(found._replace(unconfirmed=True))
+                case Follows.SPOILED:
+                    ended.append(failed(file, FailureCode.INTEGRITY, SPOILED))
+                case _:
+                    continue
+            over.add(file.file)
+        if skips and not context.terms.limits.relative_paths and not self._choices.trust_receipts:
+            text = "--skip-existing: the server can be asked only for files whose receipts say where they are;"
+            text += " others are sent (--trust-receipts skips those with a receipt)"
+            context.warn_once(WarningCode.RECEIPTS_ONLY, text)
+        return [file for file in left if file.file not in over]
+
+    def _settled(self, api: Api, claimed: Picked, ended: list[FileResult], *, pack: bool) -> Picked:
+        """Ask about claimed files that may be stored; return those to send, also those that are LOST, and end others.
+
+        A file of which the server may have stored an earlier upload is asked for before it is sent again
+        (docs/protocol.md, section 3.15).
+        """
+        run, choices = self._context.run, self._choices
+        unsure = [] if choices.resend_unknown else [ClaimState.UNKNOWN]
+        asked = [(file, claim.receipt) for file, claim in claimed if claim.state in (ClaimState.DONE, *unsure)]
+        answers = {file.file: (answer, said) for file, answer, said in self._stored.answers(api, asked)}
+        settled: list[tuple[LocalFile, Claim, Follows, Said]] = []
+        for file, claim in claimed:
+            answer, said = answers.get(file.file, NOT_ASKED)
+            what = follows(claim.state, receipt_state(file, claim.receipt), answer, choices)
+            settled.append((file, claim, what, said))
+        lost = [file for file, _, what, _ in settled if what is Follows.LOST]
         if lost:
             text = f"{utf8(lost[0].path)} was uploaded, and the server does not have it as it is now: it is sent again"
             self._context.warn_once(WarningCode.FILE_LOST, text)
             run.forget(lost)
         again = iter(run.claim(lost, pack=pack))
-        for file, claim in claims:
-            known = there.get(file.file, True)
-            if file.file not in spoiled:
-                yield file, next(again) if known is False else claim, known
+        picked: Picked = []
+        for file, claim, what, said in settled:
+            if what is Follows.LOST:
+                claim = next(again)
+                what = follows(claim.state, ReceiptState.NONE, Answer.SILENT, choices)
+            end = self._end(file, claim, what, said)
+            if end is not None:
+                ended.append(end)
+                continue
+            if claim.state is ClaimState.UNKNOWN:
+                run.certain([file])
+            picked.append((file, claim))
+        return picked
 
-    def _is_spoiled(self, file: LocalFile, receipt: Stored | None, other: FoundFile | None) -> bool:
-        """Return whether a file fails in whose place the server has another one; else it is sent again.
-
-        It fails where stored files are compared (`--verify`, `--then`), and where the local one is as it was sent.
-        Otherwise it is a new one, as any that has changed since. The next run sends it in both cases.
-        """
-        compares = self._context.settings.verify or self._context.settings.then is not None
-        return compares and other is not None and receipt is not None and is_recorded(file, receipt)
-
-    def _settled(self, api: Api, file: LocalFile, claim: Claim) -> FileResult | None:
-        match claim.state:
-            case ClaimState.DONE:
-                return FileResult(file)
-            case ClaimState.BUSY:
+    def _end(self, file: LocalFile, claim: Claim, what: Follows, said: Said) -> FileResult | None:
+        """Return the result of a claimed file that is not sent; None for one that is."""
+        match what:
+            case Follows.PRESENT if claim.state is ClaimState.UNKNOWN and isinstance(said, FoundFile):
+                found = equal_to(file, location_of(file, self._context.settings.category), said.sha256)
+                self._context.run.completed([receipt_of(found)])
+                return self._present(file, None, SkipReason.PRESENT, before=True)
+            case Follows.PRESENT | Follows.RECEIPT:
+                reason = SkipReason.PRESENT if what is Follows.PRESENT else SkipReason.RECEIPT
+                done = claim.receipt
+                before = done is None or (done.verified and done.checksum is not None and is_recorded(file, done))
+                return self._present(file, done, reason, before=before)
+            case Follows.SPOILED:
+                return failed(file, FailureCode.INTEGRITY, SPOILED)
+            case Follows.IN_USE:
                 return failed(file, FailureCode.IN_USE, "another run is uploading this file now", retryable=True)
-            case ClaimState.UNKNOWN:
-                return self._unknown(api, file)
-            case ClaimState.CHANGED if file.upload_url:
+            case Follows.UNSURE:
+                error = said.error if isinstance(said, Silent) else None
+                is_told = error is not None and not says_nothing(error)
+                return FileResult(file, error if is_told else errors.OutcomeUnknown(MAY_BE_STORED))
+            case Follows.CHANGED if file.upload_url:
                 words = f"{utf8(file.path)} has changed since an earlier upload of it to the same URL"
                 return failed(file, FailureCode.CHANGED, f"{words}: ask the service for a new upload URL")
-            case ClaimState.CHANGED if claim.outdated is not None or not self._context.settings.watch:
+            case Follows.CHANGED if claim.outdated is not None or not self._context.settings.watch:
                 text = f"{utf8(file.path)} has changed since an earlier upload of it: it is sent from the beginning"
                 self._context.warn(WarningCode.FILE_CHANGED, text)
         return None
-
-    def _unknown(self, api: Api, file: LocalFile) -> FileResult | None:
-        """Ask whether the file is stored before it is resent (docs/protocol.md, section 3.15)."""
-        run, settings = self._context.run, self._context.settings
-        if not settings.resend_unknown:
-            if not self._context.terms.limits.relative_paths:
-                return FileResult(file, errors.OutcomeUnknown(MAY_BE_STORED))
-            try:
-                found = equal_on_server(api, file, retries=api.pacer.retries)
-            except NO_OUTCOME:
-                raise
-            except errors.UploaderError as error:
-                return FileResult(file, errors.OutcomeUnknown(MAY_BE_STORED) if says_nothing(error) else error)
-            if found is not None:
-                run.completed([receipt_of(found)])
-                return found
-        run.certain([file])
-        return None
-
-    def _missing(self, api: Api, files: Sequence[LocalFile], ended: list[FileResult]) -> list[LocalFile]:
-        """Skip the files that are on the server, or were sent at some time; return the others (`--skip-existing`)."""
-        context, trusts = self._context, self._context.settings.trust_receipts
-        receipts, missing = list(zip(files, context.run.receipts(files), strict=True)), []
-        for (file, receipt), (there, other) in zip(receipts, self._stored.present(api, receipts), strict=True):
-            context.stop.checkpoint()
-            if there or (there is None and receipt is not None and trusts):
-                before = not there or (other is not None and other.sha256 is not None)
-                ended.append(self._present(file, receipt, there, before=before)._replace(unconfirmed=not there))
-            elif self._is_spoiled(file, receipt, other):
-                ended.append(failed(file, FailureCode.INTEGRITY, SPOILED))
-            else:
-                missing.append(file)
-        if not self._context.terms.limits.relative_paths and not trusts:
-            text = "--skip-existing: the server can be asked only for files whose receipts say where they are;"
-            text += " others are sent (--trust-receipts skips those with a receipt)"
-            context.warn_once(WarningCode.RECEIPTS_ONLY, text)
-        return missing
 
     def _sent_before(self, files: Sequence[LocalFile]) -> dict[int, Stored]:
         """Return the receipts of files that any run has sent, by number, where the server can be asked about them.
@@ -207,34 +199,6 @@ class FileChecks:
         own, receipts = self._context.settings.category, self._context.run.receipts(files)
         known = zip(files, receipts, strict=True)
         return {file.file: row for file, row in known if row and (not self._asks or shows_place(row, file, own))}
-
-    def _unconfirmed(
-        self, api: Api, files: Sequence[LocalFile], sent: Mapping[int, Stored], ended: list[FileResult]
-    ) -> list[LocalFile]:
-        """Skip the files of receipts that the server confirms, without reading them; return the others."""
-        known = [(file, sent[file.file]) for file in files if file.file in sent]
-        if not self._asks:
-            stored = [one for one, (there, _) in zip(known, self._stored.present(api, known), strict=True) if there]
-            ended += [self._present(file, receipt, there=True, before=False) for file, receipt in stored]
-            there = {file.file for file, _ in stored}
-            return [file for file in files if file.file not in there]
-        answers, left = iter(self._stored.confirmed(api, known)), []
-        for file in files:
-            receipt, found = sent.get(file.file), next(answers) if file.file in sent else None
-            if receipt is None or not isinstance(found, FoundFile):
-                left.append(file)
-                continue
-            # Of a large file the receipt has no digest, and its size is enough.
-            alone = receipt.checksum is None and found.size is not None and is_recorded(file, receipt)
-            if not (found.size == file.size if alone else self._stored.is_equal(api, file, receipt, found)):
-                if self._is_spoiled(file, receipt, found):
-                    ended.append(failed(file, FailureCode.INTEGRITY, SPOILED))
-                else:
-                    left.append(file)
-                continue
-            before = found.sha256 is not None and not alone
-            ended.append(self._present(file, receipt, there=True, before=before))
-        return left
 
     def _hint(self, picked: Picked) -> None:
         """Say once that the server is not asked about files that were sent, where it can't be about many at once."""
@@ -250,21 +214,20 @@ class FileChecks:
     def _not_stored(self, api: Api, files: Sequence[LocalFile], ended: list[FileResult]) -> list[LocalFile]:
         """End the files that an earlier try of an import's task has stored; return the others."""
         left = []
-        answer = self._stored.look_up(api, [(file, None) for file in files])
-        for file, found in zip(files, answer, strict=True):
-            if isinstance(found, FoundFile) and has_bytes(found, file, self._context.stop.checkpoint):
-                ended.append(equal_to(file, found.location, found.sha256))
+        for file, answer, said in self._stored.answers(api, [(file, None) for file in files], Want.PRESENCE):
+            if answer is Answer.EQUAL and isinstance(said, FoundFile):
+                ended.append(equal_to(file, said.location, said.sha256))
             else:
                 left.append(file)
         return left
 
-    def _present(self, file: LocalFile, receipt: Stored | None, there: bool | None, *, before: bool) -> FileResult:
-        """Return the result of a file that is stored: as the server says (`there`), or as only a receipt does.
+    def _present(self, file: LocalFile, receipt: Stored | None, reason: SkipReason, *, before: bool) -> FileResult:
+        """Return the result of a file that is stored.
 
         `before`: its bytes were compared before, or are unknown here, and `--verify` does not read it.
         """
         context, settings = self._context, self._context.settings
-        result = FileResult(file, new=False, skipped=SkipReason.PRESENT if there else SkipReason.RECEIPT)
+        result = FileResult(file, new=False, skipped=reason)
         if receipt is not None:
             compares = settings.verify and not before
             result = result._replace(server_id=receipt.server_id, location=receipt.location, result_url=receipt.link)
@@ -282,13 +245,15 @@ class FileChecks:
         A file whose upload is resumed was checked before; now its own upload may be there.
         """
         free, own = [], self._context.settings.category
-        found = self._stored.look_up(api, [(file, None) for file, _ in files])
-        for (file, claim), item in zip(files, found, strict=True):
-            if not isinstance(item, FoundFile) or claim.state is ClaimState.RESUME:
-                free.append((file, claim))
-            else:
+        found = self._stored.ask(api, [(file, None) for file, _ in files], Want.PRESENCE)
+        for (file, claim), said in zip(files, found, strict=True):
+            state = ClaimState.RESUME if claim.state is ClaimState.RESUME else ClaimState.NEW
+            answer = Answer.OTHER if isinstance(said, FoundFile) else Answer.SILENT  # its bytes do not count
+            if follows(state, ReceiptState.NONE, answer, self._choices) is Follows.EXISTS:
                 text = f"{file.category or own}/{utf8(file.relative_path)} exists on the server (--if-exists fail)"
                 ended.append(failed(file, FailureCode.EXISTS, text))
+            else:
+                free.append((file, claim))
         return free
 
     def _readable(self, files: Sequence[LocalFile], ended: list[FileResult]) -> list[LocalFile]:
@@ -303,3 +268,13 @@ class FileChecks:
             else:
                 readable.append(file)
         return readable
+
+
+def _choices(settings: Settings) -> Choices:
+    return Choices(
+        skip_existing=settings.skip_existing,
+        trust_receipts=settings.trust_receipts,
+        resend_unknown=settings.resend_unknown,
+        fails_if_exists=settings.if_exists == "fail",
+        compares=settings.verify or settings.then is not None,
+    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from uploader_cli import errors
 from uploader_cli.core.confirmation import Reading
 from uploader_cli.core.events import VerifiedBy, WarningCode
 from uploader_cli.core.packs import FoundFile, LookedUp
+from uploader_cli.core.presence import Answer, ReceiptState
 from uploader_cli.core.protocol import location_in, utf8
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.journal.reading import is_doubtful, is_recorded, written_identity
@@ -32,14 +34,30 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.upload_session import RunContext
 
     Sent = tuple[LocalFile, Stored | None]  # a file, and the receipt that is known of it
-
-T = TypeVar("T")
+    Said: TypeAlias = "FoundFile | Absent | Silent"
 
 DIGEST_PAUSE = 1.0  # least seconds between two requests for digests that are being computed
 
 _number = re.compile(r" \(\d+\)(?=(\.[^./]*)?$)")  # of a name that was taken: `clip (2).mp4`
 NO_OUTCOME = (errors.Interrupted, errors.Unreachable, errors.ProxyUnauthorized, errors.DiskFull)
 """Errors that end the run, whatever was asked."""
+
+
+class Absent(NamedTuple):
+    """The server does not have the file."""
+
+
+class Silent(NamedTuple):
+    """The server does not say whether it has the file; `error` is why, if it was asked."""
+
+    error: errors.UploaderError | None = None
+
+
+class Want(Enum):
+    """What is asked about files."""
+
+    PRESENCE = auto()  # what has their names
+    DIGEST = auto()  # also its digest, where the bytes have to be compared
 
 
 class StoredFiles:
@@ -49,16 +67,80 @@ class StoredFiles:
         self._context = context
         self._one_by_one = False  # whether the lookup has failed
 
-    def look_up(self, api: Api, files: Sequence[Sent]) -> list[FoundFile | Literal[False] | None]:
-        """Return each stored file, False for one that is not stored, and None without an answer.
+    def ask(self, api: Api, files: Sequence[Sent], want: Want) -> list[Said]:
+        """Return what the server has of each file, with its receipt if there is one.
 
-        Use one lookup where offered, else one call for each path.
+        A server that does not keep relative paths is asked at the place in the receipt, others by one lookup for all,
+        or else at each path. Digests are those that the server knows; it computes one that has to be known, because the
+        receipt has one, or because the file may have changed since.
         """
+        if want is Want.DIGEST and not self._context.terms.limits.relative_paths:
+            return [self._at_receipt(api, file, receipt) for file, receipt in files]
+        found = self._look_up(api, files)
+        return found if want is Want.PRESENCE else self._with_digests(api, files, found)
+
+    def ask_now(self, api: Api, file: LocalFile, location: str) -> Said:
+        """Return whether the server has a file of this size at `location`.
+
+        It is asked at once and not again, and no outage is waited for.
+        """
+        terms = self._context.terms
+        client = upload_calls(api, terms)
+
+        def ask() -> Said:
+            try:
+                if not terms.sessions and location.startswith("http"):
+                    return _of_size(file, client.head(location).offset)
+                found = api.stored(location, digest=False, patient=False)
+                return Absent() if found is None or found.size not in (None, file.size) else found
+            except (errors.AnswerError, errors.ProtocolError):  # many servers answer 404 for a finished upload
+                there = client.read_last(api.url_of(location), file.size) is Reading.STORED
+                return FoundFile(file.size, None, location) if there else Silent()
+
+        return _said(ask)
+
+    def answers(
+        self, api: Api, files: Sequence[Sent], want: Want = Want.DIGEST, *, by_size: bool = False
+    ) -> Iterator[tuple[LocalFile, Answer, Said]]:
+        """Ask about files, and yield each with what the answer says of its bytes; for `by_size` see `_answer`."""
+        for (file, receipt), said in zip(files, self.ask(api, files, want), strict=True):
+            self._context.stop.checkpoint()
+            yield file, self._answer(api, file, receipt, said, by_size=by_size), said
+
+    def _answer(self, api: Api, file: LocalFile, receipt: Stored | None, said: Said, *, by_size: bool) -> Answer:
+        """Compare size and digest with what the server has said.
+
+        A receipt's digest saves reading the file if it counts (`is_recorded`); otherwise it does from now on. One
+        without a digest, as of a large file, is enough `by_size`. A file whose ctime or inode is not that of its
+        receipt is read (`_as_sent`), and compared with the receipt's digest also where the server says nothing.
+        """
+        if isinstance(said, Absent):
+            return Answer.ABSENT
+        if isinstance(said, Silent):
+            return Answer.OTHER if receipt is not None and self._differs(file, receipt) else Answer.SILENT
+        if said.size not in (None, file.size):
+            return Answer.OTHER
+        if said.sha256 is None:
+            if said.size is None or (same := receipt is None or self._as_sent(api, file, receipt)) is None:
+                return Answer.SILENT
+            return Answer.ALIKE if same else Answer.OTHER
+        if receipt is None:
+            equal = said.sha256 == digest_of(file, self._context.stop.checkpoint)
+        elif receipt.checksum is not None and is_recorded(file, receipt):
+            equal = said.sha256 == receipt.checksum
+        elif by_size and said.size is not None and is_recorded(file, receipt):
+            return Answer.ALIKE
+        else:
+            equal = self._has_digest(file, replace(receipt, checksum=said.sha256, verified=True))
+        return Answer.EQUAL if equal else Answer.OTHER
+
+    def _look_up(self, api: Api, files: Sequence[Sent]) -> list[Said]:
+        """Use one lookup where offered, else one call for each path."""
         offer, own = self._context.terms.lookup, self._context.settings.category
         asked = [looked_up(file, own, receipt) for file, receipt in files]
         if offer is not None and not self._one_by_one:
             try:
-                return [found or False for found in api.lookup(offer, asked, retries=api.pacer.retries)]
+                return [found or Absent() for found in api.lookup(offer, asked, retries=api.pacer.retries)]
             except NO_OUTCOME:
                 raise
             except errors.UploaderError as error:
@@ -66,58 +148,49 @@ class StoredFiles:
                 self._context.warn_once(
                     WarningCode.LOOKUP, f"the lookup failed: {error}; files are looked up one by one"
                 )
-        return [self._stored(api, location_in(one.category, one.path)) for one in asked]
+        return [self._at(api, location_in(one.category, one.path)) for one in asked]
 
-    def present(self, api: Api, files: Sequence[Sent]) -> Iterator[tuple[bool | None, FoundFile | None]]:
-        """Yield whether the server has each file with the bytes of its receipt; None for unknown.
-
-        With it goes what the server has in its place, where it says so. A file whose ctime or inode is not that of its
-        receipt is read (`_as_sent`), and compared with the receipt's digest also where the server says nothing.
-        """
-        if not self._context.terms.limits.relative_paths:
-            for file, receipt in files:
-                there = self._by_receipt(api, file, receipt.location if receipt is not None else None)
-                if receipt is not None and there:
-                    there = self._as_sent(api, file, receipt)
-                elif receipt is not None and there is None and self._differs(file, receipt):
-                    there = False
-                yield there, None
-            return
-        for (file, receipt), item in zip(files, self.confirmed(api, files), strict=True):
-            unsure = isinstance(item, FoundFile) and item.size in (None, file.size) and item.sha256 is None
-            if unsure and receipt is None:  # the lookup computes no digest
-                item = self._stored(api, location_of(file, self._context.settings.category))
-            yield (self.is_equal(api, file, receipt, item), item) if isinstance(item, FoundFile) else (item, None)
-
-    def has_now(self, api: Api, file: LocalFile, location: str) -> bool | None:
-        """Return whether the server has a file of this size at `location`; None where it does not say.
-
-        It is asked at once and not again, and no outage is waited for. Raise the error of a request that had no answer.
-        """
-        terms = self._context.terms
-        client = upload_calls(api, terms)
+    def _with_digests(self, api: Api, files: Sequence[Sent], found: list[Said]) -> list[Said]:
+        """Return what was `found`, with the digests that have to be known and that the lookup did not tell."""
+        offer, own = self._context.terms.lookup, self._context.settings.category
+        if offer is None or self._one_by_one:
+            return found
+        computed: list[int] = []
+        for number, ((file, receipt), one) in enumerate(zip(files, found, strict=True)):
+            if not isinstance(one, FoundFile) or (one.size, one.sha256) != (file.size, None):
+                continue
+            if receipt is None:
+                found[number] = self._at(api, location_of(file, own))
+            elif receipt.checksum is not None or is_doubtful(file, receipt):
+                computed.append(number)
+        if not computed:
+            return found
+        asked = [looked_up(files[number][0], own, files[number][1]) for number in computed]
+        ask = partial(api.lookup, offer, digests="compute", retries=api.pacer.retries)
         try:
-            if not terms.sessions and location.startswith("http"):
-                return client.head(location).offset == file.size
-            found = api.stored(location, digest=False, patient=False)
-            return found is not None and found.size in (None, file.size)
-        except (errors.AnswerError, errors.ProtocolError):  # many servers answer 404 for a finished upload
-            return client.read_last(api.url_of(location), file.size) is Reading.STORED or None
+            answer = with_digests(ask, asked, self._context.stop, self._context.settings.max_wait)
+        except NO_OUTCOME:
+            raise
+        except errors.UploaderError:
+            return found
+        for number, known in zip(computed, answer, strict=True):
+            found[number] = known or Absent()
+        return found
 
-    def _by_receipt(self, api: Api, file: LocalFile, location: str | None) -> bool | None:
+    def _at_receipt(self, api: Api, file: LocalFile, receipt: Stored | None) -> Said:
+        """Return whether a file of its size is at the place in its receipt; nothing tells another digest."""
+        location, terms = receipt.location if receipt is not None else None, self._context.terms
         if location is None:
-            return None
-        terms = self._context.terms
+            return Silent()
         if not terms.sessions and location.startswith("http"):  # else the path of a Content-Location
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
             client = upload_calls(api, terms)
-            position = _asked(lambda: api.pacer.call(lambda: client.head(location), at_most=0))
-            return None if position is None else position.offset == file.size
-        found = self._stored(api, location)
-        return found.size in (None, file.size) if isinstance(found, FoundFile) else found
+            return _said(lambda: _of_size(file, api.pacer.call(lambda: client.head(location), at_most=0).offset))
+        found = self._at(api, location)
+        return _of_size(file, found.size or file.size) if isinstance(found, FoundFile) else found
 
-    def _stored(self, api: Api, location: str) -> FoundFile | Literal[False] | None:
-        return _asked(lambda: api.stored(location, retries=api.pacer.retries) or False)
+    def _at(self, api: Api, location: str) -> Said:
+        return _said(lambda: api.stored(location, retries=api.pacer.retries) or Absent())
 
     def _as_sent(self, api: Api, file: LocalFile, receipt: Stored) -> bool | None:
         """Return whether a file is still the one that was sent; None where no digest tells that.
@@ -131,7 +204,12 @@ class StoredFiles:
             return self._has_digest(file, receipt)
         if (location := receipt.location) is None:
             return None
-        theirs = _asked(lambda: api.pacer.call(lambda: digest_read_back(api, location), at_most=0))
+        try:
+            theirs = api.pacer.call(lambda: digest_read_back(api, location), at_most=0)
+        except NO_OUTCOME:
+            raise
+        except errors.UploaderError:
+            return None
         return None if theirs is None else self._has_digest(file, replace(receipt, checksum=theirs, verified=True))
 
     def _differs(self, file: LocalFile, receipt: Stored) -> bool:
@@ -145,57 +223,27 @@ class StoredFiles:
         self._context.run.completed([replace(receipt, file=file, identity=written_identity(file))])
         return True
 
-    def is_equal(self, api: Api, file: LocalFile, receipt: Stored | None, found: FoundFile) -> bool | None:
-        """Compare size and digest; None if the server tells neither.
 
-        A receipt's digest saves reading the file if it counts (`is_recorded`); otherwise it does from now on. Without a
-        digest of the server an equal size is enough, unless the file may have changed since it was sent.
-        """
-        if found.size not in (None, file.size):
-            return False
-        if found.sha256 is None:
-            there = None if found.size is None else True
-            return self._as_sent(api, file, receipt) if there and receipt is not None else there
-        if receipt is not None and receipt.checksum is not None and is_recorded(file, receipt):
-            return found.sha256 == receipt.checksum
-        if receipt is None:
-            return found.sha256 == digest_of(file, self._context.stop.checkpoint)
-        return self._has_digest(file, replace(receipt, checksum=found.sha256, verified=True))
-
-    def confirmed(self, api: Api, files: Sequence[Sent]) -> list[FoundFile | Literal[False] | None]:
-        """Return what `look_up` does; the server reads files whose digests it does not know, and that have to be known.
-
-        These are files whose receipts have one, and those that may have changed here since they were sent.
-        """
-        found, offer = self.look_up(api, files), self._context.terms.lookup
-        unknown = [
-            number
-            for number, ((file, receipt), one) in enumerate(zip(files, found, strict=True))
-            if isinstance(one, FoundFile) and (one.size, one.sha256) == (file.size, None)
-            if receipt is not None and (receipt.checksum is not None or is_doubtful(file, receipt))
-        ]
-        if offer is None or self._one_by_one or not unknown:
-            return found
-        asked = [looked_up(files[number][0], self._context.settings.category, files[number][1]) for number in unknown]
-        ask = partial(api.lookup, offer, digests="compute", retries=api.pacer.retries)
-        try:
-            answer = with_digests(ask, asked, self._context.stop, self._context.settings.max_wait)
-        except NO_OUTCOME:
-            raise
-        except errors.UploaderError:
-            return found
-        for number, one in zip(unknown, answer, strict=True):
-            found[number] = one or False
-        return found
-
-
-def _asked(call: Callable[[], T]) -> T | None:
+def _said(ask: Callable[[], Said]) -> Said:
+    """Return what `ask` returns; its error says nothing of the file."""
     try:
-        return call()
+        return ask()
     except NO_OUTCOME:
         raise
-    except errors.UploaderError:
-        return None
+    except errors.UploaderError as error:
+        return Silent(error)
+
+
+def _of_size(file: LocalFile, size: int | None) -> Said:
+    return FoundFile(size, None, None) if size == file.size else Absent()
+
+
+def receipt_state(file: LocalFile, receipt: Stored | None) -> ReceiptState:
+    if receipt is None:
+        return ReceiptState.NONE
+    if is_recorded(file, receipt):
+        return ReceiptState.CURRENT
+    return ReceiptState.BLIND if receipt.checksum is None and is_doubtful(file, receipt) else ReceiptState.DOUBTFUL
 
 
 def with_digests(
@@ -262,19 +310,14 @@ def equal_on_server(api: Api, file: LocalFile, *, retries: int | None = None) ->
     """Return the outcome of a file whose bytes are at `location_of`, else None. Raise as `Api.stored` does."""
     location = location_of(file, api.settings.category)
     found = api.stored(location, retries=retries)
-    if found is None or not has_bytes(found, file, api.pacer.stop.checkpoint):
+    if found is None or found.sha256 is None or found.size not in (None, file.size):
         return None
-    return equal_to(file, location, found.sha256)
+    is_equal = found.sha256 == digest_of(file, api.pacer.stop.checkpoint)
+    return equal_to(file, location, found.sha256) if is_equal else None
 
 
 def equal_to(file: LocalFile, location: str | None, sha256: str | None) -> FileResult:
     return FileResult(file, location=location, checksum=sha256, verified=True, verified_by=VerifiedBy.DIGEST)
-
-
-def has_bytes(found: FoundFile, file: LocalFile, checkpoint: Callable[[], None]) -> bool:
-    """Compare size and digest; a digest that the server does not know is not equal."""
-    is_alike = found.size in (None, file.size) and found.sha256 is not None
-    return is_alike and found.sha256 == digest_of(file, checkpoint)
 
 
 def digest_of(file: LocalFile, checkpoint: Callable[[], None]) -> str | None:

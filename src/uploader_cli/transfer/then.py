@@ -32,7 +32,7 @@ from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.projections import COMPARED, receipt_of
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.stage import Carrier, Stage
-from uploader_cli.transfer.stored_files import NO_OUTCOME, StoredFiles, looked_up, with_digests
+from uploader_cli.transfer.stored_files import NO_OUTCOME, Absent, Silent, StoredFiles, looked_up, with_digests
 from uploader_cli.transfer.verification import compared, record
 
 if TYPE_CHECKING:
@@ -153,16 +153,12 @@ class Proof(Stage):
     def _told_apart(self, api: Api, outcome: FileResult) -> LocalFile:
         """Return the file, put back, if the server has its own. Raise `OSError` and `FileFailure`."""
         file, location = outcome.file, outcome.content_location or outcome.location
-        try:
-            with set_aside(file):
-                there = None if location is None else self._stored.has_now(api, file, location)
-        except (errors.FileFailure, *NO_OUTCOME):
-            raise
-        except errors.UploaderError as error:
-            raise errors.FileFailure(f"{UNTOLD}: {error}", code=FailureCode.KEPT, retryable=error.retryable) from error
-        if there is None:
-            raise errors.FileFailure(UNTOLD, code=FailureCode.KEPT)
-        if not there:
+        with set_aside(file):
+            there = Silent() if location is None else self._stored.ask_now(api, file, location)
+        if isinstance(there, Silent):
+            why, again = (f": {there.error}", there.error.retryable) if there.error is not None else ("", False)
+            raise errors.FileFailure(f"{UNTOLD}{why}", code=FailureCode.KEPT, retryable=again)
+        if isinstance(there, Absent):
             words = "it is the stored file itself: the server does not have it without this one"
             raise errors.FileFailure(words, code=FailureCode.KEPT)
         return _read_again(file, outcome.sha256 or "", self._context.stop.checkpoint)

@@ -4,11 +4,11 @@ One SQLite file in WAL mode serves all runs and processes. A commit survives the
 lose the last commits. It contains no credentials, but upload URLs, which may allow writing: its mode is 0600.
 """
 
+from uploader_cli.core.presence import ClaimState
 from uploader_cli.transfer.journal.journal import History, Journal
 from uploader_cli.transfer.journal.reading import (
     Awaited,
     Claim,
-    ClaimState,
     PendingPart,
     PendingUpload,
     RunTarget,

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-from enum import StrEnum
 from struct import Struct
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from msgspec.structs import astuple, replace
 
 from uploader_cli.core.codes import VerifiedBy
 from uploader_cli.core.confirmation import Ending
+from uploader_cli.core.presence import ClaimState
 from uploader_cli.core.protocol import UPLOADS
 from uploader_cli.core.record import Record
 from uploader_cli.sources.files import absolute
@@ -170,15 +170,6 @@ class Stored(Record, frozen=True):
     verified: bool = False
     link: str | None = None
     identity: bytes | None = None
-
-
-class ClaimState(StrEnum):
-    NEW = "new"  # send `upload` from 0; with --no-resume `outdated` is an earlier upload
-    RESUME = "resume"  # resume `upload`
-    CHANGED = "changed"  # size or mtime changed: warn, delete `outdated`, send `upload` from 0
-    UNKNOWN = "unknown"  # an earlier try of `upload` may have stored the file
-    DONE = "done"  # it was sent since this run (or the one it resumes) began: `receipt`
-    BUSY = "busy"  # another live run, or another entry of this run, is sending the file
 
 
 class Claim(Record, frozen=True):

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from uploader_cli.core.presence import ClaimState
 from uploader_cli.errors import Interrupted, UploaderError, UsageError
 from uploader_cli.transfer.journal import reading, schema
 from uploader_cli.transfer.journal.reading import (
     Claim,
-    ClaimState,
     Pending,
     PendingUpload,
     Stored,
