@@ -20,36 +20,42 @@ class Offer(Record, frozen=True):
 class Terms(Record, frozen=True):
     """What a run uses of the `offer` of a server, and what the answers of this server tell.
 
-    `tus` is None in batch mode; `packs` and `lookup` are None where they are not used. `checksum` is the algorithm for
-    chunks, or None. The defaults are those of a server with sessions.
-
-    `sessions`: files belong to sessions; their locations are paths below its root, and those that are equal may be
-    stored once. `keys`: it finds an upload by its key, also the one that parts were joined to, and deletes the parts.
-    `tells_stored`: an upload with the full offset is stored, with exactly the bytes that were sent; otherwise only a
-    success of the request that completes it, or a reading, tells that. `strict`: its answers have all headers that the
-    protocol demands; what lacks them was not answered by it. `may_forget`: it may delete an upload once it is complete.
-    `trusts_checksums`: it compares every checksum that it accepts. `tells_missing`: it gives out stored files, and no
-    others. `parts`: it may get a file in several uploads. `empty_at_creation`: the creation of an upload stores an
-    empty file, and no PATCH follows; in the IETF's protocol an answer says so. `falls_back`: files whose uploads a
-    proxy blocks are sent in batch mode.
+    The defaults are those of a server with sessions.
     """
 
     offer: Offer = Offer()
     limits: Limits = ASSUMED
-    tus: Capabilities | None = None
+    tus: Capabilities | None = None  # None in batch mode
     packs: PackOffer | None = None
     lookup: LookupOffer | None = None
-    checksum: str | None = None
+    checksum: str | None = None  # the algorithm for chunks
     sessions: bool = True
+    """Files belong to sessions; locations are paths below the server's root, and equal files may be stored once."""
     keys: bool = True
+    """The server finds an upload by its key, also the one that parts were joined to, and deletes the parts."""
+    gets_keys: bool = True
+    """Uploads are created with a key and with what is known of the file; else only with the metadata of the user."""
     tells_stored: bool = True
+    """An upload with the full offset is stored, with exactly the bytes that were sent.
+
+    Otherwise only a success of the request that completes it tells that, or a reading.
+    """
     strict: bool = True
+    """All answers have the headers that the protocol demands: what lacks them was not answered by the server."""
     may_forget: bool = False
+    """The server may delete an upload once it is complete."""
     trusts_checksums: bool = True
+    """The server compares every checksum that it accepts."""
     tells_missing: bool = False
+    """The server gives out stored files, and no others."""
     parts: bool = False
+    """A file may be sent in several uploads, which the server joins."""
+    describes_parts: bool = True
+    """Each part has the metadata of the file, where the server has no `keys`."""
     empty_at_creation: bool = False
+    """The creation of an upload stores an empty file, and no PATCH follows. (In the IETF's protocol answers say so.)"""
     falls_back: bool = False
+    """Files whose uploads a proxy blocks are sent in batch mode."""
 
     @property
     def protocol(self) -> str:

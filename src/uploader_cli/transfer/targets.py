@@ -239,7 +239,9 @@ class Endpoint(Target):
             may_forget=tus.ietf,
             trusts_checksums=settings.checksum_compared,
             tells_missing=_tells_missing(settings.preset),
+            gets_keys=not settings.preset,  # its service may not know such metadata
             parts=self._may_divide(tus),
+            describes_parts=settings.part_metadata,
             empty_at_creation=settings.empty_at_creation and not tus.ietf,
         )
 

@@ -192,7 +192,7 @@ def test_preset_adds_what_the_announcement_does_not_say(
     preset: str, tells_missing: bool, with_upload: bool, empty: bool, tmp_path: Path
 ) -> None:
     config = tmp_path / "config.toml"
-    config.write_text('[preset."none of ours"]\nchecksum_compared = true\n')
+    config.write_text('[preset."none of ours"]\nchecksum_compared = true\npart_metadata = false\n')
     flags = {"tus_endpoint": HERE + "tus" * (preset == "directus"), "preset": preset}
     settings = resolve(flags, env={}, cwd=tmp_path, user_config=config)
     offered = Capabilities(HERE, frozenset({"creation", CREATION_WITH_UPLOAD}))
@@ -204,6 +204,9 @@ def test_preset_adds_what_the_announcement_does_not_say(
         empty,
     )
     assert known.trusts_checksums is (preset == "none of ours")
+    assert known.describes_parts is (preset != "none of ours")
+    assert not known.gets_keys, "its service may know no other metadata"
+    assert terms(Offer(tus=offered), tus_endpoint=HERE).gets_keys
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ class Part:
         body, checksum = self._chunk(0, size) if size or is_stored else (None, None)
         partial = index is not None
         metadata = state.metadata((index, self.start) if index is not None else None)
-        if state.sends_keys:
+        if state.terms.gets_keys:
             metadata["uploadKey"] = self.entry.key
         self._deferred = self.size == ENDLESS
         length, path = None if self._deferred else self.size, utf8(file.relative_path)

@@ -112,11 +112,9 @@ class TusFileState:
         self.resumes = claim.state not in (ClaimState.NEW, ClaimState.CHANGED)
         self.upload = claim.upload or PendingUpload("")
         self.server_id = self.upload.server_id  # from the answer to the creation
-        settings = tus.context.settings
         self.terms = tus.terms
         self.unchecked = self.terms.may_forget  # a server of the IETF's protocol does not say what it compares
-        self.sends_keys = not settings.preset  # the service of a preset may not know metadata
-        self.resends = settings.resend_unknown
+        self.resends = tus.context.settings.resend_unknown
         self._tus, self._context = tus, tus.context
         self._confirmed: list[int] = []
         self._sent: list[int] = []
@@ -200,10 +198,10 @@ class TusFileState:
         file, session = self.file, {"sessionId": self.session} if self.session else {}
         if part is not None:
             if not self.terms.keys:
-                return self.metadata() if self._context.settings.part_metadata else {}
+                return self.metadata() if self.terms.describes_parts else {}
             place = {"finalLength": str(file.size), "partOffset": str(part[1])}
             return {"finalKey": self.upload.upload_key} | place | session
-        if not self.sends_keys:
+        if not self.terms.gets_keys:
             return self._own_metadata
         known = named(file) | {"lastModified": str(file.mtime_ns // 1_000_000)}
         if self._context.settings.if_exists == "fail":
