@@ -40,8 +40,9 @@ def format_of(name: str) -> Format:
 class Manifest:
     """A list of files in `file`, shown as `shown` in messages.
 
-    `strict=False` (`--lenient`) ignores unknown columns. `category` is the run's; None (a tus endpoint) where
-    lines must not have one. Lines may have values for the metadata `keys`, and must where that is True.
+    `strict=False` (`--lenient`) ignores unknown columns; `follow_links` is the option. `category` is the run's; None (a
+    tus endpoint) where lines must not have one. Lines may have values for the metadata `keys`, and must where that is
+    True.
     """
 
     file: Path
@@ -49,6 +50,7 @@ class Manifest:
     kind: Format
     category: str | None
     strict: bool = True
+    follow_links: bool = False
     keys: Mapping[str, bool] = field(default_factory=dict)
 
     def lines(self) -> Iterator[Entry | BadLine]:
@@ -71,7 +73,7 @@ class Manifest:
             if not self.strict:
                 return  # the header is valid: bad lines fail one by one
             total += 1
-            problem = item if isinstance(item, BadLine) or not wants(item.name) else look(item)
+            problem = item if isinstance(item, BadLine) or not wants(item.name) else self._look(item)
             if isinstance(problem, BadLine) and not self._is_removed(item, problem, is_stored):
                 wrong += 1
                 if len(bad) < BAD_LINES_NAMED:
@@ -114,7 +116,7 @@ class Manifest:
             if isinstance(item, BadLine):
                 yield self._failed(next(numbers), item)
                 continue
-            info = look(item) if filters.wants(item.name) else None
+            info = self._look(item) if filters.wants(item.name) else None
             if info is None or not (isinstance(info, BadLine) or filters.fits(info)):
                 yield None
             else:
@@ -149,6 +151,9 @@ class Manifest:
             return FileSkipped(number, file.path, SkipReason.DUPLICATE, relative_path=item.name)
         return file
 
+    def _look(self, item: Entry) -> Status | BadLine:
+        return look(item, follow_links=self.follow_links)
+
     def _failed(self, number: int, bad: BadLine, file: LocalFile | None = None) -> FileFailed:
         where = f"{self.kind.unit} {bad.line} of {self.shown}"
         # For shards: a name that is the same on every machine, wherever the list is.
@@ -181,19 +186,27 @@ class Manifest:
         return ""
 
 
-def look(entry: Entry) -> Status | BadLine:
-    """Return the status of a listed file, or why it can't be sent. Links are followed."""
+def look(entry: Entry, *, follow_links: bool = False) -> Status | BadLine:
+    """Return the status of a listed file, or why it can't be sent.
+
+    A link is followed only where `follow_links` says so: it may have taken the place of the file that was listed, as by
+    `--failed-to`. Links in the directories of the path are followed.
+    """
     code = FailureCode.UNREADABLE
     if not is_url(entry.path) and not os.path.lexists(entry.path):
         restore(os.path.dirname(entry.path))
     try:
-        info = status(entry.path)
+        info = status(entry.path) if follow_links or is_url(entry.path) else os.lstat(entry.path)
+        if stat.S_ISLNK(info.st_mode):
+            os.stat(entry.path)  # raises where it leads nowhere
     except (FileNotFoundError, NotADirectoryError):
         problem, code = "no such file", FailureCode.VANISHED
     except OSError as error:
         problem = f"can't be read ({error.strerror})"
     else:
-        if stat.S_ISDIR(info.st_mode):
+        if stat.S_ISLNK(info.st_mode):
+            problem = "a symbolic link: list what it leads to, or give --follow-links"
+        elif stat.S_ISDIR(info.st_mode):
             problem = "is a directory: give it as PATH, or list its files"
         elif not stat.S_ISREG(info.st_mode):
             problem = "not a regular file"

@@ -94,7 +94,8 @@ def _manifest(settings: Settings) -> Manifest | None:
             f"the metadata {key} has no value: the column {key} of a list means something else",
             hint=f"give a template, as in --metadata '{key}={{name}}'",
         )
-    return Manifest(file, shown, kind, settings.session_category, not settings.lenient, keys)
+    category, strict = settings.session_category, not settings.lenient
+    return Manifest(file, shown, kind, category, strict, settings.follow_links, keys)
 
 
 def is_copy(file: Path) -> bool:

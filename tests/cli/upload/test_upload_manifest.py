@@ -507,3 +507,25 @@ def test_a_dry_run_reads_the_list_and_compares(server: EmbeddedServer, make_file
     )
     assert missing.code == 2
     assert [request.path for request in server.faults.requests] == ["/health"]
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv", "jsonl"])
+def test_link_in_the_place_of_a_listed_file_is_followed_only_on_request(
+    suffix: str, make_files: Files, tmp_path: Path
+) -> None:
+    """Of a file that had failed; whoever may write to its directory could have any file of this user sent."""
+    clip, again = make_files(**{"clip.mp4": 10}) / "clip.mp4", tmp_path / f"failed.{suffix}"
+    (tmp_path / "private").write_text("nobody's business")
+    with running_server(fail_files=("clip*",)) as server:
+        options = ("-s", server.url, "--no-resume")
+        assert uploader("upload", "files", *options, "--failed-to", again, home=tmp_path).code == 4
+        clip.unlink()
+        clip.symlink_to(tmp_path / "private")
+    with running_server() as server:
+        listed = ("upload", "--from-file", again, "-s", server.url)
+        refused = uploader(*listed, home=tmp_path)
+        assert (refused.code, "a symbolic link" in refused.err) == (2, True)
+        assert uploader(*listed, "--lenient", home=tmp_path).code == 4
+        assert list((server.root / "personal").iterdir()) == []
+        assert uploader(*listed, "--follow-links", home=tmp_path).code == 0
+        assert (server.root / "personal/files/clip.mp4").read_text() == "nobody's business"
