@@ -274,7 +274,7 @@ class Spoiling(Service):
 
 
 class Announcing(Service):
-    """Announces checksums of SHA-1, and compares them unless it `ignores` them, as oCIS and OpenCloud do.
+    """Announces checksums of an algorithm, and compares those of SHA-1 unless it `ignores` them, as oCIS does.
 
     Of each chunk that begins at an offset of `damages` the first byte is changed on its way, once.
     """
@@ -282,15 +282,15 @@ class Announcing(Service):
     extensions = "creation,creation-with-upload,creation-defer-length,checksum"
     methods = "OPTIONS POST HEAD PATCH GET"
 
-    def __init__(self, *, ignores: bool = False, damages: Iterable[int] = ()) -> None:
+    def __init__(self, algorithm: str = "sha1", *, ignores: bool = False, damages: Iterable[int] = ()) -> None:
         super().__init__()
-        self._ignores, self._damages = ignores, set(damages)
+        self._algorithm, self._ignores, self._damages = algorithm, ignores, set(damages)
         self.wrong: list[int] = []
         """The offsets of chunks with a wrong checksum."""
 
     def _options(self, request: Request) -> Answer:
         answer = super()._options(request)
-        answer.headers["Tus-Checksum-Algorithm"] = "sha1"
+        answer.headers["Tus-Checksum-Algorithm"] = self._algorithm
         return answer
 
     def _store_chunk(self, upload: Upload, request: Request) -> None:
@@ -299,7 +299,7 @@ class Announcing(Service):
             self._damages.remove(at)
             request = replace(request, body=bytes([request.body[0] ^ 1]) + request.body[1:])
         algorithm, _, digest = request.headers.get("upload-checksum", "").partition(" ")
-        if algorithm and base64.b64decode(digest) != hashlib.sha1(request.body).digest():
+        if algorithm == "sha1" and base64.b64decode(digest) != hashlib.sha1(request.body).digest():
             self.wrong.append(at)
             if not self._ignores:
                 raise Refused(460, "")

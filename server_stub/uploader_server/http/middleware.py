@@ -37,10 +37,10 @@ FREE = frozenset({"/health", "/openapi.json", *FILES})  # paths that need no tok
 OVERRIDES = frozenset({"GET", "HEAD", "PATCH", "DELETE"})
 """Methods allowed in X-HTTP-Method-Override of a POST to a tus URL."""
 EXPOSED = (
-    "Content-Location, Location, Repr-Digest, Retry-After, Tus-Checksum-Algorithm, Tus-Extension, Tus-Max-Size,"
-    " Tus-Resumable, Tus-Version, Upload-Complete, Upload-Concat, Upload-Defer-Length, Upload-Expires, Upload-File-Id,"
-    " Upload-Length, Upload-Limit, Upload-Metadata, Upload-Offset, X-RateLimit-Limit, X-RateLimit-Remaining,"
-    " X-RateLimit-Reset, X-Request-ID"
+    "Checksum-Compared, Content-Location, Location, Repr-Digest, Retry-After, Tus-Checksum-Algorithm, "
+    "Tus-Extension, Tus-Max-Size, Tus-Resumable, Tus-Version, Upload-Complete, Upload-Concat, "
+    "Upload-Defer-Length, Upload-Expires, Upload-File-Id, Upload-Length, Upload-Limit, Upload-Metadata, "
+    "Upload-Offset, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID"
 )
 """Response headers that web pages may read (Access-Control-Expose-Headers)."""
 PREFLIGHT = {

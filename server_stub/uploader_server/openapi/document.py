@@ -182,7 +182,7 @@ def _rest_calls() -> dict[str, Part]:
 
 
 def _tus_calls() -> dict[str, Part]:
-    capabilities = "Tus-Version Tus-Extension Tus-Max-Size Tus-Checksum-Algorithm Upload-Limit"
+    capabilities = "Tus-Version Tus-Extension Tus-Max-Size Tus-Checksum-Algorithm Checksum-Compared Upload-Limit"
     options = _call("Get the tus capabilities", _success(204, headers=f"{_RESUMABLE} {capabilities}"))
     state = f"{_STORED} Upload-Complete? Upload-Length?:count Upload-Limit?"  # also of the IETF protocol
     created = f"{_MAYBE_RESUMABLE} Upload-Offset:count Location {state}"

@@ -33,12 +33,16 @@ _PLACE = ("finalKey", "finalLength", "partOffset")  # metadata keys of a part th
 
 
 def capabilities(max_size: int) -> dict[str, str]:
-    """Return the headers of the OPTIONS response (tus 1.0, OPTIONS; Upload-Limit is of the IETF's draft)."""
+    """Return the headers of the OPTIONS response.
+
+    tus 1.0, OPTIONS; Upload-Limit is of the IETF's draft, and Checksum-Compared an addition of this server.
+    """
     return {
         "tus-version": TUS_VERSION,
         "tus-extension": ",".join(EXTENSIONS),
         "tus-max-size": str(max_size),
         "tus-checksum-algorithm": ",".join(CHECKSUMS),
+        "checksum-compared": "1",
         "upload-limit": f"max-size={max_size}",
     }
 

@@ -37,6 +37,7 @@ class Capabilities(Record, frozen=True):
     announced: bool = True  # whether OPTIONS was answered as tus servers answer it
     ietf: bool = False  # whether uploads use the IETF's protocol, not tus 1.0
     resumes_from: int = 0  # smaller files are sent with the creation of their upload
+    compares_checksums: bool = False  # whether OPTIONS says that a checksum that is accepted was compared
 
     @classmethod
     def of_ietf(
@@ -120,6 +121,7 @@ def capabilities_of(headers: Mapping[str, str], endpoint: str) -> Capabilities:
         extensions=frozenset(item.lower() for item in _listed(headers.get("Tus-Extension"))),
         checksum_algorithms=frozenset(item.lower() for item in _listed(headers.get("Tus-Checksum-Algorithm"))),
         max_size=whole(headers.get("Tus-Max-Size")) or None,
+        compares_checksums=headers.get("Checksum-Compared") == "1",
         announced=announced,
     )
 

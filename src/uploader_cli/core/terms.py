@@ -45,7 +45,7 @@ class Terms(Record, frozen=True):
     may_forget: bool = False
     """The server may delete an upload once it is complete."""
     trusts_checksums: bool = True
-    """The server compares every checksum that it accepts."""
+    """The server compares every checksum that it accepts: some announce checksums, and compare none."""
     tells_missing: bool = False
     """The server gives out stored files, and no others."""
     parts: bool = False
@@ -61,12 +61,3 @@ class Terms(Record, frozen=True):
     def protocol(self) -> str:
         """The protocol of files that are not packed: `batch`, `tus` or `ietf`."""
         return "batch" if self.tus is None else "ietf" if self.tus.ietf else "tus"
-
-    @property
-    def compares(self) -> bool:
-        """Whether a checksum that the server accepts verifies the bytes.
-
-        Some servers announce checksums and compare none. tus 1.0 does not name CRC-32C: the bundled server has it, and
-        compares it also at its tus endpoint.
-        """
-        return self.trusts_checksums or self.checksum == "crc32c"

@@ -237,7 +237,7 @@ class Endpoint(Target):
             tells_stored=False,
             strict=False,
             may_forget=tus.ietf,
-            trusts_checksums=settings.checksum_compared,
+            trusts_checksums=settings.checksum_compared or tus.compares_checksums,
             tells_missing=_tells_missing(settings.preset),
             gets_keys=not settings.preset,  # its service may not know such metadata
             parts=self._may_divide(tus),

@@ -1,4 +1,4 @@
-"""Checksums at a tus server that is not ours: they find damage, and verify a file only where a preset says so."""
+"""Checksums at a tus endpoint: they find damage, and verify a file only where a preset or the server says so."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
+from serving import running_server
 from tus_services import Announcing, OpenCloud
 
 if TYPE_CHECKING:
@@ -61,6 +62,27 @@ def test_file_is_verified_by_checksums_only_where_a_preset_says_that_they_are_co
     assert service.wrong == []
     found = {event["size"]: event.get("verified_by", event["verified"]) for event in done.of("file.completed")}
     assert found == {size: verified_by if size or verified_by == "bytes" else False for size in SIZES.values()}
+
+
+@pytest.mark.parametrize("algorithm", ["crc32c", "sha256"])
+def test_checksums_that_a_foreign_server_announces_verify_nothing(algorithm: str, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(CONTENT)
+    with Announcing(algorithm) as service:
+        options = ("--tus-endpoint", service.url, "--checksum", algorithm)
+        done = uploader("upload", "a.bin", *options, *OPTIONS, home=tmp_path)
+        assert {"upload-checksum" in headers for method, headers in service.requests if method == "PATCH"} == {True}
+    assert [event["verified"] for event in done.of("file.completed")] == [False], done.err
+
+
+@pytest.mark.parametrize(("wanted", "verified_by"), [("auto", "crc32c"), ("crc32c", "crc32c"), ("sha256", "sha256")])
+def test_bundled_server_says_at_its_tus_endpoint_that_it_compares_checksums(
+    wanted: str, verified_by: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.bin").write_bytes(CONTENT)
+    with running_server() as server:
+        options = ("--tus-endpoint", f"{server.url}/api/upload/files/", "--checksum", wanted)
+        done = uploader("upload", "a.bin", *options, *OPTIONS, home=tmp_path)
+    assert [event.get("verified_by") for event in done.of("file.completed")] == [verified_by], done.err
 
 
 @pytest.mark.parametrize("at", [0, 4096, 8192], ids=["creation", "chunk", "last chunk"])

@@ -50,6 +50,7 @@ def test_options_list_version_and_extensions(server: EmbeddedServer, path: str) 
     )
     assert answer.headers["tus-max-size"] == str(1 << 20)
     assert answer.headers["tus-checksum-algorithm"].split(",") == ["crc32c", "sha256", "sha1", "md5"]
+    assert answer.headers["checksum-compared"] == "1"
 
 
 def test_tus_offer_of_a_session_matches_the_options(server: EmbeddedServer) -> None:

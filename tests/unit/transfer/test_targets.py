@@ -71,7 +71,7 @@ class TestHealth:
         assert (known.packs, known.lookup) == (known.offer.packs, known.offer.lookup)
         assert (known.packs and known.packs.max_files, known.lookup and known.lookup.max_files) == (9, 7)
         assert (known.sessions, known.keys, known.tells_stored, known.strict, known.may_forget) == (*4 * [True], False)
-        assert known.compares
+        assert known.trusts_checksums
 
     def test_session_answer_tells_what_health_does_not(self) -> None:
         session = {"sessionId": "s", "category": "personal", **LIMITS, **OFFERED}
@@ -108,7 +108,7 @@ class TestOptions:
         assert (known.tus.announced, known.tus.creates_with_upload, known.checksum) == (True, True, "sha1")
         assert (known.limits.max_file_size, known.limits.max_files, known.limits.empty_files) == (99, ENDLESS, True)
         assert not any((known.sessions, known.keys, known.tells_stored, known.strict, known.may_forget))
-        assert not known.compares, "nobody says that it compares them"
+        assert not known.trusts_checksums, "nobody says that it compares them"
         assert (known.packs, known.lookup) == (None, None)
 
     @pytest.mark.parametrize("status", [200, 401, 404])
@@ -123,7 +123,7 @@ class TestOptions:
         known, *_ = meet(Rule(Answer(204, headers={**limit}), "OPTIONS *"), path="/up", chunk=chunk, protocol="ietf")
         assert known.tus is not None
         assert (known.tus.ietf, known.tus.resumes_from, known.limits.max_file_size) == (True, 5, 90)
-        assert (known.may_forget, known.compares) == (True, False)
+        assert (known.may_forget, known.trusts_checksums) == (True, False)
         assert chunk.size == 30_000_000
 
     def test_upload_that_exists_is_asked_for_instead(self) -> None:
@@ -235,16 +235,16 @@ def test_server_of_the_ietf_protocol_says_itself_what_is_complete(ietf: bool) ->
 
 @pytest.mark.parametrize("algorithm", ["crc32c", "sha256", "sha1"])
 @pytest.mark.parametrize(
-    ("sessions", "says_so", "compares"), [(True, False, True), (False, False, False), (False, True, True)]
+    ("sessions", "says_so", "announced", "compares"),
+    [(True, False, False, True), (False, False, False, False), (False, True, False, True), (False, False, True, True)],
 )
-def test_checksum_of_an_endpoint_counts_where_its_preset_says_so(
-    algorithm: str, sessions: bool, says_so: bool, compares: bool
+def test_checksum_of_an_endpoint_counts_where_its_preset_or_the_server_says_so(
+    algorithm: str, sessions: bool, says_so: bool, announced: bool, compares: bool
 ) -> None:
-    """CRC-32C counts: the bundled server has it."""
     settings = Settings(**({"server": "http://h"} if sessions else {"tus_endpoint": HERE}), checksum_compared=says_so)
-    offered = Capabilities(HERE, frozenset({"checksum"}), frozenset({algorithm}))
+    offered = Capabilities(HERE, frozenset({"checksum"}), frozenset({algorithm}), compares_checksums=announced)
     known = target_of(settings).agreed(Offer(tus=offered), ())
-    assert (known.checksum, known.compares) == (algorithm, compares or algorithm == "crc32c")
+    assert (known.checksum, known.trusts_checksums) == (algorithm, compares)
 
 
 def test_start_of_the_run_is_announced_before_anything_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,6 @@ from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabiliti
 from uploader_cli.core.events import Transport
 from uploader_cli.core.origins import resolved
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
-from uploader_cli.core.terms import Terms
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural, size
 from uploader_cli.transfer.bodies import Body, pack_form
@@ -186,9 +185,9 @@ def tus(context: DoctorContext) -> Finding:
 
 def _of_checksums(context: DoctorContext, tus: Capabilities) -> str:
     """Return how to find out whether a tus endpoint compares checksums, which only a chunk shows."""
-    trusts = not context.settings.tus_endpoint or context.settings.checksum_compared
-    known = (Terms(checksum=one, trusts_checksums=trusts).compares for one in tus.checksum_algorithms)
-    if "checksum" not in tus.extensions or any(known):
+    settings = context.settings
+    known = not settings.tus_endpoint or settings.checksum_compared or tus.compares_checksums
+    if "checksum" not in tus.extensions or known:
         return ""
     return "Its checksums verify no file unless a preset says that it compares them; `uploader smoke` tries that."
 

@@ -359,7 +359,8 @@ class Part:
         """Journal what is about to be sent; return the body of a chunk and its checksum header."""
         state = self._state
         piece, checksum = self._chunks.chunk(offset, size)
-        self.entry.sends(offset, offset + size, self.size, checked=checksum is not None and self._tus.terms.compares)
+        checked = checksum is not None and self._tus.terms.trusts_checksums
+        self.entry.sends(offset, offset + size, self.size, checked=checked)
         body = Body(
             self._client.body_type,
             [piece],
