@@ -14,7 +14,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.protocols.tus_chunks import Chunks
 from uploader_cli.transfer.protocols.tus_entry import UploadEntry
-from uploader_cli.transfer.protocols.tus_state import EARLIER, NOT_ENDED, NOT_STORED, ONE_TRIP_LESS, is_far
+from uploader_cli.transfer.protocols.tus_state import EARLIER, NOT_ENDED, NOT_STORED, ONE_TRIP_LESS, TWICE, is_far
 from uploader_cli.transfer.upload_calls import Creation, Position, impossible
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ class Part:
             asks = again and self.entry.ending not in (Ending.ERROR, Ending.GATEWAY)
             offset = created.offset if created.offset is not None or size or asks else 0
             if not offset:  # a new upload, and not one that the server knew by the key
+                if self.entry.index is None and self.entry.ending in UNCERTAIN:
+                    self._tus.context.warn(WarningCode.MAY_BE_STORED, f"{utf8(state.file.path)}: {TWICE}")
                 self.entry.ending = Ending.NONE
             self._created(created)
         self._accepted = completes
