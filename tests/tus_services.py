@@ -398,6 +398,46 @@ class Finishing(Service):
         return Answer(206, bytes(found.content[start:]), headers)
 
 
+class Sharing(Finishing):
+    """One of two servers with the same store: it finds an upload by its key, and names no offset then.
+
+    The other one ended the first upload as `fault` says.
+    """
+
+    def _post(self, request: Request) -> Answer:
+        key = _metadata(request.headers["upload-metadata"])["uploadKey"]
+        for name, upload in self.uploads.items():
+            if upload.metadata["uploadKey"] == key:
+                return Answer(201, headers={"Location": f"/files/{name}"})
+        return super()._post(request)
+
+    def fault_of(self, upload: Upload) -> str:
+        return self.fault if len(self._finished) == 1 else ""
+
+
+class Overtaken(Finishing):
+    """One of two servers with the same store. A gateway gives up the other one while that stores the bytes at `at`.
+
+    They are stored when the next request sends them again: that has another offset then.
+    """
+
+    extensions = "creation"
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self._at, self._late, self.readable = at, list[Request](), True
+
+    def _patch(self, request: Request) -> Answer:
+        at = int(request.headers["upload-offset"])
+        if at == self._at and not self._late:
+            self._late.append(request)
+            raise Refused(502, "Bad Gateway", by_service=False)
+        if at == self._at and len(self._late) == 1:
+            self._late *= 2
+            super()._patch(self._late[0])
+        return super()._patch(request)
+
+
 class Dying(Service):
     """A server that ends when it receives the file `name`, with all requests under way, and is started again."""
 

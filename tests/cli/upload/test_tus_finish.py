@@ -12,7 +12,7 @@ from command import Done, start, uploader
 from scripted_server import Answer
 from serving import REPOSITORY
 from time_limits import PATIENCE
-from tus_services import FIRST, OF_TUS, Finishing, Service, Spoiling
+from tus_services import FIRST, OF_TUS, Finishing, Overtaken, Service, Sharing, Spoiling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -437,3 +437,36 @@ def test_upload_that_somebody_else_wrote_to_is_sent_anew(tmp_path: Path) -> None
     contents = [bytes(upload.content) for upload in service.uploads.values()]
     assert len(contents) == 2
     assert contents[1] == path.read_bytes()
+
+
+@pytest.mark.parametrize("readable", [True, False])
+@pytest.mark.parametrize("fault", ["gateway", "lose"])
+def test_lost_creation_that_another_server_knows_is_no_conflict(fault: str, readable: bool, tmp_path: Path) -> None:
+    """All bytes may have arrived with it: the offset is asked for, and the file is read."""
+    with Sharing(fault, with_upload=True) as service:
+        service.readable = readable
+        done = send(service, tmp_path)
+        methods = [method for method, _ in service.requests]
+    code = {"gateway": "server_error", "lose": "network"}[fault]
+    end = ["warning unconfirmed", "completed"] if readable else ["failed outcome_unknown"]
+    assert told(done) == ([f"retry {code}", *end], 0 if readable else 4), done.err
+    assert (len(service.stored), len(service.uploads), methods.count("PATCH")) == (1, 1, 0)
+
+
+def test_creation_that_the_server_failed_to_finish_is_made_anew_with_another_key(tmp_path: Path) -> None:
+    """By its key the server would find the upload that it does not finish any more."""
+    with Sharing("fail", with_upload=True) as service:
+        done = send(service, tmp_path)
+        assert told(done) == (["retry server_error", "completed"], 0), done.err
+    assert len(service.stored) == 1
+
+
+@pytest.mark.parametrize(("at", "warned"), [(0, []), (64 << 10, ["warning unconfirmed"])], ids=["first", "last"])
+def test_conflict_with_bytes_that_another_server_was_storing_is_outlasted(
+    at: int, warned: list[str], tmp_path: Path
+) -> None:
+    """A gateway's 502, then 409: the upload continues at the offset, and its end is read."""
+    with Overtaken(at) as service:
+        done = send(service, tmp_path, "--chunk-size", "64K", "--retries", "2", size=100 << 10)
+    assert told(done) == (["retry server_error", "retry server_refused", *warned, "completed"], 0), done.err
+    assert service.stored == [(tmp_path / "a.bin").read_bytes()]

@@ -145,18 +145,19 @@ class Part:
                 self._confirm(created, size)
                 return
             self._note(created)
-            # The server may have found the first upload by its key: that says nothing after an error.
-            asks = again and self.entry.ending not in (Ending.ERROR, Ending.GATEWAY)
-            offset = created.offset if created.offset is not None or size or asks else 0
-            if not offset:  # a new upload, and not one that the server knew by the key
-                if self.entry.index is None and self.entry.ending in UNCERTAIN:
-                    self._tus.context.warn(WarningCode.MAY_BE_STORED, f"{utf8(state.file.path)}: {TWICE}")
-                self.entry.ending = Ending.NONE
             self._created(created)
-        self._accepted = completes
+        self._accepted, before = completes, self.entry.ending
+        asks = again and before is not Ending.ERROR  # whether the server may have found the first upload by its key
+        offset = created.offset if created.offset is not None or size or asks else 0
+        if before is Ending.ERROR and not offset:  # that of a creation that was refused
+            self.entry.ending = Ending.NONE
         if offset is not None:
             is_known = not self._deferred and self.entry.adopts(offset)
             self._settle(created, offset, accepted=completes or created.complete is True or is_known)
+        elif asks:
+            self._find(created.url)
+        if before in UNCERTAIN and self._offset == 0 and self.entry.index is None:
+            self._tus.context.warn(WarningCode.MAY_BE_STORED, f"{utf8(state.file.path)}: {TWICE}")
 
     def _post(self, size: int) -> Position:
         """Send the request that creates the upload, with its first `size` bytes."""
@@ -330,8 +331,14 @@ class Part:
             if self._completing and not self._state.terms.tells_stored:
                 error = self.entry.failed(error, has_created=self._client.has_created)
                 self._reason = error if isinstance(error, errors.AnswerError) else None
-                # A creation with all bytes that failed at the server: what follows is the new upload.
-                self._renewed = self._renewed or (self.entry.url is None and isinstance(error, errors.ServerFault))
+                if (
+                    self.entry.url is None
+                    and self.entry.ending is Ending.ERROR
+                    and isinstance(error, errors.ServerFault)
+                ):
+                    # A creation with all bytes: what follows is the new upload. By its key it would be the failed one.
+                    self._renewed = True
+                    self.entry.renew(failed=True)
             raise error from error.__cause__
         if self._completing:
             self.entry.ending = Ending.NONE
