@@ -2,6 +2,13 @@
 
 With `fsync` confirmed data survives a power loss: file contents and directory entries are flushed before the response.
 With `none` it survives the end of the process.
+
+What waits for the disk runs in threads: flushes, comparisons, digests, copies, blocks of bodies, the removal of many
+bytes or files, and with `fsync` what writes a data file of an upload. The event loop itself looks up and opens files,
+writes temporary files of at most `writing.SMALL` bytes, reads what the system has in its cache, and removes the second
+name of a stored file; with `none` it also writes and links small files. These calls take 1 to 20 µs, and a thread 50 µs
+or more, a tenth of a small upload. Where the disk does not answer they block the loop; a signal ends the server all the
+same (`serving.Signals`). `tests/server/storage/test_server_loop.py` has the list of these calls.
 """
 
 from __future__ import annotations

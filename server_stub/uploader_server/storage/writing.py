@@ -78,14 +78,24 @@ class Appender:
     async def _close(self) -> None:
         try:
             await self._wait()
-            if self.taken > SMALL:
-                await asyncio.get_running_loop().run_in_executor(None, self.append, self._pending)
-            elif self._pending:
-                self.append(self._pending)
+        except BaseException:
+            self._pending = []
+            raise
+        finally:
+            if self._disk is not None or self.taken > SMALL:
+                await asyncio.get_running_loop().run_in_executor(None, self._end)
+            else:
+                self._end()
+
+    def _end(self) -> None:
+        """Write the rest, flush, and close the file."""
+        try:
+            self.append(self._pending)
         finally:
             self._pending = []
             try:
-                await self.flush()
+                if self._disk is not None:
+                    self._flush(self._disk)
             finally:
                 os.close(self._fd)
 

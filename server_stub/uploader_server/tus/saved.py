@@ -137,11 +137,15 @@ class SavedUploads:
 
     async def make(self, upload: Upload) -> None:
         """Create the data file if it is missing. Raises OSError."""
-        path = self.data(upload)
+        if self.durable:
+            await asyncio.to_thread(self._make, self.data(upload))
+        else:
+            self._make(self.data(upload))
+
+    def _make(self, path: Path) -> None:
         if not path.exists():  # touching it would change the time of a stored file that it is linked to
             path.touch()
-        if self.durable:
-            await asyncio.to_thread(self._store.disk.names, [path])
+        self._store.disk.names([path])
 
     def size(self, upload: Upload) -> int:
         """Return the bytes of this upload in the data file; 0 if the file is missing. Raises OSError."""
