@@ -11,7 +11,7 @@ from fakes import local_files
 
 from uploader_cli import Settings
 from uploader_cli.core.capabilities import CONCATENATION, CREATION_WITH_UPLOAD, LARGE, Capabilities
-from uploader_cli.core.packs import LookupOffer
+from uploader_cli.core.packs import LookupOffer, PackOffer
 from uploader_cli.core.plan import ASSUMED, MIB, Limits
 from uploader_cli.core.terms import Offer
 from uploader_cli.plan.dry_run import Plan
@@ -100,3 +100,11 @@ def test_plan_skips_files_with_receipts_that_count(relative_paths: bool, trusts:
     known = KnownServer(Offer(replace(BUNDLED, relative_paths=relative_paths)))
     plan = plan_of(local_files("a b"), known, "sent_before", skip_existing=True, trust_receipts=trusts)
     assert plan.skipped == skipped
+
+
+@pytest.mark.parametrize(("protocol", "calls"), [("tus", 1), ("ietf", 8)])
+def test_plan_counts_packs_only_beside_tus(protocol: str, calls: int) -> None:
+    """Each file is created empty with the IETF's protocol, and sent after that."""
+    known = KnownServer(Offer(BUNDLED, TUS, PackOffer("http://h/packs", 100, MIB, MIB)))
+    plan = plan_of(local_files("a c d e"), known, "done", protocol=protocol)
+    assert plan.calls == calls + 2, "and the first contact, and the session"
