@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import Done, start, uploader
-from scripted_server import Answer
+from scripted_server import Answer, Peer, ScriptedServer
 from serving import REPOSITORY
 from time_limits import PATIENCE
 from tus_services import FIRST, OF_TUS, Finishing, Overtaken, Service, Sharing, Spoiling
@@ -470,3 +472,41 @@ def test_conflict_with_bytes_that_another_server_was_storing_is_outlasted(
         done = send(service, tmp_path, "--chunk-size", "64K", "--retries", "2", size=100 << 10)
     assert told(done) == (["retry server_error", "retry server_refused", *warned, "completed"], 0), done.err
     assert service.stored == [(tmp_path / "a.bin").read_bytes()]
+
+
+@pytest.mark.parametrize(("kept", "code"), [("same", 0), ("other", 7), (None, 4)])
+@pytest.mark.parametrize("says", [True, False], ids=["offset", "no offset"])
+def test_success_before_all_bytes_were_sent_confirms_nothing(
+    says: bool, kept: str | None, code: int, tmp_path: Path
+) -> None:
+    """A server that answers so has another file, or none: it is read and compared."""
+    content = os.urandom(4 << 20)
+    (tmp_path / "a.bin").write_bytes(content)
+    there = content if kept == "same" else bytes(len(content))
+    offset: dict[str, str] = {"Upload-Offset": str(len(content))}
+
+    def early(peer: Peer) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                line, headers = peer.head()
+                method = line.partition(" ")[0]
+                if method == "POST":
+                    peer.answer(201, Location="/files/u", **OF_TUS, **(offset if says else {}))
+                    peer.sock.shutdown(socket.SHUT_WR)
+                    return
+                if method == "OPTIONS":
+                    peer.answer(204, **OF_TUS, **{"Tus-Version": "1.0.0", "Tus-Extension": "creation-with-upload"})
+                elif method == "HEAD":
+                    peer.answer(200, **OF_TUS, **offset, **{"Upload-Length": str(len(content))})
+                elif kept is None:
+                    peer.answer(404)
+                else:
+                    start = int(headers.get("range", "bytes=0-")[6:-1])
+                    size = len(content)
+                    ranged = {"Content-Range": f"bytes {start}-{size - 1}/{size}"} if start else {}
+                    peer.answer(206 if start else 200, there[start:], **ranged)
+
+    with ScriptedServer(early, buffer=4096) as server:
+        done = uploader("upload", "a.bin", "--tus-endpoint", f"{server.url}/files/", "--json", home=tmp_path)
+    assert done.code == code, done.err
+    assert len(done.of("file.completed")) == (code == 0)

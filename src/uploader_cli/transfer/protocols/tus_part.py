@@ -146,6 +146,9 @@ class Part:
                 return
             self._note(created)
             self._created(created)
+        if (early := self.entry.reach < size) and created.offset is None:
+            created = self._client.head(created.url)
+        completes = completes and not early
         self._accepted, before = completes, self.entry.ending
         asks = again and before is not Ending.ERROR  # whether the server may have found the first upload by its key
         offset = created.offset if created.offset is not None or size or asks else 0
@@ -181,7 +184,9 @@ class Part:
             if partial and not state.terms.keys and refuses(error.status, by_server=True):
                 self._tus.parts_refused.set()
             raise
-        if created.url and body is not None and (created.offset or 0) > body.sent:
+        if created.url and body is not None and not body.through and not state.terms.keys:
+            self.entry.reach = body.sent  # answered before all bytes were sent: the server may have the file already
+        elif created.url and body is not None and (created.offset or 0) > body.sent:
             self._created(created)
             raise impossible(created, 0, body)
         return created
@@ -291,7 +296,7 @@ class Part:
         """Send one chunk and record the new offset. Raise `OffsetConflict` for an impossible one."""
         self._offset, before = None, self.entry.ending  # the offset is unknown until the answer
         self.continued = self.continued or self._broken
-        size = self._chunks.available(offset)
+        size, reach = self._chunks.available(offset), self.entry.reach
         self._prepare(size, completes=offset + size == self.size)
         body, checksum = self._chunk(offset, size)
         length = self.size if self._deferred and self.size != ENDLESS else None
@@ -311,6 +316,8 @@ class Part:
             self._state.unchecked = self._done = True  # the server has stored the empty file at its creation, or not
             self._confirm(self._last, 0)
             return
+        if not body.through:  # more than what was sent before this answer is from somebody else
+            self.entry.reach = max(reach, offset + body.sent)
         # The end of a stream may be found when all its bytes have been sent.
         if sent.offset is None or not offset + (size > 0) <= sent.offset <= offset + body.sent:
             raise impossible(sent, offset, body)
