@@ -510,3 +510,13 @@ def test_success_before_all_bytes_were_sent_confirms_nothing(
         done = uploader("upload", "a.bin", "--tus-endpoint", f"{server.url}/files/", "--json", home=tmp_path)
     assert done.code == code, done.err
     assert len(done.of("file.completed")) == (code == 0)
+
+
+def test_upload_that_is_gone_after_a_lost_end_is_sent_once_more_with_a_warning(tmp_path: Path) -> None:
+    """As where a hook stores the file elsewhere and deletes the upload."""
+    with Finishing("lose") as service:
+        service.forgets = True
+        done = send(service, tmp_path, "--retries", "3")
+    ends = ["retry network", "warning may_be_stored"]
+    assert told(done) == ([*ends, "retry network", "failed outcome_unknown"], 4), done.err
+    assert len(service.stored) == 2

@@ -14,7 +14,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.protocols.tus_chunks import Chunks
 from uploader_cli.transfer.protocols.tus_entry import UploadEntry
-from uploader_cli.transfer.protocols.tus_state import EARLIER, NOT_ENDED, NOT_STORED, ONE_TRIP_LESS, TWICE, is_far
+from uploader_cli.transfer.protocols.tus_state import EARLIER, GONE, NOT_ENDED, NOT_STORED, ONE_TRIP_LESS, TWICE, is_far
 from uploader_cli.transfer.upload_calls import Creation, Position, impossible
 
 if TYPE_CHECKING:
@@ -203,11 +203,15 @@ class Part:
         try:
             found = self._client.head(url)
         except errors.UploadGone as error:
+            # All bytes were sent: servers and their hooks may delete an upload once its file is stored.
+            sent = self.entry.index is None and (self._accepted or self.entry.ending in UNCERTAIN)
             unsure = self._state.may_be_stored(self.entry.ending)
-            if unsure and (self._renewed or not self._state.resends):
+            if (sent and self._renewed) or (unsure and not self._state.resends):
                 self._end_unsure(url)
-            else:
-                self._restart(error, failed=unsure or self.entry.ending is Ending.ERROR)
+                return
+            if sent:
+                self._tus.context.warn(WarningCode.MAY_BE_STORED, f"{utf8(self._state.file.path)}: {GONE}")
+            self._restart(error, failed=sent or unsure or self.entry.ending is Ending.ERROR)
             return
         except errors.NotFound as error:  # perhaps of a proxy, which does not know a wrong URL either
             if not self._state.file.upload_url or self.entry.reach or self._most >= 0:

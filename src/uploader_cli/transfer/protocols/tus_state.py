@@ -40,6 +40,7 @@ FAR = 0.02  # seconds of round trip from which one connection does not fill the 
 ONE_TRIP_LESS = 32 << 20  # minimum bytes of a file whose first chunk is sent with its creation to a distant server
 NOT_STORED = "the answer to its last byte was lost, and the server does not have the file"
 TWICE = "the answer to its creation with all bytes was lost, and it is sent again: the server may store it twice"
+GONE = "all its bytes were sent, and its upload is gone: it is sent again, and the server may store it twice"
 EARLIER = "the server answered an earlier request for its last bytes with an error"
 NOT_ENDED = "all bytes arrived and their end was declared, and the server says that the upload is not complete"
 FAILURE_TICK = 0.25  # seconds between two checks for a failure of another part
