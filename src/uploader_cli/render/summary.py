@@ -200,6 +200,8 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     seconds = (state.stopped or 0.0) - state.started if analysed else outcome.seconds
     stored = outcome.bytes + state.kept_here_bytes
     speed = f"({rate(outcome.rate)})" if stored and outcome.rate > 0 else ""
+    if speed and state.sending is not None and state.stopped is not None:
+        seconds = state.stopped - state.sending  # the time of that rate: bytes, time and rate agree
     sent = min(stored, state.sent_total)
     moved = size(stored) + (f", {size(sent)} of it sent" if size(stored) != size(sent) else "")
     moved, took, speed = (text.replace(" ", _NO_BREAK) for text in (moved, span(seconds), speed))

@@ -31,6 +31,17 @@ def test_summary_of_a_successful_run(run: Script) -> None:
     ]
 
 
+def test_time_in_the_summary_is_that_of_its_rate(run: Script) -> None:
+    """Neither counts the start of the command, which takes longer than a small file."""
+    run.begin(1)
+    run.now += 1.3
+    run.start(0)
+    run.now += 0.05
+    run.complete(0)
+    run.put(ev.EngineStopped())
+    assert summary(run.state, run.end(seconds=1.35))[0].startswith("✓ 1 file, 10.0 MiB in 50 ms (")
+
+
 @pytest.mark.parametrize("verified", [True, False])
 def test_summary_says_that_all_files_were_verified(run: Script, verified: bool) -> None:
     run.begin(2)
