@@ -194,6 +194,8 @@ def test_upload_resumes_after_a_reload(page: Page, server: EmbeddedServer, tmp_p
     expect(page.locator("#sessions .badge")).to_have_text("Interrupted")
     for place in ("#more", "#counted", "#rows"):
         expect(page.locator(place)).not_to_contain_text(re.compile("left|/s"))
+    expect(row(page, "large.mp4")).to_contain_text("of 12.0 MiB · interrupted")
+    expect(page.locator("#filters")).to_have_text("All 2Running 0Failed 0Done 1")
     choose(page, large, small)
     expect(page.locator("#status")).to_have_text("Completed")
     expect(page.locator("#figure")).to_have_text(re.compile("^2 files, 12.0 MiB in "))
@@ -257,9 +259,13 @@ def test_shown_session_stays_when_another_one_starts(page: Page, server: Embedde
 
 
 def test_page_has_no_finding_of_axe(page: Page, server: EmbeddedServer, node: Node, tmp_path: Path) -> None:
-    """In light and dark, on a desktop and on a phone: the empty page, an upload with its dialog, and its end."""
+    """In light and dark, on a desktop and on a phone: the empty page, an upload in each state, and each dialog."""
     script = (node.directory / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
-    (tmp_path / "clip.mp4").write_bytes(bytes(9 * MIB))
+    clip, small, broken = (tmp_path / name for name in ("clip.mp4", "small.mp4", "broken.mp4"))
+    clip.write_bytes(bytes(9 * MIB))
+    small.write_bytes(b"small")
+    broken.write_bytes(b"broken")
+    server.faults.add("fail-file:broken*")
     server.faults.add(f"stall:patch#1:in,seconds={PATIENCE:.0f},at=1M")
 
     def findings() -> list[str]:
@@ -276,14 +282,32 @@ def test_page_has_no_finding_of_axe(page: Page, server: EmbeddedServer, node: No
     page.goto(server.url)
     expect(page.locator("#add")).to_be_visible()
     assert findings() == []
-    page.get_by_label("Choose files").set_input_files(tmp_path / "clip.mp4")
+    page.get_by_label("Choose files").set_input_files(clip)
     expect(page.locator("#figure")).to_have_text("11 %")
+    assert findings() == []
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator("#status")).to_have_text("Paused")
+    assert findings() == []
+    page.reload()
+    expect(page.locator("#status")).to_have_text("Interrupted")
     assert findings() == []
     page.get_by_role("button", name="Cancel upload").click()
     assert findings() == []
     page.get_by_role("dialog").get_by_role("button", name="Cancel upload").click()
     expect(page.locator("#status")).to_have_text("Cancelled")
     assert findings() == []
+    for files, status in (([small, broken], "Partial"), ([small], "Completed")):
+        page.locator("#files").set_input_files(files)
+        expect(page.locator("#status")).to_have_text(status)
+        assert findings() == []
+    with running_server(auth_token=TOKEN) as closed:
+        page.goto(closed.url)
+        expect(page.get_by_role("dialog")).to_be_visible()
+        assert findings() == []
+        page.locator("#token").fill("wrong")
+        page.get_by_role("button", name="Continue").click()
+        expect(page.locator("#wrong")).to_be_visible()
+        assert findings() == []
 
 
 def test_corrupted_chunk_of_the_page_is_sent_again(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:

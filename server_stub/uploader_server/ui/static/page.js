@@ -104,9 +104,11 @@ function draw() {
   }, FRAME)
 }
 
-// The files of a session: those that the server reports, and those of this page that it does not know yet.
+// The files of a session: those that the server reports, and those of this page that it does not know yet. Nothing of an
+// interrupted session is running.
 function filesOf(one) {
   const own = new Map(uploads.entries(one.id).map((entry) => [entry.path, entry]))
+  const left = isInterrupted(one)
   const files = []
   for (const file of one.files.values()) {
     const entry = own.get(file.path)
@@ -115,7 +117,8 @@ function filesOf(one) {
       continue
     }
     own.delete(file.path)
-    files.push(Object.assign(file, { own: entry, recorded: true }))
+    Object.assign(file, { own: entry, recorded: true })
+    files.push(left && file.status === 'uploading' ? { ...file, status: 'waiting' } : file)
   }
   for (const entry of own.values()) {
     const { path, size, state: status, why: error, sent: received = 0 } = entry

@@ -68,7 +68,9 @@ function button(row, selector, visible, file, action) {
 function details(file) {
   if (file.status === 'failed') return file.error || 'failed'
   const known = Number.isFinite(file.size)
-  if (file.status === 'waiting' && file.received) return `${file.percent} % · ${part(file.received, file.size)} · paused`
+  if (file.status === 'waiting' && file.received) {
+    return `${file.percent} % · ${part(file.received, file.size)} · ${file.own ? 'paused' : 'interrupted'}`
+  }
   if (file.status !== 'uploading') return [known && size(file.size), WORDS[file.status]].filter(Boolean).join(' · ')
   const speed = how.moving ? file.speed : 0
   const left = known && speed > 0 ? (file.size - file.received) / speed : 0

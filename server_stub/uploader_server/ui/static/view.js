@@ -209,7 +209,7 @@ export function drawChannel(state) {
 
 // Ask whether a session is to be cancelled.
 export function drawQuestion(one) {
-  const stored = one.completed ? ` The ${plural(one.completed, 'stored file')} will stay.` : ''
+  const stored = one.completed ? ` What is stored (${plural(one.completed, 'file')}) will stay.` : ''
   text($('#sure'), 'p', `${content(one)}: files that have not arrived completely are removed.${stored}`)
 }
 
