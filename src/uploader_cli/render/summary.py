@@ -108,7 +108,7 @@ def summary(
         names = [f"{done.path} → {done.stored_as}" for done in state.renames]
         lines.list(" ", names, state.renamed, urls=[done.url or "" for done in state.renames])
     _analyses(lines, state, interrupted=interrupted)
-    _warnings(lines, state)
+    _warnings(lines, state, listed=listed)
     _failures(lines, state, failed_to, listed=listed)
     if interrupted and not watching:
         _in_progress(lines, state, "interrupted" if outcome.exit_code in _INTERRUPTED else "stopped")
@@ -354,10 +354,12 @@ def _reasons(lines: _Lines, group: Sequence[FileFailed]) -> None:
             lines.add("✗", safe(failed.path) + (f": {message}" if message else ""), indent=2)
 
 
-def _warnings(lines: _Lines, state: ProgressState) -> None:
+def _warnings(lines: _Lines, state: ProgressState, *, listed: bool) -> None:
     """List each warning once; files that may be stored without confirmation come first, without a limit."""
     shown_before = {done.warning for done in state.analyses}  # by `_analyses`
-    elsewhere = (WarningCode.RUN_ENDED, WarningCode.DEADLINE)  # in `_skips` and `_verdict`
+    elsewhere: tuple[WarningCode, ...] = (WarningCode.RUN_ENDED, WarningCode.DEADLINE)  # in `_skips` and `_verdict`
+    if listed:
+        elsewhere += (WarningCode.INSECURE,)  # at the start; nothing has changed since
     shown_before |= {warning.text for warning in state.warnings if warning.code in elsewhere}
     counts = Counter(warning for warning in state.warnings if warning.text not in shown_before)
     stored, others = list[str](), list[str]()

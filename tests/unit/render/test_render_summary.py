@@ -203,6 +203,15 @@ def test_warnings_are_printed_once_with_unknown_outcomes_first(run: Script) -> N
     assert "! and 21 more warnings" in lines
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_insecure_is_said_once(run: Script, listed: bool) -> None:
+    """Plain output says it at the start, which the live view has erased."""
+    run.begin(1)
+    run.put(ev.RunWarning(ev.WarningCode.INSECURE, "certificates are not verified"))
+    lines = summary(run.state, run.end(), listed=listed)
+    assert ("! certificates are not verified" in lines) is not listed
+
+
 def test_interrupt_summary_has_open_files_and_resume_command(run: Script) -> None:
     run.begin(6)
     run.put(ev.FileSkipped(5, name_of(5), SkipReason.PRESENT))
