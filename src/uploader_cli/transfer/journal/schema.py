@@ -189,12 +189,12 @@ class Store:
 
     @contextmanager
     def transaction(
-        self, begin: str, checkpoint: Checkpoint | None = None, seconds: float | None = None
+        self, kind: str, checkpoint: Checkpoint | None = None, seconds: float | None = None
     ) -> Iterator[Connection]:
         """Open a transaction: committed at the end of the block, undone on errors. Raise `JournalError`."""
         with self._mutex:
             try:
-                persist(lambda: self._begin(begin), checkpoint or self.checkpoint, seconds)
+                persist(lambda: self._begin(kind), checkpoint or self.checkpoint, seconds)
                 with self.db:
                     yield self.db
             except (sqlite3.Error, OSError) as error:
@@ -208,17 +208,19 @@ class Store:
                 failure = JournalError(f"the journal {self._path} {what}", hint=hint)
                 raise failure if isinstance(self._raised, Exception | None) else self._raised from error
 
-    def _begin(self, begin: str) -> None:
-        """Begin a transaction that has its lock: `BEGIN` alone takes none, and the first query could be refused."""
-        self.db.execute(begin)
+    def _begin(self, kind: str) -> None:
+        """Begin a transaction that has its lock: a deferred one takes none, and the first query could be refused."""
+        self.db.execute(f"BEGIN {kind}")
+        if kind != "DEFERRED":
+            return
         try:
             self.db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
         except sqlite3.Error:
             self.db.rollback()
             raise
 
-    read = partialmethod(transaction, "BEGIN")
-    write = partialmethod(transaction, "BEGIN IMMEDIATE")  # upgrading a read could fail
+    read = partialmethod(transaction, "DEFERRED")
+    write = partialmethod(transaction, "IMMEDIATE")  # upgrading a read could fail
 
     def _open_or_replace(self) -> Connection:
         if self._marker.exists():
