@@ -38,8 +38,6 @@ class Recording(Stage):
         return results if digests is None else [self._hashed(digests, one) for one in results]
 
     def _hashed(self, digests: Digests, result: FileResult) -> FileResult:
-        if result.falls_back:  # what was read of it is not read again where it can be read only once
-            return result
         try:
             if result.skipped:
                 result = self._present(result)
