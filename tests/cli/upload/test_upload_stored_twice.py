@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Files = Callable[..., Path]
 
-BATCH = "/api/upload/batch"
+BATCH, LOOKUP = "/api/upload/batch", "/api/upload/lookup"
 
 
 class Holding(Onlooker):
@@ -96,6 +96,29 @@ def test_unclear_outcome_is_unknown_to_later_runs_until_resend(
         assert server.faults.count("POST", BATCH) == 1
         assert uploader("resume", "--resend-unknown", "--json", home=tmp_path).code == 0
         assert stored(server.root) == ["a.mp4"] * copies
+
+
+@pytest.mark.parametrize(
+    "packs", [pytest.param(True, id="lookup"), pytest.param(False, marks=pytest.mark.thorough, id="one by one")]
+)
+def test_unclear_outcome_is_asked_for_by_a_later_run_and_stays_open_while_the_server_is_busy(
+    packs: bool, make_files: Files, tmp_path: Path
+) -> None:
+    """At a server with paths: a busy one is an error that a later run gets over, and nothing is sent twice."""
+    busy = [Answer(503)] * 9
+    with running_server(realtime="off", packs=packs) as server:
+        command = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "--protocol", "batch", "--retries", "0")
+        server.faults.next_answers("POST", BATCH, [Answer(when="after_store", close=True)])
+        server.faults.next_answers("HEAD", "/uploads/*", busy)
+        server.faults.next_answers("POST", LOOKUP, busy)
+        done = uploader(*command, "--json", home=tmp_path, constants=QUICK_LOOKS)
+        assert (done.code, codes(done)) == (4, ["outcome_unknown"])
+        done = uploader(*command, "--json", home=tmp_path, constants=QUICK_LOOKS)
+        assert (done.code, [end["retryable"] for end in done.of("file.failed")]) == (3, [True]), done.err
+        server.faults.script.clear()
+        done = uploader(*command, "--json", home=tmp_path, constants=QUICK_LOOKS)
+        assert (done.code, [end["reason"] for end in done.of("file.skipped")]) == (0, ["present"])
+        assert server.faults.count("POST", BATCH) == 1
 
 
 def test_lost_answer_is_settled_by_the_digest_without_a_length(make_files: Files, tmp_path: Path) -> None:
