@@ -22,7 +22,6 @@ from uploader_cli.transfer.budget import RateBudget, pause_after
 from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
 from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, Answer, HttpClient
 from uploader_cli.transfer.pacer import Pacer, Stop
-from uploader_cli.transfer.protocols.machine import SESSION_ERRORS
 from uploader_cli.transfer.refusals import (
     NO_ANSWER,
     NO_ROUTE,
@@ -31,7 +30,6 @@ from uploader_cli.transfer.refusals import (
     judged,
     not_an_upload_server,
     refuse_missing_page,
-    refused,
 )
 from uploader_cli.transfer.request_ids import RequestIds
 
@@ -47,8 +45,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXPECTED_BYTES = "X-Expected-Bytes"  # the size of a session, for those who watch it (docs/protocol.md, section 1)
-PROCESSING_TIMEOUT = 300.0  # seconds from the last byte to the answer (docs/protocol.md, section 3.2)
-PROCESSING_PER_FILE = 30.0  # seconds more for each file
 STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 MOST_LISTED = 65_536  # most files of a session whose progress is read: it may be that of another client
 REPORT = 1000  # the result of an analysis may be as large as the answer about so many files
@@ -138,21 +134,13 @@ class Api(HttpClient):
 
         return self._call("POST", "/api/upload/session", read, json=asked, headers=own, **how)
 
-    def batch(self, session: str, body: Body, files: int) -> tuple[protocol.StoredFile, ...]:
-        """Send one request with `files` files, without a retry. Raise `SessionLost` for an unknown session."""
-        limit = PROCESSING_TIMEOUT + PROCESSING_PER_FILE * files
-        own = self.may_write(session)
-        answer = self._once("POST", "/api/upload/batch", body=body, headers=own, read_timeout=limit, files=files)
-        if not answer.ok:
-            unknown = answer.status == 500 and protocol.session_unknown(answer.body)
-            raise refused(answer, {(500, ""): errors.SessionLost} if unknown else SESSION_ERRORS)
-        return _checked(answer, protocol.parse_batch(answer.body), "a list of files")
-
     def ask(self, wanted: Ask, body: Body | None) -> Answer:
         """Send one request of a machine, without a retry, and return its answer. Raise the error of a refusal."""
         own = {**wanted.headers, **self.may_write(wanted.session)}
         limit = READ_TIMEOUT if wanted.timeout is None else wanted.timeout
-        sent = self._once(wanted.method, wanted.url, body=body, headers=own, read_timeout=limit, files=wanted.files)
+        sent = self._once(
+            wanted.method, wanted.url, body=body, headers=own, read_timeout=limit, files=len(wanted.files)
+        )
         return judged(sent, wanted)
 
     def find_lookup(self, hint: str) -> LookupOffer:

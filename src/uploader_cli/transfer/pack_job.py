@@ -54,7 +54,7 @@ class PackJob:
         driver = Driver(context, worker, self.session, files)
         end = yield from driver.run(pack.step, self._begin(worker))
         if driver.sent is not None:
-            length, seconds = driver.sent
+            length, _, seconds = driver.sent
             remote = sum(file.is_remote for file in files)  # their store was asked for them
             size.measured(length + REMOTE * remote, seconds + (driver.reading if remote else 0.0))
         if end.fetched:

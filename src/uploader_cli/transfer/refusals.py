@@ -40,6 +40,8 @@ def refused(answer: Answer, kinds: Kinds) -> errors.AnswerError:
     """Return the error of a refused batch or pack; `kinds` has those of its statuses and codes."""
     error = answer_error(answer)
     kind = kinds.get((error.status, error.error)) or kinds.get((error.status, ""))
+    if error.status == 500 and protocol.session_unknown(answer.body):
+        kind = errors.SessionLost
     if kind is not None:
         error = kind(str(error), status=error.status, error=error.error, retry_after=error.retry_after)
         error.retryable = kind in (errors.SessionLost, errors.ServerFault, errors.PackInProgress)

@@ -19,13 +19,13 @@ from uploader_cli.core.events import RunPaused, RunResumed, WarningCode
 from uploader_cli.core.plan import SESSION_FILES, LocalFile, PlannedSession, Planner, plan_sessions, refusal
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import Groups, PackSize
+from uploader_cli.transfer.batch_job import BatchJob, Flow
 from uploader_cli.transfer.destinations import Destinations
 from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.pack_job import PackJob, packs_of
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
-from uploader_cli.transfer.protocols.batch import BatchSession, Flow
 from uploader_cli.transfer.protocols.tus_file import TusFile
 from uploader_cli.transfer.protocols.tus_reading import Readings
 from uploader_cli.transfer.protocols.tus_state import Tus, is_far
@@ -320,7 +320,7 @@ class Scheduler:
         stopped = [outcome for outcome in outcomes if isinstance(outcome.error, errors.PatchBlocked)]
         if stopped:
             self._context.warn_once(WarningCode.PATCH_BLOCKED, f"{stopped[0].error}: such files are sent in batch mode")
-        blocked = list(outcomes) if isinstance(job, BatchSession) else stopped
+        blocked = list(outcomes) if isinstance(job, BatchJob) else stopped
         if blocked:
             self._blocked.extend(outcome.file for outcome in blocked)
             self._pool.put([Step(self._send_blocked, None)])
@@ -350,7 +350,7 @@ class Scheduler:
 
     def _put_batch(self, files: Sequence[LocalFile], category: str, opened: Session | None) -> None:
         self._api.budget.sessions_to_come += 1
-        job = BatchSession(self._context, files, self._flow, category=category, opened=opened)
+        job = BatchJob(self._context, files, self._flow, category=category, opened=opened)
         self._pool.put([job])
 
     @property

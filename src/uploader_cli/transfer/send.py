@@ -6,62 +6,96 @@ For each request it takes the pacer's leave, sends, and asks the machine again. 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.protocol import utf8
+from uploader_cli.core.protocol import sent_name
 from uploader_cli.sources.content import read_whole, sha256_of
 from uploader_cli.sources.unchanged import failure
-from uploader_cli.transfer.bodies import Body, pack_form
+from uploader_cli.transfer.bodies import Body, multipart, pack_form, upload_form
+from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pacer import Tries
 from uploader_cli.transfer.protocols.machine import (
+    Act,
     Answered,
     Ask,
     Begin,
     Came,
+    Certain,
     End,
     Failed,
+    Find,
+    Form,
+    Found,
     GaveUp,
+    Hear,
+    Heard,
+    Look,
     Named,
     NewKey,
     Packed,
+    Queried,
+    Query,
     Read,
     Ready,
     Renew,
     Renewed,
     State,
     Step,
-    Wanted,
+    Wait,
+    Waited,
 )
 from uploader_cli.transfer.results import FileResult
+from uploader_cli.transfer.stored_files import NO_OUTCOME, equal_on_server
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    import threading
+    from collections.abc import Callable, Generator, Sequence
+    from typing import Literal
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.pool import Worker
     from uploader_cli.transfer.upload_session import RunContext, UploadSession
 
 
+class Sent(NamedTuple):
+    """A body that was answered well: its bytes, the seconds until the last one was out, and until the answer."""
+
+    length: int
+    seconds: float
+    answered: float
+
+
 class Driver:
     """What one job needs to run its machine: the files, their session, and the connection of its worker."""
 
-    def __init__(self, context: RunContext, worker: Worker, session: UploadSession, files: Sequence[LocalFile]) -> None:
-        self._context, self._worker, self._session = context, worker, session
-        self._files, self._data = list(files), list[bytearray]()
+    def __init__(
+        self,
+        context: RunContext,
+        worker: Worker,
+        session: UploadSession,
+        files: Sequence[LocalFile],
+        turn: threading.Lock | None = None,
+    ) -> None:
+        """`turn` is held while a form is sent."""
+        self._context, self._worker, self._session, self._turn = context, worker, session, turn
+        self._files, self._data = files, list[bytearray]()
         self.reading = 0.0  # seconds for which files were read
-        self.sent: tuple[int, float] | None = None  # bytes of the last body that was answered well, and its seconds
+        self.sent: Sent | None = None  # the last one
+        self.unanswered = False  # whether the server may have stored the files of a form, and is not known to have
         self._tries = self._fresh_tries()
+        self._fatal: errors.UploaderError | None = None  # what ends the run
 
     def run(self, step: Step[State], state: State) -> Generator[Sequence[FileResult], None, End]:
         """Run a machine from `state` on; yield the results of files that can't be read.
 
-        The value of the generator is what the machine ends with. Raise what ends the run.
+        The value of the generator is what the machine ends with. Raise what ends the run, after the other results.
         """
         came: Came
-        state, wanted = step(state, Begin())
+        state, wanted = self._tell(step, state, Begin())
         while not isinstance(wanted, End):
             match wanted:
                 case Ask():
@@ -78,46 +112,123 @@ class Driver:
                     is_new = self._session.renew(self._worker.api, lost)
                     came = Renewed(self._session.id if is_new else "", error)
                     self._go_on(error if is_new else None)
-            state, wanted = step(state, came)
+                case _:
+                    came = self._look(wanted)
+            state, wanted = self._tell(step, state, came)
+        if self._fatal is not None:
+            others = [result for result in wanted.results if result.error is not self._fatal]
+            if others:
+                yield others
+            raise self._fatal
         return wanted
 
-    def _asked(self, step: Step[State], state: State, ask: Ask) -> tuple[State, Wanted]:
+    def _tell(self, step: Step[State], state: State, came: Came) -> tuple[State, Act]:
+        """Tell a machine what came; journal what is certain now, before what it wants is done."""
+        state, wanted = step(state, came)
+        if not isinstance(wanted, Certain):
+            return state, wanted
+        if wanted.files:
+            self._context.run.certain(wanted.files)
+        return state, wanted.then
+
+    def _asked(self, step: Step[State], state: State, ask: Ask) -> tuple[State, Act]:
         """Send a request, again as often as the machine wants that and the pacer allows it."""
-        while True:
-            with self._tries.leave():
-                came = self._ask(ask)
-                state, wanted = step(state, came)
-                if not (isinstance(came, Failed) and isinstance(wanted, Ask)):
-                    return state, wanted
-                try:
-                    may_repeat, error = self._tries.waited_out(came.error), came.error
-                except errors.ServerDied as died:
-                    may_repeat, error = False, died
-                if not may_repeat and ends_run(error):
-                    raise error
-                if not may_repeat:
-                    return step(state, GaveUp(error))
-                ask = wanted
+        error: errors.UploaderError
+        try:
+            while True:
+                with self._tries.leave():
+                    came = self._ask(ask)
+                    state, wanted = self._tell(step, state, came)
+                    while isinstance(wanted, Look):
+                        state, wanted = self._tell(step, state, self._look(wanted))
+                    self.unanswered = False
+                    if not (isinstance(came, Failed) and isinstance(wanted, Ask)):
+                        return state, wanted
+                    error, ask, self._files = came.error, wanted, wanted.files
+                    if not self._tries.waited_out(error):
+                        break
+            if ends_run(error):
+                self._fatal = error
+        except errors.ServerDied as died:
+            error = died
+        except errors.UploaderError as fatal:
+            error = self._fatal = fatal
+        return self._tell(step, state, GaveUp(error))
 
     def _ask(self, ask: Ask) -> Answered | Failed:
-        for file in self._files:
-            self._context.ledger.start(file, self._session.id, utf8(file.relative_path), packed=True)
-        body, began = None if ask.body is None else self._body(ask.body), time.monotonic()
-        try:
-            answer = self._worker.api.ask(ask, body)
-        except errors.Interrupted:
-            raise
-        except errors.UploaderError as error:
-            return Failed(error, body is None or body.through)
+        context, form, began = self._context, ask.body if isinstance(ask.body, Form) else None, time.monotonic()
+        for file in ask.files:
+            name = sent_name(file, paths=form is None or form.paths)
+            context.ledger.start(file, self._session.id, name, packed=form is None)
+        with ExitStack() as turn:  # until the last byte is out
+            body = self._body(ask, turn.close)
+            try:
+                if form is not None and self._turn is not None:
+                    turn.enter_context(holding(self._turn, context.stop.checkpoint))
+                    context.pacer.wait_out_pause()  # one may have begun meanwhile
+                answer = self._worker.api.ask(ask, body)
+            except errors.Interrupted:
+                raise
+            except errors.UploaderError as error:
+                context.stop.checkpoint()
+                return Failed(error, body is None or body.through)
+            finally:
+                if body is not None:
+                    body.close()
+        if form is not None and body is not None and not body.through:
+            words = "the server answered before it had the whole request"
+            return Failed(errors.ConnectionLost(words, body_sent=False), sent=False)
         self._tries.succeeded()
         if body is not None:
-            self.sent = len(body), time.monotonic() - began
+            self.sent = Sent(len(body), body.seconds, time.monotonic() - began)
         return Answered(answer.status, answer.body)
 
-    def _body(self, packed: Packed) -> Body:
-        """Return the body, which reports its bytes as they leave, those before the data and after it in proportion."""
+    def _look(self, wanted: Look) -> Came:
+        """Find out what the server has, by what was said or is asked. Raise what ends the run."""
+        api, heard = self._worker.api, self._context.followers.last_heard
+        match wanted:
+            case Wait(seconds):
+                self._context.stop.sleep(min(api.budget.poll_interval(), seconds))
+                return Waited()
+            case Hear(session, names):
+                return Heard(tuple(heard.of(session, name) for name in names))
+            case Find(files):
+                return Found(tuple(self._find(file) for file in files))
+            case Query(session):
+                try:
+                    progress = api.progress(session, patient=True)
+                except errors.RateLimited:
+                    return Queried(None, limited=True)
+                except errors.Interrupted:
+                    raise
+                except errors.UploaderError:
+                    return Queried(None)
+                if progress is not None:
+                    heard.note(progress)
+                return Queried(progress)
+
+    def _find(self, file: LocalFile) -> FileResult | Literal[False] | None:
+        api = self._worker.api
+        try:
+            return equal_on_server(api, file, retries=api.pacer.retries) or False
+        except NO_OUTCOME:
+            raise
+        except errors.UploaderError:  # it refuses to say, or all retries are used
+            return None
+
+    def _body(self, ask: Ask, release: Callable[[], None]) -> Body | None:
+        """Return the body, which reports its bytes as they leave; `release` is called when a form is out."""
+        match ask.body:
+            case Packed(manifest):
+                return self._pack(manifest)
+            case Form():
+                return self._form(ask.body, ask.files, release)
+        return None
+
+    def _pack(self, manifest: bytes) -> Body:
+        """Return the body of a pack, with the bytes before the data and after it reported in proportion."""
         context, numbers = self._context, tuple(file.file for file in self._files)
-        form = pack_form(packed.manifest, self._data)
+        form = pack_form(manifest, self._data)
         data, length = sum(map(len, self._data)), sum(piece.length for piece in form[1])
         return Body(
             *form,
@@ -125,6 +236,29 @@ class Driver:
             throttle=context.throttle,
             on_count=lambda sent: context.emit(ev.PackSent(numbers, sent * data // length)),
             on_through=lambda: context.emit(ev.BodySent(numbers)),
+        )
+
+    def _form(self, form: Form, files: Sequence[LocalFile], release: Callable[[], None]) -> Body:
+        context, session = self._context, self._session.id
+
+        def on_sent(file: LocalFile, sent: int) -> None:
+            context.emit(ev.BytesSent(file.file, context.ledger.attempt(file), sent))
+
+        def on_through() -> None:
+            self.unanswered = True
+            release()
+            context.emit(ev.BodySent(tuple(file.file for file in files)))
+            context.followers.body_sent(session)
+
+        return Body(
+            *multipart(upload_form(form.fields, files, sized=form.paths)),
+            checkpoint=context.stop.checkpoint,
+            throttle=context.throttle,
+            on_sent=on_sent,
+            on_last=lambda: context.run.uncertain(files),  # a kill from here on may leave the files stored
+            on_through=on_through,
+            on_read=context.on_read,
+            on_doubt=context.doubts.add,
         )
 
     def _read(self) -> tuple[Ready, list[FileResult]]:

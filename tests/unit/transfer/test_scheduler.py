@@ -554,18 +554,23 @@ def test_a_file_that_the_answer_leaves_out_has_failed(tmp_path: Path) -> None:
 # --- answers that were lost ------------------------------------------------------------------------------------------
 
 
+def of_another_kind(_request: Request) -> None:
+    """An answer without a list of files."""
+
+
 LOST_AFTER = [
     lost(body_sent=True),
     errors.TimedOut("no answer", body_sent=True),
     fault(502),
-    errors.ProtocolError("no list of files"),
+    errors.ProtocolError("the answer is too large"),
+    of_another_kind,
 ]
-LOST_IDS = ["connection lost", "timed out", "bad gateway", "unreadable"]
+LOST_IDS = ["connection lost", "timed out", "bad gateway", "too large", "without a list of files"]
 
 
-@pytest.mark.parametrize("error", LOST_AFTER, ids=LOST_IDS)
-def test_received_events_settle_a_lost_answer(tmp_path: Path, error: errors.UploaderError) -> None:
-    run = Run(tmp_path, FakeApi(answers=deque([error])))
+@pytest.mark.parametrize("answer", LOST_AFTER, ids=LOST_IDS)
+def test_received_events_settle_a_lost_answer(tmp_path: Path, answer: Any) -> None:
+    run = Run(tmp_path, FakeApi(answers=deque([answer])))
     run.file("a.mp4")
     run.file("b.mp4")
     run.last_heard.note(
@@ -580,9 +585,9 @@ def test_received_events_settle_a_lost_answer(tmp_path: Path, error: errors.Uplo
     assert run.api.count("progress") == 0
 
 
-@pytest.mark.parametrize("error", LOST_AFTER, ids=LOST_IDS)
-def test_unsettled_file_is_unknown_and_not_resent(tmp_path: Path, error: errors.UploaderError) -> None:
-    run = Run(tmp_path, FakeApi(answers=deque([error])))
+@pytest.mark.parametrize("answer", LOST_AFTER, ids=LOST_IDS)
+def test_unsettled_file_is_unknown_and_not_resent(tmp_path: Path, answer: Any) -> None:
+    run = Run(tmp_path, FakeApi(answers=deque([answer])))
     run.file()
     run.go()
     assert run.failed == {0: FailureCode.OUTCOME_UNKNOWN}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from scripted_server import Answer as Reply
 from scripted_server import Peer, Request, Rule, ScriptedServer
 from unit.transfer.transfer_fakes import Clock, FakeStop
@@ -18,13 +19,15 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.packs import FoundFile
 from uploader_cli.core.plan import Limits, LocalFile
-from uploader_cli.core.protocol import StoredFile, location_in
+from uploader_cli.core.protocol import location_in
 from uploader_cli.settings import Settings
 from uploader_cli.settings.masking import remember
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.http_client import Answer
+from uploader_cli.transfer.protocols import batch
+from uploader_cli.transfer.protocols.machine import Ask, Begin
 from uploader_cli.transfer.refusals import answer_error, not_an_upload_server
 
 if TYPE_CHECKING:
@@ -324,7 +327,7 @@ class Sent:
 
     def __init__(self, directory: Path, status: int, body: object, files: int = 1) -> None:
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.stored: tuple[StoredFile, ...] = ()
+        self.answer: Answer | None = None
         self.error: errors.UploaderError | None = None
 
         def script(peer: Peer) -> None:
@@ -337,19 +340,20 @@ class Sent:
         form = Body(*multipart(upload_form([], [file])), checkpoint=lambda: None)
         with ScriptedServer(script) as server:
             self.called = Called(server=server.url, token_command="echo $$")
+            _, ask = batch.step(batch.BatchState(server.url, "s", "personal", (file,)), Begin())
+            assert isinstance(ask, Ask)
             try:
-                self.stored = self.called.api.batch("s", form, files)
+                self.answer = self.called.api.ask(replace(ask, files=(file,) * files), form)
             except errors.UploaderError as error:
                 self.error = error
             self.called.api.close()
 
 
-def test_batch_returns_the_files_of_the_answer(tmp_path: Path) -> None:
+def test_batch_returns_the_answer(tmp_path: Path) -> None:
     capture = golden("batch-one-failed-inside-200")
     sent = Sent(tmp_path, capture["status"], capture["body"], 2)
-    assert [item.status for item in sent.stored] == ["completed", "failed"]
-    assert sent.stored[0].location == capture["body"]["files"][0]["fileName"]
-    assert sent.stored[1].error
+    assert sent.answer is not None
+    assert sent.answer.body == capture["body"]
     _, headers, body = sent.requests[0]
     assert headers["content-type"].startswith("multipart/form-data; boundary=")
     assert headers["content-length"] == str(len(body))
@@ -371,7 +375,6 @@ def test_batch_returns_the_files_of_the_answer(tmp_path: Path) -> None:
         (503, b"", errors.ServerFault),
         (429, b"", errors.RateLimited),
         (401, b"", errors.Unauthorized),
-        *[(200, body, errors.ProtocolError) for body in (b"<html>", b"[]", {"success": True}, {"files": None}, b"")],
     ],
 )
 def test_refused_batch_raises_by_status_and_code(

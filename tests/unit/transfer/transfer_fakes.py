@@ -24,6 +24,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.connection import Sockets
+from uploader_cli.transfer.http_client import Answer
 from uploader_cli.transfer.journal import Journal, RunTarget
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.request_ids import RequestIds
@@ -35,7 +36,20 @@ if TYPE_CHECKING:
 
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.engine import Supply
+    from uploader_cli.transfer.protocols.machine import Ask
 
+WORDS = {
+    "name": "originalName",
+    "status": "status",
+    "server_id": "id",
+    "location": "fileName",
+    "error": "errorMessage",
+    "error_code": "errorCode",
+    "size": "fileSize",
+    "relative_path": "relativePath",
+    "file_path": "filePath",
+}
+"""The words for the fields of a `StoredFile` in an answer."""
 BUNDLED = Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True)
 
 
@@ -99,14 +113,15 @@ def drain(body: Body, most: int | None = None) -> bytes:
     return b"".join(pieces)
 
 
-Script = "Callable[[FakeApi, Request], tuple[StoredFile, ...]]"
+Script = "Callable[[FakeApi, Request], tuple[StoredFile, ...] | None]"
 
 
 @dataclass
 class FakeApi:
     """A fake `Api`. `answers` are for the batch requests, one each; after them all files are stored.
 
-    An answer is an error to raise after the body, a function of the request, or None for "stored". An error in `early`
+    An answer is an error to raise after the body, a function of the request (which returns None for an answer without a
+    list of files), or None for "stored". An error in `early`
     comes before the body.
     """
 
@@ -177,7 +192,12 @@ class FakeApi:
         self.offer = Offer(self.session_limits, self.tus)
         return Session(f"s{self.count('session')}", category, self.session_limits)
 
-    def batch(self, session: str, body: Body, files: int) -> tuple[StoredFile, ...]:
+    def ask(self, wanted: Ask, body: Body) -> Answer:
+        items = self.batch(wanted.session, body, len(wanted.files))
+        said = [{word: getattr(item, name) for name, word in WORDS.items()} for item in items or ()]
+        return Answer(200, {}, None if items is None else {"files": said}, wanted.url)
+
+    def batch(self, session: str, body: Body, files: int) -> tuple[StoredFile, ...] | None:
         self._play("batch", self.early, files, patient=False)
         answer = self.answers.popleft() if self.answers else None
         if isinstance(answer, errors.ConnectionLost) and not answer.body_sent:
@@ -358,7 +378,7 @@ def fault(status: int = 500, retry_after: float | None = None) -> errors.ServerF
 
 def too_slow() -> errors.TooSlow:
     error = errors.TooSlow("the request did not arrive within the server's time limit (408)", status=408)
-    error.retryable = False  # as `Api.batch` raises it
+    error.retryable = False  # as `Api.ask` raises it
     return error
 
 

@@ -5,24 +5,34 @@ clock, thread, socket, file or journal; the driver (`transfer.send`) does what i
 is a value: a test may keep it, and go on from it with every answer that a server can give.
 
 The driver repeats nothing by itself. Where a machine asks again after `Failed`, the pacer waits, or refuses. Its
-retries count from the beginning, and anew from each `Named` and `Renewed`.
+retries count from the beginning, and anew from each `Named` and `Renewed`. Between a failure and its repetition a
+machine may find out what the server has: `Wait`, `Hear`, `Query` and `Find` are no requests of their own to the pacer,
+and the next `Ask` repeats the one that has failed.
 
 | wanted | what comes |
 |---|---|
 | `Read` | `Ready` |
 | `Ask` | `Answered`; or `Failed`, and `GaveUp` where the machine asks again and the pacer does not allow that |
+| `Wait` | `Waited` |
+| `Hear` | `Heard` |
+| `Query` | `Queried` |
+| `Find` | `Found` |
 | `NewKey` | `Named` |
 | `Renew` | `Renewed` |
+| `Certain` | what comes of its `then` |
 | `End` | nothing: the job is over |
+
+What ends the run comes as `GaveUp`, after any of these but `End`: the results that a machine ends with then count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from uploader_cli import errors
+from uploader_cli.core.events import FileStatus, SessionProgress
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import NOT_YOURS
 from uploader_cli.core.record import Record
@@ -31,7 +41,7 @@ from uploader_cli.transfer.results import FileResult
 State = TypeVar("State")
 Kinds: TypeAlias = Mapping[tuple[int, str], type[errors.AnswerError]]
 
-SESSION_ERRORS: Kinds = {  # 500: see `Api.batch` (docs/protocol.md, section 3.14)
+SESSION_ERRORS: Kinds = {  # 500: see `refused` (docs/protocol.md, section 3.14)
     (403, NOT_YOURS): errors.SessionLost,
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
@@ -51,12 +61,23 @@ class Packed(Record, frozen=True):
     manifest: bytes
 
 
+class Form(Record, frozen=True):
+    """The body of a batch: `fields`, then the files of the request; with `paths` the server knows them by their paths.
+
+    The journal has before its last byte that the server may store the files. An answer before that byte is none. One
+    form is sent at a time.
+    """
+
+    fields: tuple[tuple[str, str], ...]
+    paths: bool
+
+
 class Ask(Record, frozen=True):
-    """Send one request for a job.
+    """Send one request for `files`.
 
     `session` is the one whose secret goes with it. `answers` are the statuses and codes (empty: any code) that are an
-    answer; any other one is a refusal, whose error is that of its status and code in `kinds`. The answer describes
-    `files` files and comes within `timeout` seconds of the last byte (None: as usual).
+    answer; any other one is a refusal, whose error is that of its status and code in `kinds`. The answer comes within
+    `timeout` seconds of the last byte (None: as usual).
     """
 
     method: str
@@ -64,10 +85,35 @@ class Ask(Record, frozen=True):
     session: str
     kinds: Kinds
     headers: Mapping[str, str] = {}
-    body: Packed | None = None
+    body: Packed | Form | None = None
     answers: tuple[tuple[int, str], ...] = ((200, ""),)
-    files: int = 0
+    files: tuple[LocalFile, ...] = ()
     timeout: float | None = None
+
+
+class Wait(Record, frozen=True):
+    """Wait before a query: `seconds` at most, less where the server's limit of calls allows that."""
+
+    seconds: float
+
+
+class Hear(Record, frozen=True):
+    """Tell what the server has said of files of a session, on any channel, by the names that it knows."""
+
+    session: str
+    names: tuple[str, ...]
+
+
+class Query(Record, frozen=True):
+    """Request the progress of a session."""
+
+    session: str
+
+
+class Find(Record, frozen=True):
+    """Look for files at the paths where the server would have stored them, and compare their digests."""
+
+    files: tuple[LocalFile, ...]
 
 
 class NewKey(Record, frozen=True):
@@ -108,7 +154,18 @@ class End(Record, frozen=True):
     fetched: bool = False
 
 
-Wanted: TypeAlias = Read | Ask | NewKey | Renew | End
+Look: TypeAlias = Wait | Hear | Query | Find
+Act: TypeAlias = Read | Ask | Look | NewKey | Renew | End
+
+
+class Certain(Record, frozen=True):
+    """Journal that it is certain whether the server has stored `files`; `then` is wanted."""
+
+    files: tuple[LocalFile, ...]
+    then: Act
+
+
+Wanted: TypeAlias = Act | Certain
 
 
 # --- what comes
@@ -138,6 +195,29 @@ class Failed(Record, frozen=True):
     sent: bool
 
 
+class Waited(Record, frozen=True):
+    """The wait is over."""
+
+
+class Heard(Record, frozen=True):
+    """The last status of each file; None for one of which nothing was said."""
+
+    said: tuple[FileStatus | None, ...]
+
+
+class Queried(Record, frozen=True):
+    """The progress of a session; None without an answer about it. `limited`: the server takes no more calls."""
+
+    progress: SessionProgress | None
+    limited: bool = False
+
+
+class Found(Record, frozen=True):
+    """The result of each file that the server has; False for one that it does not have, None without an answer."""
+
+    results: tuple[FileResult | Literal[False] | None, ...]
+
+
 class GaveUp(Record, frozen=True):
     """The request that has failed because of `error` is not repeated: that can't help, or all retries are used up."""
 
@@ -157,5 +237,5 @@ class Renewed(Record, frozen=True):
     error: errors.UploaderError
 
 
-Came: TypeAlias = Begin | Ready | Answered | Failed | GaveUp | Named | Renewed
+Came: TypeAlias = Begin | Ready | Answered | Failed | Waited | Heard | Queried | Found | GaveUp | Named | Renewed
 Step: TypeAlias = Callable[[State, Came], tuple[State, Wanted]]

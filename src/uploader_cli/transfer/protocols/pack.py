@@ -137,7 +137,7 @@ def _next(state: PackState) -> tuple[PackState, Ask]:
     left = _unasked(state)
     if left:
         url = f"{state.endpoint}/{state.key}"
-        return state, Ask("GET", url, left[0], PACK_ERRORS, answers=KNOWN, files=len(state.files))
+        return state, Ask("GET", url, left[0], PACK_ERRORS, answers=KNOWN, files=state.files)
     entries = (
         (utf8(file.relative_path), file.size, digest, file.mtime_ns // 1_000_000)
         for file, digest in zip(state.files, state.digests, strict=True)
@@ -150,7 +150,7 @@ def _next(state: PackState) -> tuple[PackState, Ask]:
         PACK_ERRORS,
         headers={"Idempotency-Key": state.key},
         body=Packed(packs.manifest(state.session, entries, **more)),
-        files=len(state.files),
+        files=state.files,
         timeout=PACK_TIMEOUT,
     )
 
