@@ -286,6 +286,8 @@ def _wait_for(port: int) -> None:
 
 
 FILM, FILM_ROWS = "outage", 14
+SOME_DONE, DOWN = r"[1-6] of 7 done", 7.0
+"""When the server of the film goes, and for how many seconds."""
 FRAME_SVG = (
     "<style>.{unique_id}-matrix {{ font-family: Fira Code, monospace; font-size: {char_height}px; "
     "line-height: {line_height}px }} {styles}</style><defs>{lines}</defs>"
@@ -296,7 +298,10 @@ FRAME_SVG = (
 
 
 def film() -> None:
-    """Film an upload whose server goes down and comes back, one frame a second, as an SVG that plays by itself."""
+    """Film an upload whose server goes down and comes back, one frame a second, as an SVG that plays by itself.
+
+    The server goes when some files are complete. The film begins with the first frame that shows something.
+    """
     command = "uploader upload videos --verify"
     with tempfile.TemporaryDirectory() as home:
         videos = Path(home, "videos")
@@ -318,24 +323,25 @@ def film() -> None:
         server = subprocess.Popen(serve, stdout=subprocess.DEVNULL)
         _wait_for(port)
         terminal, process = _start(command, home, environment, (80, 24))
-        screen, frames, began = Screen(80, 24), list[str](), time.monotonic()
-        killed = False
-        while process.poll() is None or len(frames) < 5:
-            seconds = time.monotonic() - began
-            if not killed and seconds > 4:
+        screen, frames, killed = Screen(80, 24), list[str](), 0.0
+        for second in itertools.count(int(time.monotonic()) + 1):
+            if not killed and re.search(SOME_DONE, screen.text):
                 server.kill()
                 server.wait()
-                killed = True
-            if killed and server.poll() is not None and seconds > 11:
+                killed = time.monotonic()
+            if killed and server.poll() is not None and time.monotonic() > killed + DOWN:
                 server = subprocess.Popen(serve, stdout=subprocess.DEVNULL)
-            if not _watch(terminal, screen, None, until=began + len(frames) + 1):
+            if not _watch(terminal, screen, None, until=second):
                 break
-            frames.append(screen.drawn(f"f{len(frames)}", command, FILM_ROWS, FRAME_SVG))
+            if frames or screen.text.strip():
+                frames.append(screen.drawn(f"f{len(frames)}", command, FILM_ROWS, FRAME_SVG))
         last = screen.drawn(f"f{len(frames)}", command, FILM_ROWS, FRAME_SVG)
         os.close(terminal)
         process.wait()
         server.kill()
         server.wait()
+    if not killed:
+        raise SystemExit(f"{FILM}: the upload ended before the server went down")
     window = Screen(80, 24).drawn(FILM, command, FILM_ROWS)
     stills = [*frames, *[last] * 5]
     whole, share = len(stills), 100 / len(stills)
