@@ -236,7 +236,8 @@ def _settled(state: BatchState, found: Sequence[FileResult | Literal[False] | No
             words = f"{state.error}; the server may have stored it, or not"
             results.append(FileResult(file, errors.OutcomeUnknown(words)))
             continue
-        certain.append(file)
+        if not one or one.error is not None:  # of a stored file its receipt says so, and not before
+            certain.append(file)
         if one:
             results.append(one)
         else:
