@@ -177,6 +177,18 @@ def test_watch_follows_an_upload_of_the_page(page: Page, server: EmbeddedServer,
     assert (server.root / "scenic/clip.mp4").stat().st_size == 200_000
 
 
+def test_upload_has_the_name_of_its_file_before_the_server_knows_it(
+    page: Page, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"clip")
+    server.faults.add(f"stall:create#1:in,seconds={PATIENCE:.0f},at=1")
+    page.goto(server.url)
+    page.get_by_label("Choose files").set_input_files(tmp_path / "clip.mp4")
+    session_of(page)
+    expect(page.locator("#title")).to_have_text("clip.mp4")
+    expect(page.locator("#sessions .name")).to_have_text("clip.mp4")
+
+
 def test_upload_resumes_after_a_reload(page: Page, server: EmbeddedServer, tmp_path: Path) -> None:
     """The server stops reading in the second chunk; after the reload it continues there, in the same session."""
     large, small = tmp_path / "large.mp4", tmp_path / "small.mp4"

@@ -80,6 +80,9 @@ function draw() {
   drawing ||= setTimeout(() => {
     drawing = 0
     const one = selected()
+    for (const each of [one, ...(model.listed ?? [])]) {
+      if (each) each.name ||= uploads.entries(each.id)[0]?.path ?? '' // the server knows no file of it yet
+    }
     document.body.toggleAttribute('data-empty', !one && model.listed?.length === 0)
     const files = one ? filesOf(one) : []
     const lost = lostSince ? (Date.now() - lostSince) / 1000 : 0
