@@ -181,7 +181,7 @@ def test_upload_has_the_name_of_its_file_before_the_server_knows_it(
     page: Page, server: EmbeddedServer, tmp_path: Path
 ) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"clip")
-    server.faults.add(f"stall:create#1:in,seconds={PATIENCE:.0f},at=1")
+    server.faults.add(f"stall:create#1:before,seconds={PATIENCE:.0f}")
     page.goto(server.url)
     page.get_by_label("Choose files").set_input_files(tmp_path / "clip.mp4")
     session_of(page)
