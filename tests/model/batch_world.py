@@ -129,6 +129,9 @@ REFUSED = {
 UNCLEAR = {"422": (422, ""), "500": (500, "UPLOAD_FAILED"), "502": (502, "")}
 """Answers that the reference backend and gateways give before and after it has stored the files."""
 
+RECOVERABLE = {"400", "408", "413", "422 before", "503", "SESSION_NOT_FOUND", "cut", "not reached", "lost before"}
+"""After one of these the same run stores all files, but those of which nobody can say that it has not."""
+
 
 def to_post(ask: Ask) -> Iterator[Answered]:
     """Yield what can come of a request."""
@@ -225,6 +228,8 @@ def fed(world: World, came: Came) -> World:
 def posted(world: World, ask: Ask) -> Iterator[Move[World]]:
     assert "secret" not in repr(world.state)
     assert ask.files, "a request without files"
+    assert ask.session == f"s{world.session}", "a request in another session"
+    assert all(world.journal[file.file] == "open" for file in ask.files), "a request while its outcome is uncertain"
     world = replace(world, requests=world.requests + 1)
     yield Move("kill before the request", killed(world), kills=1)
     for name, faults, stored, came in to_post(ask):
@@ -302,6 +307,11 @@ def check_end(world: World) -> None:
     assert all(world.ended), "a file has no end"
     for file, end in zip(world.files, world.ended, strict=True):
         assert end not in ("stored", "present") or file.name in world.copies, "confirmed, and not on the server"
+    if not {"one missing", "no list"} & {*world.faults}:
+        kept = {one for one, end in zip(world.journal, world.ended, strict=True) if end == "failed"}
+        assert "uncertain" not in kept, "a failed file is not sent again by a later run"
+    if world.runs == 1 and len(world.faults) < 2 and {*world.faults} <= RECOVERABLE:
+        assert {*world.ended} <= {"stored", "present", "unknown"}, "a fault that passes makes a file fail"
     if not world.silenced:
         assert len(set(world.copies)) == len(world.copies), "a file is stored twice"
     if world.runs < 9:
