@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +12,7 @@ from unit.transfer.tus_model import client_of as connected
 from unit.transfer.tus_model import file_of
 
 from uploader_cli import errors
+from uploader_cli.core.confirmation import Reading
 from uploader_cli.core.events import FailureCode
 from uploader_cli.sources.content import open_unchanged
 from uploader_cli.transfer.bodies import Body, Piece
@@ -49,6 +50,11 @@ class Scripted:
         self.sent.append((method, url, dict(headers), data))
         status, answered = self.answers.popleft()
         return Answer(status, answered, self.body, url)
+
+    @contextmanager
+    def stream(self, url: str, _headers: Any) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+        status, answered = self.answers.popleft()
+        yield Answer(status, answered, None, url), self.body
 
     @property
     def headers(self) -> dict[str, str]:
@@ -332,6 +338,14 @@ class TestUploadsElsewhere:
         client.head(client.create(Creation(1, {})).url)
         assert http.sent[1][1] == URL
         assert http.headers["Authorization"] == TOKEN["Authorization"]
+
+
+@pytest.mark.parametrize(("size", "left"), [(1000, 0), (10 << 20, 2)])
+def test_only_a_short_file_is_read_to_its_end_for_its_length(size: int, left: int) -> None:
+    pieces = iter([b"first", b"last"])
+    client, _ = client_of((200, {"Content-Length": str(size)}), body=pieces)
+    assert client.read_last(URL, size) is Reading.STORED
+    assert len(list(pieces)) == left
 
 
 def test_note_is_called_with_every_answer() -> None:
