@@ -182,7 +182,7 @@ class ProgressState(Struct):
     paused_until: float | None = None  # time of the next request (run clock, seconds); None without a pause
     paused_since: float = 0.0
     pause_reason: PauseReason = PauseReason.RATE_LIMIT
-    repeat_at: float = float("-inf")  # time of the next try of a call that is of no file (run clock, seconds)
+    repeat_at: float = float("-inf")  # time of the next try of a call that belongs to no file (run clock, seconds)
     repeat_reason: str = ""  # why the last try failed
     advanced: float = 0.0  # time of the last progress (run clock, seconds)
     trouble: str = ""  # the error that ended the run early

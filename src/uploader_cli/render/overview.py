@@ -139,7 +139,7 @@ def left(state: ProgressState, now: float) -> str:
 def reason(message: str, state: ProgressState) -> str:
     """Return an error message for display, without the server's URL, which the view has in its header.
 
-    The number of the request, for who reads the server's log, is in the summary.
+    The summary has the number of the request, which the server's log has as well.
     """
     url = rf"{re.escape(state.server.rstrip('/'))}(?:/[^\s:,]*)?"
     words = _REQUEST.sub("", safe(message[:500]))
@@ -176,7 +176,7 @@ def channel(state: ProgressState, now: float, *, latency: bool = True) -> tuple[
 
 
 def finishing(state: ProgressState, now: float) -> str:
-    """Return what a run waits for that has sent all it can to a server that finishes late, until it is an alert."""
+    """Return what a run waits for once all is sent and the server finishes late; an alert replaces it."""
     files = state.running.values()
     waits = state.finishes_late and now - state.advanced >= SILENCE and IncidentKind.STALL not in state.incidents.active
     is_sent = any(file.phase is Phase.PROCESSING for file in files) and not any(file.unsent for file in files)
@@ -221,7 +221,7 @@ def _silence(state: ProgressState, now: float, *, brief: bool) -> str:
 
 
 def _repetition(state: ProgressState, now: float, *, brief: bool) -> str:
-    """Return when a call that is of no file is tried again, and why, where no file is sent meanwhile."""
+    """Return when a call that belongs to no file is tried again, and why, where no file is sent meanwhile."""
     left = state.repeat_at - now
     if state.running or left <= -BRIEF or state.stopped is not None:
         return ""

@@ -157,7 +157,7 @@ class Pacer:
                     return result
 
     def _tell(self, error: errors.UploaderError, delay: float) -> None:
-        """Tell of the repetition of a call that is of no file."""
+        """Tell of the repetition of a call that belongs to no file."""
         if delay:
             self._emit(ev.CallRepeats(delay, error.reason))
 

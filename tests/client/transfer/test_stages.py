@@ -33,7 +33,7 @@ class Ready(Service):
 
 
 def test_each_file_is_reported_before_the_next_one_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of one pack: a run that is killed between two of them has told of all files that are gone."""
+    """Also within one pack: a run that is killed in between has reported every file that it deleted."""
     steps: list[tuple[str, str]] = []
     end = Ledger.end
 

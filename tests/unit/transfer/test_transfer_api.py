@@ -232,6 +232,7 @@ def test_validate_sends_names_as_they_are_on_the_wire(called: Called, wire: Wire
 def test_finish_calls_the_session(called: Called, wire: Wire) -> None:
     wire.on("POST /api/upload/session/s-1/finish", body={})
     called.api.finish("s-1")
+    assert [request.path for request in wire.requests] == ["/api/upload/session/s-1/finish"]
 
 
 def test_id_is_quoted_as_one_segment_of_the_path(called: Called, wire: Wire) -> None:
@@ -244,6 +245,7 @@ def test_path_of_the_server_url_is_kept(calling: Callable[..., Called], wire: Wi
     called.api = Api(Settings(server=f"{wire.url}/base"), called.events.append, called.stop)
     wire.on("GET /base/health", body={})
     called.api.health()
+    assert [request.path for request in wire.requests] == ["/base/health"]
 
 
 # --- stored files -----------------------------------------------------------------------------------------------------

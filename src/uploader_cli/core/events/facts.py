@@ -257,7 +257,7 @@ class Paused(Event, frozen=True):
 
 
 class CallRepeats(Event, frozen=True):
-    """A call that is of no file has failed, and is repeated in `seconds`."""
+    """A call that belongs to no file has failed, and is repeated in `seconds`."""
 
     seconds: float
     reason: str
