@@ -149,8 +149,8 @@ def test_pure_code_is_pure() -> None:
 
 def test_no_protocol_knows_another() -> None:
     """tus, batches and packs: the scheduler chooses, and falls back."""
-    of_tus = "tus_client tus_part tus_file tus_state tus_reading tus_chunks tus_entry"
-    for own in ("batch machine", "pack machine", "ietf_client", of_tus):
+    of_tus = "machine tus_client tus_part tus_file tus_state tus_reading tus_chunks tus_entry"
+    for own in ("batch machine", "pack machine", "ietf_client machine", of_tus):
         for name, used in modules(CLIENT).items():
             if within(name, " ".join(f"transfer.protocols.{module}" for module in own.split())):
                 known = {

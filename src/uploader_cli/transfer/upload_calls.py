@@ -14,7 +14,7 @@ from uploader_cli.core.confirmation import OUTAGES, Reading, reading_of
 from uploader_cli.core.origins import below, resolved
 from uploader_cli.core.protocol import error_code, whole
 from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, REDIRECTS, Answer
-from uploader_cli.transfer.protocols.machine import SESSION_ERRORS
+from uploader_cli.transfer.protocols.machine import SESSION_ERRORS, Position
 from uploader_cli.transfer.refusals import answer_error, not_an_upload_server, says_no_upload_server
 
 if TYPE_CHECKING:
@@ -49,19 +49,6 @@ API_ROOT = "/api/upload/"
 
 def ignore(*_interim: object) -> None:
     """Ignore an interim answer."""
-
-
-class Position(NamedTuple):
-    """An upload as described by an answer, in bytes.
-
-    `complete`: whether the server says that it is complete; None where the protocol has no words for that.
-    """
-
-    url: str
-    offset: int | None
-    headers: Mapping[str, str]
-    length: int | None = None
-    complete: bool | None = None
 
 
 class Creation(NamedTuple):

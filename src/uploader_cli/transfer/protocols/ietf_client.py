@@ -20,12 +20,12 @@ from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.protocol import as_object, text, whole
 from uploader_cli.core.upload_limits import UploadLimits, upload_limits
 from uploader_cli.transfer.http_client import READ_TIMEOUT
+from uploader_cli.transfer.protocols.machine import Position
 from uploader_cli.transfer.refusals import is_page
 from uploader_cli.transfer.upload_calls import (
     CHUNK_TIMEOUT,
     UPLOAD_GONE,
     Creation,
-    Position,
     UploadCalls,
     length_header,
     not_of_server,

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from uploader_cli import errors
 from uploader_cli.core.events import FileStatus, SessionProgress
@@ -46,6 +46,19 @@ SESSION_ERRORS: Kinds = {  # 500: see `refused` (docs/protocol.md, section 3.14)
     (404, "SESSION_NOT_FOUND"): errors.SessionLost,
     (409, "SESSION_ENDED"): errors.SessionLost,
 }
+
+
+class Position(NamedTuple):
+    """An upload as described by an answer, in bytes.
+
+    `complete`: whether the server says that it is complete; None where the protocol has no words for that.
+    """
+
+    url: str
+    offset: int | None
+    headers: Mapping[str, str]
+    length: int | None = None
+    complete: bool | None = None
 
 
 # --- what a machine wants

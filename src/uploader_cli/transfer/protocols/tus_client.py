@@ -9,13 +9,13 @@ from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabiliti
 from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.protocol import whole
 from uploader_cli.transfer.http_client import READ_TIMEOUT, Answer
+from uploader_cli.transfer.protocols.machine import Position
 from uploader_cli.transfer.refusals import is_blocked, is_page, is_tus
 from uploader_cli.transfer.upload_calls import (
     CHUNK_TIMEOUT,
     JOIN_TIMEOUT,
     UPLOAD_GONE,
     Creation,
-    Position,
     UploadCalls,
     length_header,
     not_of_server,

@@ -28,7 +28,8 @@ from uploader_cli.transfer.upload_calls import Creation
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from uploader_cli.transfer.upload_calls import Position, UploadCalls
+    from uploader_cli.transfer.protocols.machine import Position
+    from uploader_cli.transfer.upload_calls import UploadCalls
     from uploader_cli.transfer.upload_session import UploadSession
 
 DELETE_RETRIES = 2

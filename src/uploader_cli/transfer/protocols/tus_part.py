@@ -12,10 +12,11 @@ from uploader_cli.core.confirmation import UNCERTAIN, Ending, KnownBy, UploadSta
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import Body
+from uploader_cli.transfer.protocols.machine import Position
 from uploader_cli.transfer.protocols.tus_chunks import Chunks
 from uploader_cli.transfer.protocols.tus_entry import UploadEntry
 from uploader_cli.transfer.protocols.tus_state import EARLIER, GONE, NOT_ENDED, NOT_STORED, ONE_TRIP_LESS, TWICE, is_far
-from uploader_cli.transfer.upload_calls import Creation, Position, impossible
+from uploader_cli.transfer.upload_calls import Creation, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.upload_calls import Position, UploadCalls
+    from uploader_cli.transfer.protocols.machine import Position
+    from uploader_cli.transfer.upload_calls import UploadCalls
 
 READ = "no answer confirmed its end, and the server gives out its last byte: it counts as stored, and is not verified"
 ASK_AGAIN = 1.0  # seconds between two readings
