@@ -213,7 +213,7 @@ class ServerConfig:
 
     @property
     def durable(self) -> bool:
-        """Whether confirmed data survives a power loss (docs/protocol.md, section 8)."""
+        """Whether confirmed data survives a power loss (docs/extensions.md)."""
         return self.root is not None if self.durability is None else self.durability == "fsync"
 
     @property

@@ -98,7 +98,7 @@ class Sessions:
     def check_writer(self, session_id: str, headers: Mapping[str, str]) -> None:
         """Raise ApiError 403 if the headers of a request don't allow it to write to a session.
 
-        One that was created without a secret is open to all (docs/protocol.md, section 10); an unknown one passes.
+        One that was created without a secret is open to all (docs/extensions.md); an unknown one passes.
         """
         session = self.known.get(session_id.lower())
         if session is None or not session.secret:

@@ -12,7 +12,7 @@ CATEGORIES = ("personal", "scenic")
 BATCH, PACKS, LOOKUP = "/api/upload/batch", "/api/upload/packs", "/api/upload/lookup"
 TUS = "/api/upload/files/"  # the endpoint of tus; its uploads are below
 TAKEN = "FILE_EXISTS"
-"""Code of the failure of a file whose name is taken, with `ifExists` (docs/protocol.md, section 9)."""
+"""Code of the failure of a file whose name is taken, with `ifExists` (docs/extensions.md)."""
 _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `quote` does not change
 
 

@@ -160,7 +160,7 @@ class Unauthorized(AnswerError):
 
 
 class NotYours(Unauthorized):
-    """403: the session was created with another secret, or without this one (docs/protocol.md section 10)."""
+    """403: the session was created with another secret, or without this one (docs/extensions.md)."""
 
 
 class NotFound(AnswerError):
@@ -174,7 +174,7 @@ class TooSlow(AnswerError):
 
 
 class UploadGone(NotFound):
-    """404, 410 or 403 for the URL of a tus upload: create a new one (docs/protocol.md section 5)."""
+    """404, 410 or 403 for the URL of a tus upload: create a new one (docs/resumable-uploads.md)."""
 
 
 class OffsetConflict(AnswerError):

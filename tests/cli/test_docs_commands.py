@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 FOLDERS = (ROOT / "docs", ROOT / "docs/commands", ROOT / "docs/servers", ROOT / "docs/tasks")
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(path for one in FOLDERS for path in sorted(one.glob("*.md")))]
 PAGES = {str(path.relative_to(ROOT)).removeprefix("docs/"): path.read_text(encoding="utf-8") for path in FILES}
-PROTOCOL = "protocol.md"
-"""`test_docs_protocol.py` runs its examples in one shell and compares each answer."""
+PROTOCOLS = {"protocol.md", "resumable-uploads.md", "extensions.md"}
+"""`test_docs_protocol.py` runs their examples in one shell and compares each answer."""
 SHELL, PIPELINES = {"sh"}, {"yaml", "groovy"}
 CONFIGURATIONS = {"nginx", "haproxy", "ini", "js"}
 CODE = {*SHELL, *PIPELINES, *CONFIGURATIONS, "python", "toml"}
@@ -53,7 +53,9 @@ def is_run_here(block: Block) -> bool:
 
 
 RUN = {
-    name: found for name, text in PAGES.items() if name != PROTOCOL and (found := [*filter(is_run_here, blocks(text))])
+    name: found
+    for name, text in PAGES.items()
+    if name not in PROTOCOLS and (found := [*filter(is_run_here, blocks(text))])
 }
 
 

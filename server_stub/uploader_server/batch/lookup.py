@@ -1,4 +1,4 @@
-"""The lookup call (docs/protocol.md, section 9): which files are stored, by path."""
+"""The lookup call (docs/extensions.md): which files are stored, by path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The body of a pack (docs/protocol.md, section 6): the parts `manifest` and `data`, in this order."""
+"""The body of a pack (docs/extensions.md): the parts `manifest` and `data`, in this order."""
 
 from __future__ import annotations
 

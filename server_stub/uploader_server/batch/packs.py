@@ -1,4 +1,4 @@
-"""Packs: many small files in one request (docs/protocol.md, section 6)."""
+"""Packs: many small files in one request (docs/extensions.md)."""
 
 from __future__ import annotations
 

@@ -262,7 +262,7 @@ def document(config: ServerConfig, offers: Part) -> Part:
         "info": {
             "title": "Upload server",
             "version": "1",
-            "description": "Sessions, batches, resumable uploads (tus 1.0), packs. docs/protocol.md explains each call;"
+            "description": "Sessions, batches, resumable uploads (tus 1.0), packs. docs/protocol.md explains the calls;"
             " progress comes over Socket.IO at /socket.io/, which this document leaves out.",
         },
         "servers": [{"url": "/"}],

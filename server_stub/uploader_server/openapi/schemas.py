@@ -1,4 +1,4 @@
-"""JSON schemas of response bodies (docs/protocol.md, sections 1, 4, 6 and 9)."""
+"""JSON schemas of response bodies (docs/protocol.md, docs/extensions.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tus 1.0 over HTTP at `/api/upload/files/` (docs/protocol.md, section 5).
+"""tus 1.0 over HTTP at `/api/upload/files/` (docs/resumable-uploads.md).
 
 Responses for a finished upload have `Content-Location: /uploads/{category}/{fileName}`, `Upload-File-Id` (the id in
 events, `/progress` and DELETE) and, if known, `Repr-Digest`. `Location` is a path here; `http.proxies` makes a URL of
@@ -50,7 +50,7 @@ class Tus:
         self.store = uploads.sessions.store
 
     def described(self) -> dict[str, Any]:
-        """Return `tus` of the session response and of `/health` (docs/protocol.md, section 5)."""
+        """Return `tus` of the session response and of `/health` (docs/resumable-uploads.md)."""
         return {
             "endpoint": TUS,
             "version": TUS_VERSION,

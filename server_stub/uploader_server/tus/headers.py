@@ -105,7 +105,7 @@ def _bad_metadata(details: str) -> ApiError:
 
 
 class Place(NamedTuple):
-    """The range of a part in the final file, from its metadata (docs/protocol.md, section 7)."""
+    """The range of a part in the final file, from its metadata (docs/extensions.md)."""
 
     key: str  # `finalKey`: the `uploadKey` of the final upload
     length: int  # `finalLength`: total bytes of all parts

@@ -1,4 +1,4 @@
-"""The state of tus uploads, and of files whose parts are written in place (docs/protocol.md, section 7)."""
+"""The state of tus uploads, and of files whose parts are written in place (docs/extensions.md)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Upload:
     length: int | None  # None while deferred (creation-defer-length)
     touched: float  # when it was used last (seconds of `Store.clock`)
     id: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
-    """The last segment of its URL: the right to write (docs/protocol.md, section 10). Only `Location` has it."""
+    """The last segment of its URL: the right to write (docs/extensions.md). Only `Location` has it."""
     file_id: str = field(default_factory=lambda: str(uuid.uuid4()))  # the public id
     status: str = OPEN
     holder: str = ""  # the client whose share it belongs to (see `http.shares`)
@@ -52,7 +52,7 @@ class Upload:
         self.data = self.data or self.file_id
         fields = self.fields
         self.key = fields.get("uploadKey", "")
-        """`uploadKey` of an idempotent creation (docs/protocol.md, section 5), or empty."""
+        """`uploadKey` of an idempotent creation (docs/resumable-uploads.md), or empty."""
         self.concat = parse_concat(self.concat_header)
         self.is_part = self.concat.kind == "partial"
         name = fields.get("filename") or fields.get("name") or self.file_id

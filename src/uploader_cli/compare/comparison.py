@@ -1,4 +1,4 @@
-"""The command `check`: compare local files with those on the server (docs/protocol.md, section 9)."""
+"""The command `check`: compare local files with those on the server (docs/extensions.md)."""
 
 from __future__ import annotations
 

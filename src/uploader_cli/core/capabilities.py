@@ -89,7 +89,7 @@ class Capabilities(Record, frozen=True):
 
 
 def parse_capabilities(body: object, server: str) -> Capabilities | None:
-    """Parse the `tus` object of a session response or `/health` (docs/protocol.md section 5); None if unusable."""
+    """Parse the `tus` object of a session response or `/health` (docs/resumable-uploads.md); None if unusable."""
     fields = as_object(body)
     url, size = endpoint_of(fields.get("endpoint"), server), number(fields.get("maxSize"))
     if url is None or (text(fields.get("version")) or TUS_VERSION) != TUS_VERSION:

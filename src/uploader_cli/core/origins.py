@@ -38,7 +38,7 @@ def below(server: str, where: str, root: str = "/api/upload/") -> str:
 
 
 def resolved(base: str, location: str) -> str:
-    """Resolve a `Location` to an absolute URL (docs/protocol.md section 5). Raises `ValueError` if it is unsafe.
+    """Resolve a `Location` to an absolute URL (docs/resumable-uploads.md). Raises `ValueError` if it is unsafe.
 
     It may be relative. A server behind a TLS proxy may use http for its own host: then scheme and port of the base
     apply. A change from https to http elsewhere is refused, and so are backslashes, users and control characters.

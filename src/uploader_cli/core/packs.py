@@ -1,4 +1,4 @@
-"""Parse and format packs and lookups (docs/protocol.md sections 6 and 9)."""
+"""Parse and format packs and lookups (docs/extensions.md)."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from uploader_cli.core.record import Record
 JsonObject = dict[str, object]
 UPLOADS = "/uploads/"  # the path of stored files (docs/protocol.md section 1)
 NOT_YOURS = "NOT_YOURS"
-"""Code of a 403 for a session that another client created (docs/protocol.md section 10)."""
+"""Code of a 403 for a session that another client created (docs/extensions.md)."""
 NAME_TAKEN = "FILE_EXISTS"
 """Code of the failure of a file whose name is taken, with `ifExists` (docs/protocol.md section 1)."""
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -35,7 +35,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069
 
 
 class Session(Record, frozen=True):
-    """An upload session as the server created it; `secret` is what its creator sent (docs/protocol.md section 10).
+    """An upload session as the server created it; `secret` is what its creator sent (docs/extensions.md).
 
     `expected` is the number of files for which this client has created it; None for an earlier one.
     """

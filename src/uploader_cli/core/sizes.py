@@ -19,7 +19,7 @@ SAFE_CHUNK = 5 << 20  # smallest chunk with `auto`, unless a 413 requires less: 
 CHUNK_GRAIN = 256 << 10  # chunks are multiples of this with `auto`: some servers accept no others
 CHUNK_SECONDS = 1.5  # target time of a chunk
 FLAT = 0.75  # share of its rate alone that a connection keeps beside others, if the limit is its own
-LEAST_AFTER_413 = 64 << 10  # a 413 for a smaller chunk is final (docs/protocol.md section 5)
+LEAST_AFTER_413 = 64 << 10  # a 413 for a smaller chunk is final (docs/resumable-uploads.md)
 
 LARGEST_PACKED = 1 << 20  # larger files are sent by tus, which can resume within a file
 MOST_PACK_FILES = 500  # or what the server offers, if that is less

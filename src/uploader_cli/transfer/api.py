@@ -99,7 +99,7 @@ class Api(HttpClient):
         self.earlier = (*self.earlier, session)
 
     def may_write(self, session: str) -> dict[str, str]:
-        """Return the header with the secret of a session, if it is known (docs/protocol.md, section 10)."""
+        """Return the header with the secret of a session, if it is known (docs/extensions.md)."""
         secret = self._secrets.get(session)
         return {SESSION_SECRET: secret} if secret else {}
 
@@ -159,7 +159,7 @@ class Api(HttpClient):
     def lookup(
         self, offer: LookupOffer, files: Sequence[LookedUp], *, digests: str = "known", **how: Any
     ) -> list[FoundFile | None]:
-        """Ask for files, in as many requests as the categories and the `offer` need (docs/protocol.md, section 9).
+        """Ask for files, in as many requests as the categories and the `offer` need (docs/extensions.md).
 
         With the `digests` "compute" the server computes those that it does not know, with "read" all anew; an early
         version refuses "read" (400). Those that take long are `pending`.
@@ -339,7 +339,7 @@ class Api(HttpClient):
         return urljoin(self.settings.target_url, below(self.server, location, protocol.UPLOADS))
 
     def _located(self, location: str) -> str | None:
-        """Return the URL of a stored file; None for another host than the server's (docs/protocol.md, section 5)."""
+        """Return the URL of a stored file; None for another host than the server's (docs/resumable-uploads.md)."""
         url = self.url_of(location)
         return url if trusts(self.settings.target_url, url) else None
 

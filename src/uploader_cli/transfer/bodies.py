@@ -245,7 +245,7 @@ def multipart(items: Iterable[tuple[str, Content]]) -> tuple[str, list[Piece]]:
 
 
 def pack_form(manifest: bytes, data: Content) -> tuple[str, list[Piece]]:
-    """Return type and parts of the body of a pack; `data` are the bytes of its files (docs/protocol.md, section 6)."""
+    """Return type and parts of the body of a pack; `data` are the bytes of its files (docs/extensions.md)."""
     return multipart(
         [
             ('"manifest"\r\nContent-Type: application/json', [manifest]),

@@ -17,7 +17,7 @@ SESSION_SECRET = "X-Session-Secret"  # noqa: S105 - the name of a header
 
 
 def new_secret() -> str:
-    """Return a random secret for a session (docs/protocol.md, section 10)."""
+    """Return a random secret for a session (docs/extensions.md)."""
     return SESSION_MARK + secrets.token_urlsafe(24)
 
 

@@ -74,7 +74,7 @@ class UploadCalls(ABC):
     """Call an endpoint of resumable uploads; each thread has its own object.
 
     Upload URLs may be on another host: no credentials are sent there, and nothing at all from https to http
-    (docs/protocol.md, section 5). Each call raises `NetworkError`, `AnswerError` by status, and `ProtocolError`.
+    (docs/resumable-uploads.md). Each call raises `NetworkError`, `AnswerError` by status, and `ProtocolError`.
     """
 
     usual: Mapping[str, str]  # headers of each request but OPTIONS
@@ -179,7 +179,7 @@ class UploadCalls(ABC):
     def _describing(self, new: Creation) -> dict[str, str]:
         """Return the headers that say what a new upload is for."""
         headers = length_header(new.length) | self._api.may_write(new.metadata.get("sessionId", ""))
-        if encoded := encode_metadata(new.metadata):  # servers refuse an empty one (docs/protocol.md, section 5)
+        if encoded := encode_metadata(new.metadata):  # servers refuse an empty one (docs/resumable-uploads.md)
             headers["Upload-Metadata"] = encoded
         return headers
 
@@ -210,7 +210,7 @@ class UploadCalls(ABC):
             raise gone
 
     def _refusal(self, answer: Answer, kind: Kind | None = None) -> errors.UploaderError:
-        """Return the error for an answer that is not 2xx (docs/protocol.md, section 5)."""
+        """Return the error for an answer that is not 2xx (docs/resumable-uploads.md)."""
         if (lost := _session_lost(answer)) is not None:
             return lost
         error, kind = answer_error(answer), kind or KINDS.get(answer.status)

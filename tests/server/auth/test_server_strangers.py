@@ -1,4 +1,4 @@
-"""Who can only watch can't write (docs/protocol.md, section 10): upload URLs and keys are not published."""
+"""Who can only watch can't write (docs/extensions.md): upload URLs and keys are not published."""
 
 from __future__ import annotations
 

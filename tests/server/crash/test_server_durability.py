@@ -1,4 +1,4 @@
-"""`--durability fsync` (docs/protocol.md, section 8): nothing is confirmed before it is on the disk."""
+"""`--durability fsync` (docs/extensions.md): nothing is confirmed before it is on the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lookup of stored files (docs/protocol.md, section 9)."""
+"""The lookup of stored files (docs/extensions.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packs of small files (docs/protocol.md, section 6)."""
+"""Packs of small files (docs/extensions.md)."""
 
 from __future__ import annotations
 

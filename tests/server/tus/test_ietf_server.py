@@ -1,4 +1,4 @@
-"""The IETF's resumable uploads (docs/protocol.md, section 11) at the bundled server, on the wire."""
+"""The IETF's resumable uploads (docs/resumable-uploads.md) at the bundled server, on the wire."""
 
 from __future__ import annotations
 

@@ -262,7 +262,7 @@ def test_file_that_cannot_be_stored_is_refused_before_its_bytes(server: Embedded
     assert set((server.root / ".uploader" / "tus").iterdir()) == before
 
 
-# Idempotent creation (protocol.md, section 5)
+# Idempotent creation (resumable-uploads.md)
 
 
 def test_repeated_creation_returns_the_same_upload(server: EmbeddedServer) -> None:

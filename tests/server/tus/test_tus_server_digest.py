@@ -1,4 +1,4 @@
-"""Digests of stored files (docs/protocol.md, section 8): known, computed on request, and never trusted for equality."""
+"""Digests of stored files (docs/extensions.md): known, computed on request, and never trusted for equality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts that are written in place (docs/protocol.md, section 7): ranges of one file, joined without a copy."""
+"""Parts that are written in place (docs/extensions.md): ranges of one file, joined without a copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tus uploads in sessions (protocol.md, sections 1, 2 and 5): state, events, `/progress`, limits, cancel, finish."""
+"""tus uploads in sessions (docs/protocol.md): state, events, `/progress`, limits, cancel, finish."""
 
 from __future__ import annotations
 

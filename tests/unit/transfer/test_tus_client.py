@@ -196,7 +196,7 @@ def test_reason_of_a_refused_patch_is_kept_where_the_post_is_taken_for_none(body
 def test_each_status_has_its_error_class(
     body: Body, status: int, kind: type[errors.UploaderError], retryable: bool, code: FailureCode
 ) -> None:
-    """docs/protocol.md, section 5, says which of them can be retried."""
+    """docs/resumable-uploads.md, says which of them can be retried."""
     versions = {"Tus-Version": "0.2.2"} if status == 412 else {}
     client, _ = client_of((status, {**TUS, **versions, "Retry-After": "7"}))
     with pytest.raises(kind) as caught:

@@ -1,4 +1,4 @@
-"""The cases of docs/protocol.md, section 5, one by one, against a model server: requests, callbacks, and results."""
+"""The cases of docs/resumable-uploads.md, one by one, against a model server: requests, callbacks, and results."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_parts_are_joined_to_the_whole_file(tmp_path: Path, clients: int, count:
 
 
 def test_parts_name_their_place_and_the_key_of_the_upload_that_joins_them(tmp_path: Path) -> None:
-    """docs/protocol.md, section 7; the metadata of the file belong to the joined upload alone."""
+    """docs/extensions.md; the metadata of the file belong to the joined upload alone."""
     case = Case(tmp_path)
     case.run()
     *pieces, final = case.posts

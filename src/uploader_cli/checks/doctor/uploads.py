@@ -213,7 +213,7 @@ def _reach(context: DoctorContext) -> str:
 
 @check("packs", "packs", rests_on="polling", required=False)
 def packed(context: DoctorContext) -> Finding:
-    """Send a pack for an unknown session; nothing is stored (docs/protocol.md section 6)."""
+    """Send a pack for an unknown session; nothing is stored (docs/extensions.md)."""
     offer = packs.parse_offer(context.offered("packs"), context.settings.server)
     if offer is None:
         return skipped("because the server offers none: small files are sent one by one")
@@ -228,7 +228,7 @@ def packed(context: DoctorContext) -> Finding:
 
 @check("lookup", "lookup", rests_on="polling", required=False)
 def lookup(context: DoctorContext) -> Finding:
-    """Look up a file that is not there (docs/protocol.md section 9)."""
+    """Look up a file that is not there (docs/extensions.md)."""
     offer = packs.parse_lookup_offer(context.offered("lookup"), context.settings.server)
     if offer is None:
         return skipped("because the server offers none: `uploader check` needs it")

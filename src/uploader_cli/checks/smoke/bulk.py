@@ -58,7 +58,7 @@ def _send(site: Site, session: str, files: list[tuple[str, bytes]]) -> Answer:
 
 @check("packs", "many small files are stored by one request", "small files fail, or are sent one by one")
 def pack(site: Site) -> str:
-    """See docs/protocol.md section 6: each file of a pack is stored, with the bytes that were sent."""
+    """See docs/extensions.md: each file of a pack is stored, with the bytes that were sent."""
     offer = _pack_offer(site)
     sent = site.once(sent_pack)
     what = f"a pack of {plural(len(sent.files), 'file')}"
@@ -81,7 +81,7 @@ def pack(site: Site) -> str:
     rests_on="packs",
 )
 def lookup(site: Site) -> str:
-    """See docs/protocol.md section 9: a stored file with its digest, and a missing one."""
+    """See docs/extensions.md: a stored file with its digest, and a missing one."""
     offer = packs.parse_lookup_offer(_offers(site).get("lookup"), site.settings.server)
     if offer is None:
         raise NotOffered("the session response has no lookup")
@@ -105,7 +105,7 @@ def lookup(site: Site) -> str:
 
 @check("digest", "the digest of a stored file can be requested", "--verify reads files back", rests_on="packs")
 def digest(site: Site) -> None:
-    """See docs/protocol.md section 8: `Want-Repr-Digest`."""
+    """See docs/extensions.md: `Want-Repr-Digest`."""
     _, content, where = _packed(site)
     what = "HEAD of a stored file with Want-Repr-Digest"
     answer = answered(site.call("HEAD", where, headers={"Want-Repr-Digest": "sha-256=1"}), what, 200)
@@ -126,7 +126,7 @@ def _packed(site: Site) -> tuple[str, bytes, str]:
 
 @check("tus-parts-in-place", "tus: parts are written in place", "large files are sent in one part", rests_on="tus-core")
 def in_place(site: Site) -> None:
-    """See docs/protocol.md section 7: parts of a file that have their place in it, the last one first."""
+    """See docs/extensions.md: parts of a file that have their place in it, the last one first."""
     offered(site, "concatenation")
     _pack_offer(site)  # servers that offer packs have it
     content, key = file_of(site, "in-place")[1], secrets.token_hex(16)

@@ -1,4 +1,4 @@
-"""Checks of the IETF's resumable uploads, by the MUSTs of the draft (docs/protocol.md, section 11)."""
+"""Checks of the IETF's resumable uploads, by the MUSTs of the draft (docs/resumable-uploads.md)."""
 
 from __future__ import annotations
 

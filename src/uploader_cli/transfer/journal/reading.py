@@ -55,7 +55,7 @@ class RunTarget(Record, frozen=True):
 
 
 def new_key() -> str:
-    """Return a random `uploadKey` (docs/protocol.md, section 5)."""
+    """Return a random `uploadKey` (docs/resumable-uploads.md)."""
     return secrets.token_hex(16)
 
 

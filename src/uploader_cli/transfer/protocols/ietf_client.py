@@ -1,4 +1,4 @@
-"""The calls of the IETF's resumable uploads, one request each, without retries (docs/protocol.md, section 11).
+"""The calls of the IETF's resumable uploads, one request each, without retries (docs/resumable-uploads.md).
 
 An upload is created empty ("careful upload creation"): so its URL is known before the first byte, whether or not the
 server sends interim responses (104). Only a file below `min-size` is sent with the creation. Where a 104 has the URL,

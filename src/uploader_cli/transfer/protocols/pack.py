@@ -1,4 +1,4 @@
-"""The machine that sends many small files in one request (docs/protocol.md, section 6).
+"""The machine that sends many small files in one request (docs/extensions.md).
 
     read ─▶ name ─▶ fetch ⇄ post ─▶ end
 

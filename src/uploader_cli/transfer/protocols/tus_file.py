@@ -1,4 +1,4 @@
-"""The job that sends one file with tus: in one upload, or in parts that are joined (docs/protocol.md, section 5)."""
+"""The job that sends one file with tus: in one upload, or in parts that are joined (docs/resumable-uploads.md)."""
 
 from __future__ import annotations
 

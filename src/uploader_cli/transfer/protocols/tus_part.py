@@ -1,4 +1,4 @@
-"""One upload with tus: a file, or one part of a large file (docs/protocol.md, section 5)."""
+"""One upload with tus: a file, or one part of a large file (docs/resumable-uploads.md)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BREAKS = (errors.ConnectionLost, errors.TimedOut, errors.ServerFault)
 class Part:
     """One range of a file, or all of it (`index` None), and its upload. Offsets count from its start.
 
-    After each failure the server is asked for its offset (docs/protocol.md, section 5). The count of retries restarts
+    After each failure the server is asked for its offset (docs/resumable-uploads.md). The count of retries restarts
     only when the offset exceeds all before, so the loop ends.
     """
 

@@ -197,7 +197,7 @@ class TusFileState:
     # What is said to the server, and what it says
 
     def metadata(self, part: tuple[int, int] | None = None) -> dict[str, str]:
-        """Return the metadata of the file, or of the part of `part` (index, start) (docs/protocol.md, section 7)."""
+        """Return the metadata of the file, or of the part of `part` (index, start) (docs/extensions.md)."""
         file, session = self.file, {"sessionId": self.session} if self.session else {}
         if part is not None:
             if not self.terms.keys:
