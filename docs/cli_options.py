@@ -148,6 +148,8 @@ def _types(given: Any, own: set[str]) -> Iterator[str]:
     elif isinstance(given, UnionType) or get_origin(given) is not None:
         for part in get_args(given):
             yield from _types(part, own)
+    elif given is Any:  # of a feature
+        yield "str"
     elif given is Path:
         yield "Text"
     elif given is not NoneType:

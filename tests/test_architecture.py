@@ -29,6 +29,7 @@ PACKAGES = {
     "errors": "core.codes",  # the vocabulary of failures
     "exit_status": "errors core.codes",
     "extras": "errors",
+    "feature": "features.FEATURES",
     "named_files": "errors signals",
     "private_files": "errors",
     "settings": "errors extras named_files settings",
@@ -52,7 +53,7 @@ PACKAGES = {
     "realtime render report analysis.after_upload plan run",
     "cli": "checks compare plan report run render settings signals errors extras exit_status cli __version__",
 }
-"""Each package, and what it may import of ours."""
+"""Each package, and what it may import of ours; all may ask `feature` what features add."""
 
 SHARED = {
     "google_crc32c": "sources.checksums",
@@ -120,7 +121,18 @@ def test_package_imports_only_what_its_rule_allows(package: str) -> None:
     assert inside
     for name, used in inside.items():
         ours = {item.removeprefix(OURS + ".") for item in used if within(item, OURS)}
-        assert {item for item in ours if not within(item, PACKAGES[package])} == set(), name
+        assert {item for item in ours if not within(item, f"{PACKAGES[package]} feature")} == set(), name
+
+
+def test_feature_is_imported_by_itself_only() -> None:
+    """What it adds is named in its `__init__`, which is read at each start and imports only `feature`."""
+    assert modules(CLIENT)["feature"] >= {f"{OURS}.features.FEATURES"}
+    for name, used in modules(CLIENT).items():
+        own = ".".join(name.split(".")[:2])
+        others = {item for item in used if item.startswith(f"{OURS}.features.") and not within(item, f"{OURS}.{own}")}
+        assert others - {f"{OURS}.features.FEATURES"} == set(), name
+        if within(name, "features") and name in (own, "features"):
+            assert {item for item in used if within(item, OURS) and not within(item, f"{OURS}.feature")} == set(), name
 
 
 @pytest.mark.parametrize("part", OPTIONAL.split())
@@ -297,9 +309,12 @@ def constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def test_constant_has_one_meaning() -> None:
-    """See the glossary in CONTRIBUTING.md. A constant may be in several modules with the same value."""
+    """See the glossary in CONTRIBUTING.md. A constant may be in several modules with the same value.
+
+    Each feature has its `FEATURE`.
+    """
     found = defaultdict(set)
     for path in CLIENT.rglob("*.py"):
         for name, value in constants(parsed(path)):
             found[name].add(value)
-    assert {name: sorted(values) for name, values in found.items() if len(values) > 1} == {}
+    assert {name: sorted(values) for name, values in found.items() if len(values) > 1 and name != "FEATURE"} == {}

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from uploader_cli.errors import UploaderError, UsageError
+from uploader_cli.feature import features
 from uploader_cli.settings import (
     OPTIONS,
     Option,
@@ -113,6 +114,12 @@ def _journaled(find: str) -> Callable[[str], list[tuple[str, str]]]:
 complete_runs, complete_sessions = _journaled("resumable_ids"), _journaled("session_ids")
 complete_presets = _configured(preset_names)
 _COMPLETE = {"profile": _configured(profiles), "preset": complete_presets}
+
+
+def of_others(command: str) -> list[str]:
+    """Return the options of features that a command does not take."""
+    own = [option.name for feature in features() for option in feature.options]
+    return [name for name in own if command not in OPTIONS[name].commands]
 
 
 def load(given: Mapping[str, object], **how: Any) -> Settings:

@@ -35,7 +35,7 @@ class Answer(Enum):
 
 
 class Choices(NamedTuple):
-    """The options that decide about files which may be stored; `compares`: with `--verify` or `--then`."""
+    """The options that decide about files which may be stored; `compares`: their bytes are compared."""
 
     skip_existing: bool = False
     trust_receipts: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from uploader_cli import exit_status
 from uploader_cli.analysis import after_upload
@@ -17,6 +18,7 @@ from uploader_cli.core.sizes import FIRST_CHUNK, Groups, PackSize
 from uploader_cli.core.terms import Offer
 from uploader_cli.errors import AnswerError, NetworkError, ProtocolError, UsageError
 from uploader_cli.exit_status import Exit
+from uploader_cli.feature import used
 from uploader_cli.plan.forecast import FIRST_CONTACT, Forecast
 from uploader_cli.plan.known_servers import KnownServer, recall
 from uploader_cli.plan.plan_view import PlanView
@@ -36,7 +38,6 @@ from uploader_cli.transfer.ledger import SKIPS
 from uploader_cli.transfer.scheduler import CHECKED_AT_ONCE
 from uploader_cli.transfer.stored_files import shows_place
 from uploader_cli.transfer.targets import target_of
-from uploader_cli.transfer.then import planned_removal
 
 FIRST_NAMES = 3
 """Number of files named in a session's row."""
@@ -49,7 +50,7 @@ def dry_run(settings: Settings, paths: Sequence[str]) -> int:
         raise UsageError(f"{settings.given_as('watch')} and --dry-run exclude each other", hint=hint)
     standard_input(settings, paths)  # it is not read
     with readable_list(writable_state(settings)[0], paths) as ready, history_of(ready, paths) as history:
-        is_stored = history.is_stored if history is not None and ready.then is not None else None
+        is_stored = history.is_stored if history is not None and ready.consumes else None
         found = select(ready, paths) if is_stored is None else select(ready, paths, is_stored)
         after_upload.require_subjects(ready, found)
         return Plan(ready, _view(ready), history).run(found).exit_code
@@ -154,8 +155,8 @@ class Plan:
         )
         self._tell(planned)
         for file in session.files:
-            removal = planned_removal(self._settings, file)
-            self._tell(ev.PlanFile(file.file, file.path, file.size, file.relative_path, number, **removal))
+            fields = _planned(self._settings, file)
+            self._tell(ev.PlanFile(file.file, file.path, file.size, file.relative_path, number, **fields))
         return planned
 
     def _grouped(self, files: Iterable[LocalFile]) -> Iterator[LocalFile]:
@@ -183,7 +184,7 @@ class Plan:
         """Yield the files that would be sent; report the others."""
         limits = self._terms.limits
         for item in found:
-            if self._history is not None and self._settings.then is not None:
+            if self._history is not None and self._settings.consumes:
                 item = forgiven(item, self._history.is_stored)
             if isinstance(item, ev.FileSkipped):
                 self._skip(item)
@@ -226,8 +227,8 @@ class Plan:
         return True
 
     def _skip_sent(self, file: LocalFile) -> None:
-        removal = planned_removal(self._settings, file)
-        self._skip(ev.FileSkipped(file.file, file.path, ev.SkipReason.RECEIPT, **removal))
+        fields = _planned(self._settings, file)
+        self._skip(ev.FileSkipped(file.file, file.path, ev.SkipReason.RECEIPT, **fields))
 
     def _skip(self, item: ev.FileSkipped) -> None:
         self._skipped += 1
@@ -236,6 +237,15 @@ class Plan:
     def _fail(self, item: ev.FileFailed) -> None:
         self._failed.append(exit_status.of_failure(item.code, retryable=False))
         self._tell(item)
+
+
+def _planned(settings: Settings, file: LocalFile) -> dict[str, Any]:
+    """Return the fields of an event that say what features would do with a file that the server has."""
+    fields: dict[str, Any] = {}
+    for feature in used(settings):
+        if feature.plans:
+            fields |= feature.load(feature.plans)(settings, file)
+    return fields
 
 
 def _known(settings: Settings) -> tuple[KnownServer, LimitsOrigin]:

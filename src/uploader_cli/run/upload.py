@@ -117,7 +117,7 @@ class _Sending:
             loop.emit,
             most=MOST_OPEN if settings.on is None else extras.load("import").most_open(settings),
             whole=settings.check_first,
-            is_stored=lambda file: settings.then is not None and run.is_stored(file),
+            is_stored=lambda file: settings.consumes and run.is_stored(file),
         )
         self._analyses = after_upload.Analyses(settings, loop, self.connections)
         loop.listeners += [self._queue.settle, *([self._analyses.listen] if settings.analyze != "none" else [])]
@@ -242,8 +242,8 @@ class _Sending:
 
 
 def _selected(settings: Settings, paths: Sequence[str]) -> Selection:
-    """Return the files of a run; with `--then` those that a run to be resumed has moved or deleted may be missing."""
-    if settings.then is None:
+    """Return the files of a run; what a run to be resumed has consumed may be missing."""
+    if not settings.consumes:
         return select(settings, paths)
     with history_of(settings, paths) as history:
         return select(settings, paths) if history is None else select(settings, paths, history.is_stored)
@@ -252,10 +252,10 @@ def _selected(settings: Settings, paths: Sequence[str]) -> Selection:
 def _connect(arrivals: Arrivals, loop: Loop, run: RunHandle, settings: Settings) -> None:
     """Let the walk of `--watch` know what has ended, in this run and in earlier ones, and what the system notices.
 
-    With `--then` it selects also what is stored.
+    A run that consumes files selects also what is stored.
     """
     arrivals.emit, own = loop.emit, settings.resend or not settings.resume
-    if settings.then is None:
+    if not settings.consumes:
         arrivals.uploaded = lambda files: [
             receipt is not None and not is_doubtful(file, receipt)
             for file, receipt in zip(files, run.receipts(files, own=own), strict=True)

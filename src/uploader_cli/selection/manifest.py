@@ -9,7 +9,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
@@ -74,7 +73,7 @@ class Manifest:
                 return  # the header is valid: bad lines fail one by one
             total += 1
             problem = item if isinstance(item, BadLine) or not wants(item.name) else self._look(item)
-            if isinstance(problem, BadLine) and not self._is_removed(item, problem, is_stored):
+            if isinstance(problem, BadLine) and not self._is_consumed(item, problem, is_stored):
                 wrong += 1
                 if len(bad) < BAD_LINES_NAMED:
                     bad.append(problem)
@@ -88,23 +87,10 @@ class Manifest:
             + ([f"… and {wrong - len(bad):,} more"] if wrong > len(bad) else []),
         )
 
-    def check_removal(self, option: str, wants: Callable[[str], bool]) -> None:
-        """Raise `UsageError` for a file with two destinations: `--then` would remove it before it is sent to both."""
-        real, paths, files = lru_cache(os.path.realpath), SeenNames(), SeenNames()
-        for item in self.lines():
-            if isinstance(item, BadLine) or is_url(item.path) or not wants(item.name):
-                continue
-            file = self._file(0, item, 0, 0)
-            directory, name = os.path.split(absolute(item.path))
-            path = os.path.join(real(directory), name)
-            if files.add(f"{file.destination}\0{path}") and not paths.add(path):
-                words = f"{self.kind.unit} {item.line} of {self.shown}: {item.path} is listed for a second place"
-                raise UsageError(f"{words}, and {option} would remove it after the first", hint=f"omit {option}")
-
-    def _is_removed(self, item: Entry | BadLine, problem: BadLine, is_stored: Callable[[LocalFile], bool]) -> bool:
+    def _is_consumed(self, item: Entry | BadLine, problem: BadLine, is_stored: Callable[[LocalFile], bool]) -> bool:
         if isinstance(item, BadLine) or problem.code is not FailureCode.VANISHED:
             return False
-        return is_stored(self._file(0, item, 0, 0))
+        return is_stored(self.local(item))
 
     def files(self, filters: Filters) -> Iterator[Step]:
         """Yield the files in order, numbered from 0, and None for each unwanted one.
@@ -122,7 +108,8 @@ class Manifest:
             else:
                 yield self._selected(next(numbers), item, info, seen)
 
-    def _file(self, number: int, item: Entry, size: int, mtime_ns: int) -> LocalFile:
+    def local(self, item: Entry, number: int = 0, size: int = 0, mtime_ns: int = 0) -> LocalFile:
+        """Return the file of a line."""
         renamed = not absolute(item.path).replace(os.sep, "/").endswith(f"/{item.name}")
         return LocalFile(
             number,
@@ -142,7 +129,7 @@ class Manifest:
 
     def _selected(self, number: int, item: Entry, info: Status | BadLine, seen: SeenNames) -> Selected:
         size, mtime_ns = (0, 0) if isinstance(info, BadLine) else (info.st_size, info.st_mtime_ns)
-        file = self._file(number, item, size, mtime_ns)
+        file = self.local(item, number, size, mtime_ns)
         if isinstance(info, os.stat_result):
             file = replaced(file, identity=identity_of(info), directory=real_directory(item.path))
         if isinstance(info, BadLine):

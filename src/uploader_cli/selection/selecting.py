@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile, Shard, concealed, is_url, of_upload
 from uploader_cli.errors import UsageError
+from uploader_cli.feature import used
 from uploader_cli.selection.arrivals import UNFINISHED, Arrivals
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Selection, Whole, holds, placed, sharded
@@ -49,19 +50,18 @@ def select(
     """
     filters, listed = _filters(settings), _manifest(settings)
     shard = Shard.of(settings.shard)
-    _check_removal(settings, paths)
     if listed is not None and not paths:
         listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)), is_stored)
-        if settings.then is not None:
-            listed.check_removal(settings.given_as("then"), filters.wants)
+        _check(settings, paths, listed, filters.wants)
         steps, what = listed.files(filters), listed.shown
     else:
+        _check(settings, paths, None, filters.wants)
         _check_paths(paths, is_stored)
         steps, what = walk(paths, filters, follow_links=settings.follow_links), ", ".join(paths[:3])
     used = [OPTIONS[name].flag for name in FILTERS if getattr(settings, name) != OPTIONS[name].default]
     hint = f"check {', '.join(used)}" if used else "the directories contain no regular files"
     nothing = UsageError(f"nothing to upload in {what}", hint=hint)
-    whole = steps if settings.then is not None else _never_empty(steps, nothing, listed=not paths)
+    whole = steps if settings.consumes else _never_empty(steps, nothing, listed=not paths)
     of_all = Whole() if shard is not None else None
     found = located(settings, _concealed(sharded(whole, shard, of_all)))
     found.whole = of_all
@@ -115,8 +115,8 @@ def watched(settings: Settings, paths: Sequence[str]) -> Arrivals:
     _check_paths(paths)
     if (file := next(filterfalse(os.path.isdir, paths), None)) is not None:
         raise UsageError(f"{option}: {file} is not a directory", hint="name its directory, or omit --watch")
-    _check_removal(settings, paths)
     filters = _filters(settings, (*UNFINISHED, *settings.exclude))
+    _check(settings, paths, None, filters.wants)
     shard, settle = Shard.of(settings.shard), settings.settle
     return Arrivals(paths, filters, settle=settle, follow_links=settings.follow_links, shard=shard)
 
@@ -172,28 +172,11 @@ def _check_paths(paths: Sequence[str], is_stored: Callable[[LocalFile], bool] = 
         raise UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
 
 
-def _check_removal(settings: Settings, paths: Sequence[str]) -> None:
-    """Check that `--then` can be carried out. Raise `UsageError`."""
-    if settings.then is None:
-        return
-    option, top = settings.given_as("then"), settings.then.path
-    if settings.follow_links:
-        words = f"{option} and {settings.given_as('follow_links')} exclude each other"
-        raise UsageError(f"{words}: what a link points to is never moved or deleted", hint="omit one of them")
-    if (url := next(filter(is_url, paths), None)) is not None:
-        raise UsageError(f"{option}: {concealed(url)} is a URL", hint="only files of this machine are moved or deleted")
-    if top is None:
-        return
-    if not os.path.isdir(top):
-        raise UsageError(f"{option}: {top} is no directory", hint="create it, or name another")
-    place = os.path.join(os.path.realpath(top), "")
-    for path in filter(os.path.isdir, paths):
-        own = os.path.join(os.path.realpath(path), "")
-        if own.startswith(place) or place.startswith(own):
-            words = f"{option}: {top} is inside {path}: what is moved there would be sent again"
-            if own.startswith(place):
-                words = f"{option}: {path} is inside {top}"
-            raise UsageError(words, hint="name a directory beside it")
+def _check(settings: Settings, paths: Sequence[str], listed: Manifest | None, wants: Callable[[str], bool]) -> None:
+    """Let features check a selection. Raise `UsageError`."""
+    for feature in used(settings):
+        if feature.checks_selection:
+            feature.load(feature.checks_selection)(settings, paths, listed, wants)
 
 
 def _never_empty(steps: Iterable[Step], error: UsageError, *, listed: bool) -> Iterator[Step]:

@@ -14,13 +14,12 @@ from typing import BinaryIO
 
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
+from uploader_cli.feature import features
 from uploader_cli.settings import OPTIONS, Layer, Settings
 from uploader_cli.settings.values import FIELD
 
 STDIN = "-"
-SELECTING = (
-    "include exclude exclude_from min_size max_size newer_than shard follow_links from_file failed_to watch then"
-)
+SELECTING = "include exclude exclude_from min_size max_size newer_than shard follow_links from_file failed_to watch"
 """Options for files that are found or listed: on the command line an error, in the environment or a config unused."""
 UNKNOWN = ("size", "sha256")
 """Fields of metadata that are unknown before the end."""
@@ -61,7 +60,7 @@ def file_of(settings: Settings, source: BinaryIO, what: str) -> tuple[Settings, 
     if settings.dry_run:
         raise UsageError(f"--dry-run does not read {what}", hint="omit it")
     content = content_of(source, name)
-    useless = SELECTING.split()
+    useless = [*SELECTING.split(), *(feature.options[0].name for feature in features() if feature.consumes)]
     if content.once:
         useless += ["skip_existing", "upload_url"]
         if settings.protocol == "batch":

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Literal, TypeAlias, TypedDict
 
-from uploader_cli.settings.values import ChunkRule, Condition, Header, Metadata, Moment, Removal, ReportFile
+from uploader_cli.settings.values import ChunkRule, Condition, Header, Metadata, Moment, ReportFile
 
 Text: TypeAlias = str | os.PathLike[str]
 
@@ -36,7 +36,7 @@ class Options(TypedDict, total=False):
     trust_receipts: bool | None
     watch: bool | None
     settle: float | str | None
-    then: Removal | str | None
+    then: str | None
     then_unverified: bool | None
     dry_run: bool | None
     on: str | None

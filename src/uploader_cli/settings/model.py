@@ -10,16 +10,19 @@ directly.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from uploader_cli.errors import UsageError
+from uploader_cli.feature import Feature, features, used
 from uploader_cli.settings import addresses, shard, values
 from uploader_cli.settings.bearer import TokenCommand, token_from_file
 from uploader_cli.settings.option import DEFAULT, Group, Layer, Option, Source
 from uploader_cli.settings.places import user_state_directory
-from uploader_cli.settings.values import ChunkRule, Condition, Header, Metadata, Moment, Removal, ReportFile, or_none
+from uploader_cli.settings.values import ChunkRule, Condition, Header, Metadata, Moment, ReportFile, or_none
 
+T = TypeVar("T")
 LEAST_CHUNK = 1024
 LIMITS_OF_WAITING = ("max_wait", "wait_for_server")
 LEAST_RATE = 2048
@@ -47,7 +50,26 @@ _secret = Group("Security", "", config="none")
 _extras = Group("Server extras", "upload", stored=True)
 
 
+def _with_features(settings: type[T]) -> type[T]:
+    """Add the options of the features to the table, each before the one that it names."""
+    for feature in features():
+        for one in feature.options:
+            group = Group(one.section, one.commands, one.config, one.stored)
+            parse = partial(_parsed, feature, one.parse) if one.parse else None
+            setattr(settings, one.name, group(one.default, one.text, parse))
+            rows = list(settings.__annotations__.items())
+            at = [name for name, _ in rows].index(one.before)
+            rows.insert(at, (one.name, bool if isinstance(one.default, bool) else Any))
+            settings.__annotations__ = dict(rows)
+    return settings
+
+
+def _parsed(feature: Feature, parser: str, raw: object) -> Any:
+    return feature.load(parser)(raw)
+
+
 @dataclass(frozen=True, kw_only=True)
+@_with_features
 class Settings:
     """The settings of a command. Times are in seconds, sizes in bytes; `jobs` is the number of parallel uploads.
 
@@ -121,19 +143,6 @@ class Settings:
         "TIME  With --watch: a file is complete when it has not changed for this time.",
         values.seconds(zero=True),
         commands="upload",
-    )
-    then: Removal | None = _what(
-        None,
-        "ACTION  Once the server has the same bytes: keep a file here, move:DIR or delete. [default: keep]",
-        values.removal,
-        commands="upload",
-        config="user",
-    )
-    then_unverified: bool = _what(
-        False,
-        "With --then: also act if the server gives neither the digest nor the bytes of a file.",
-        commands="upload",
-        config="user",
     )
     dry_run: bool = _what(False, "-n  Print the plan with the destinations and send nothing.", stored=False)
 
@@ -464,8 +473,13 @@ class Settings:
 
     @property
     def hashes(self) -> bool:
-        """Whether the SHA-256 of each file is computed: with `--digest`, `--then`, and for a report with digests."""
-        return self.digest or self.then is not None or any(report.kind == "sha256" for report in self.report)
+        """Whether the SHA-256 of each file is computed: with `--digest`, to compare it, for a report with digests."""
+        return self.digest or self.consumes or any(report.kind == "sha256" for report in self.report)
+
+    @property
+    def consumes(self) -> bool:
+        """Whether local files are compared with what the server has, and may be gone after that (`Feature`)."""
+        return any(feature.consumes for feature in used(self))
 
     @property
     def skips_sent(self) -> bool:

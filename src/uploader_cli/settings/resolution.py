@@ -18,7 +18,7 @@ from uploader_cli.settings.option import VARIABLES_BEGIN, Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory
 from uploader_cli.settings.spelling import nearest
 from uploader_cli.settings.stored import NAMED_BY_DIRECTORY
-from uploader_cli.settings.values import Invalid, Removal, ReportFile, merged, written_size
+from uploader_cli.settings.values import Invalid, merged, written_size
 
 RESULT_ONLY = ("result_done", "result_failed", "result_link", "result_timeout")
 """Options that `result_url` needs."""
@@ -210,8 +210,8 @@ def _absolute(value: Any, base: Path) -> Any:
     """Resolve a relative path against the directory of its config file, or the working directory."""
     if isinstance(value, Path):
         return base / value
-    has_path = isinstance(value, ReportFile | Removal) and value.path is not None
-    return value._replace(path=base / value.path) if has_path else value
+    path = getattr(value, "path", None)  # of a named tuple
+    return value._replace(path=base / path) if isinstance(path, Path) else value
 
 
 def _with_target(settings: Settings) -> Settings:

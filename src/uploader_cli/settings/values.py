@@ -90,15 +90,6 @@ class ReportFile(NamedTuple):
         return f"{self.kind}:{self.path}"
 
 
-class Removal(NamedTuple):
-    """What `--then` does with a stored file here: move it below the directory `path`, or without one delete it."""
-
-    path: Path | None = None
-
-    def __str__(self) -> str:
-        return "delete" if self.path is None else f"move:{self.path}"
-
-
 class Moment(NamedTuple):
     """One `--newer-than`: as it was `written` (`2d`, `2026-01-31`), and the time `at` in seconds since the epoch.
 
@@ -331,17 +322,6 @@ def report_file(raw: object) -> ReportFile:
             hint="use the suffix .json, .csv, .xml (JUnit), .md, .html or .sha256, or name the format: junit:FILE",
         )
     return ReportFile(kind, file)
-
-
-def removal(raw: object) -> Removal | None:
-    """Parse `keep` (None), `delete` or `move:DIR`."""
-    written = text(raw)
-    if written in ("keep", "none"):
-        return None
-    action, _, directory = written.partition(":")
-    if written == "delete" or (action == "move" and directory):
-        return Removal(path(directory) if directory else None)
-    raise Invalid(f"must be keep, delete or move:DIR, not {raw!r}", hint="for example move:/srv/sent")
 
 
 def path_or_stdin(raw: object) -> Path | Literal["-"]:

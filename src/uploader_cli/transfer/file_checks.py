@@ -49,7 +49,7 @@ class FileChecks:
 
     def __init__(self, context: RunContext) -> None:
         self._context, self._stored = context, StoredFiles(context)
-        skips, watches = context.settings.skips_sent, context.settings.watch and context.settings.then is None
+        skips, watches = context.settings.skips_sent, context.settings.watch and not context.settings.consumes
         self._asks = asks = context.terms.lookup is not None and context.terms.limits.relative_paths
         self._counts_receipts, self._hints = skips and (asks or watches), skips and not (asks or watches)
         self._choices = _choices(context.settings)
@@ -232,7 +232,7 @@ class FileChecks:
             compares = settings.verify and not before
             result = result._replace(server_id=receipt.server_id, location=receipt.location, result_url=receipt.link)
             result = result._replace(verified=receipt.verified, compares=compares)
-            reads = compares or settings.then is not None  # this run reads it
+            reads = compares or settings.consumes  # this run reads it
             if context.digests is not None and not reads and is_recorded(file, receipt):
                 result = result._replace(digest=receipt.checksum)
         if result.location is None and context.terms.limits.relative_paths:
@@ -276,5 +276,5 @@ def _choices(settings: Settings) -> Choices:
         trust_receipts=settings.trust_receipts,
         resend_unknown=settings.resend_unknown,
         fails_if_exists=settings.if_exists == "fail",
-        compares=settings.verify or settings.then is not None,
+        compares=settings.verify or settings.consumes,
     )

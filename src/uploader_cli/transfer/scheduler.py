@@ -238,11 +238,11 @@ class Scheduler:
         To compare a stored file may take as long as to send it, and new files don't wait for that: each is a job behind
         all others, unless one lookup tells the digests of all.
         """
-        then = self._settings.then is not None
+        consumes = self._settings.consumes
         now, later = list[FileResult](), list[FileResult]()
         for one in results:
-            (later if one.skipped is not None and (then or one.compares) else now).append(one)
-        together = then and self._context.terms.lookup is not None and later
+            (later if one.skipped is not None and (consumes or one.compares) else now).append(one)
+        together = consumes and self._context.terms.lookup is not None and later
         for group in [later] if together else [[one] for one in later]:
             self._pool.put([Step(partial(self._compare, group), None)], last=True)
         return now

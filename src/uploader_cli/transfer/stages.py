@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
+from uploader_cli.feature import used
 from uploader_cli.transfer.result_poller import ResultPoller
 from uploader_cli.transfer.second_reading import SecondReading
 from uploader_cli.transfer.stage import Carrier, Stage
-from uploader_cli.transfer.then import Proof, Removing
 from uploader_cli.transfer.verification import Comparison, Recording
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uploader_cli.core.plan import LocalFile
+    from uploader_cli.feature import Place
     from uploader_cli.transfer.results import FileResult
     from uploader_cli.transfer.upload_session import RunContext
 
@@ -22,25 +23,25 @@ if TYPE_CHECKING:
 class Stages:
     """Take every result from its job, or from the check that has found the file on the server, to its end.
 
-    A new stage is one more line in the list; none knows another. Their order is a promise:
+    A new stage is one more line in the list, or a step of a feature; none knows another. Their order is a promise:
 
-    - A file is admitted before anything of it is read: what is known of it then is what a removal compares with.
+    - A file is admitted before anything of it is read: what is known of it then is what a later stage compares.
     - A receipt is written before a stage that takes long: a run that is killed there sends no file again. It is not
       written before the bytes that were sent are known to be those of the file.
-    - A file is moved or deleted last: after its receipt, the comparison of what is stored, and the server's own work.
+    - What becomes of the local file comes last: after its receipt, the comparison of what is stored, and the server's
+      own work.
     - A file ends once, and after all that can make it fail. Its session ends after it.
     """
 
     def __init__(self, context: RunContext) -> None:
         settings = context.settings
-        removal = settings.then
         self._stages: list[Stage] = [
             SecondReading(context),
             Recording(context),
             Comparison(context),
-            *([Proof(context)] if removal is not None else []),
+            *_steps(context, "stored"),
             *([ResultPoller(context, self.take)] if settings.result_url is not None else []),
-            *([Removing(context, removal)] if removal is not None else []),
+            *_steps(context, "last"),
             Finishing(context),
         ]
 
@@ -82,6 +83,13 @@ class Stages:
     def close(self) -> None:
         for stage in self._stages:
             stage.close()
+
+
+def _steps(context: RunContext, place: Place) -> list[Stage]:
+    """Return the steps of the features that are used, in their order."""
+    return [
+        feature.load(step)(context) for feature in used(context.settings) for at, step in feature.steps if at == place
+    ]
 
 
 class Finishing(Stage):

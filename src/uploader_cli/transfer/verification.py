@@ -51,8 +51,8 @@ class Recording(Stage):
         return result
 
     def _present(self, result: FileResult) -> FileResult:
-        """Return the result of a file that was not sent with its digest, if it can be read; `Proof` reads it later."""
-        if result.error is not None or result.digest is not None or self._context.settings.then is not None:
+        """Return the result of a file that was not sent with its digest, if it can be read and is not read later."""
+        if result.error is not None or result.digest is not None or self._context.settings.consumes:
             return result
         return result._replace(digest=digest_of(result.file, self._context.stop.checkpoint))
 
@@ -103,7 +103,7 @@ def compared(context: RunContext, api: Api, outcome: FileResult, *, anew: bool =
         raise
     except errors.UploaderError as error:
         is_refused = gives_nothing(error, strict=context.terms.strict)
-        if context.settings.then is not None or (verify and not is_refused):
+        if context.settings.consumes or (verify and not is_refused):
             error.retryable = error.retryable or not isinstance(error, errors.FileError)
             return outcome._replace(error=error)
         if verify:

@@ -14,6 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import feature_samples
 import pytest
 from command import environment
 from time_limits import PATIENCE
@@ -258,7 +259,12 @@ def test_config_error_names_file_and_line(own: Path, capsys: Capture) -> None:
 
 def acceptable(option: Option) -> str:
     """Something that the option takes from the environment."""
-    own = {"preset": "tusd", "chunk_rule": "7M", "metadata": "filename={path}", "place": "filename", "then": "delete"}
+    own = {
+        "preset": "tusd",
+        "chunk_rule": "7M",
+        "metadata": "filename={path}",
+        "place": "filename",
+    } | feature_samples.TEXTS
     if option.name in own:
         return own[option.name]
     for written in (*option.names, "7", "407", "7M", "yes", "1/2", "X-A: 1", "r.json", "local:2", "http://a/b", "a=1"):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
+import feature_samples
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,7 +137,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "report": "r.json",
         "shard": "2/3",
         "on": "local:2",
-        "then": "move:sent",
+        **feature_samples.TEXTS,
     }.get(name, "7")
     if OPTIONS[name].default is False:
         written = "yes"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import feature_samples
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from uploader_cli.errors import UsageError
 from uploader_cli.settings import OPTIONS, Header, Layer, Metadata, Settings, resolve, storable
 from uploader_cli.settings.stored import admitted
-from uploader_cli.settings.values import ChunkRule, Moment, Removal
+from uploader_cli.settings.values import ChunkRule, Moment
 
 STORED = [name for name, option in OPTIONS.items() if option.stored and name != "profile"]
 """What decides a run by itself; for the profile see test_settings_profiles.py."""
@@ -64,10 +65,10 @@ LATER = {
     "UPLOADER_TRUST_RECEIPTS": "yes",
     "UPLOADER_STALL": "9",
     "UPLOADER_SETTLE": "9",
-    "UPLOADER_THEN": "delete",
     "UPLOADER_ANALYZE": "music",
     "UPLOADER_FROM_FORMAT": "csv",
     "UPLOADER_UPLOAD_URL": "https://later.example/u1",
+    **{f"UPLOADER_{name.upper()}": text for name, text in feature_samples.TEXTS.items()},
     **{f"UPLOADER_{name.upper()}": "yes" for name in STORED if OPTIONS[name].default is False},
 }
 """Each stored option, as the environment has it when the run is resumed."""
@@ -100,9 +101,9 @@ common: dict[str, st.SearchStrategy[Any]] = switches | {
     "trust_receipts": st.booleans(),
     "stall": times,
     "settle": times,
-    "then": st.sampled_from([None, Removal(), Removal(Path("/a b"))]),
     "from_format": st.sampled_from(["auto", "plain", "nul", "csv", "jsonl"]),
     "analyze": st.sampled_from(["none", "content", "fusion", "music"]),
+    **{name: st.sampled_from(values) for name, values in feature_samples.VALUES.items()},
 }
 to_a_server = st.builds(
     Settings,

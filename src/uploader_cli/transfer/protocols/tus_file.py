@@ -152,7 +152,7 @@ class TusFile:
         stored = FileResult(file, server_id=server_id, location=location, content_location=url)
         continued = not state.terms.tells_stored and any(part.continued for part in self.parts)
         stored = stored._replace(values=self._values(sent, server_id), continued=state.adopted or continued)
-        if state.adopted or state.known_by is KnownBy.READING:  # it may be the local file itself (`Then`)
+        if state.adopted or state.known_by is KnownBy.READING:  # it may be the local file itself
             stored = stored._replace(new=False)
         if not verified:
             return stored
@@ -179,7 +179,7 @@ class TusFile:
             self.file,
             awaited,
             waits=bool(settings.result_url),
-            keeps_digest=settings.then is None,  # `Then` reads the file
+            keeps_digest=not settings.consumes,  # which reads the file
         )
 
     def _divide(self, worker: Worker) -> Position | None:

@@ -1,4 +1,4 @@
-"""What becomes of local files that are stored (`--then`): they are moved or deleted, in these steps and no other order:
+"""What becomes of local files that are stored: they are moved or deleted, in these steps and no other order:
 
 1. `Proof.admit`: the identity of the file is taken before anything of it is read.
 2. The file is sent, or an earlier run has sent it. The journal has its receipt.
@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
+from uploader_cli.feature import options_of
+from uploader_cli.features.then.options import Removal, Then
 from uploader_cli.sources.content import is_local, sha256_of
 from uploader_cli.sources.removal import ROOT_MARK, delete, identified, is_in_root, move, set_aside
 from uploader_cli.transfer.delays import holding
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from uploader_cli.core.packs import FoundFile
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.settings import Settings
-    from uploader_cli.settings.values import Removal
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.upload_session import RunContext
 
@@ -64,6 +65,7 @@ class Proof(Stage):
         return identified(file) if is_local(file) else file
 
     def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
+        """Return the results, with errors for files that are not proven to be stored."""
         api = carrier.api
         anew = not self._context.terms.sessions  # a tus endpoint stores each upload anew
         results = [one if one.new is not None else one._replace(new=anew) for one in results]
@@ -114,7 +116,7 @@ class Proof(Stage):
         outcome = compared(self._context, api, outcome, anew=not outcome.new)
         if outcome.error is not None:
             outcome.error.stored = outcome.error.code is not FailureCode.INTEGRITY
-        trusts = self._context.settings.then_unverified and not outcome.unconfirmed
+        trusts = options_of(self._context.settings, Then).then_unverified and not outcome.unconfirmed
         if outcome.error is None and outcome.checksum is None and not trusts:
             why = "the server gives neither its digest nor its bytes (--then-unverified relies on the upload alone)"
             return _kept(outcome, why, FailureCode.UNVERIFIABLE)
@@ -169,11 +171,12 @@ class Removing(Stage):
 
     one_by_one = True
 
-    def __init__(self, context: RunContext, removal: Removal) -> None:
-        self._context, self._removal = context, removal
+    def __init__(self, context: RunContext) -> None:
+        self._context, self._removal = context, options_of(context.settings, Then).then or Removal()
         self._linked = threading.Lock()  # held by the removal of a hard link, which changes the ctime of the others
 
     def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
+        """Return the results, with what became of the local files."""
         del carrier
         ended = [self._removed(one) if one.error is None else one for one in results]
         for one in ended:
@@ -202,9 +205,9 @@ class Removing(Stage):
             return _kept(outcome, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
 
 
-def planned_removal(settings: Settings, file: LocalFile) -> dict[str, Any]:
+def planned(settings: Settings, file: LocalFile) -> dict[str, Any]:
     """Return the fields of an event that say what will become of a file, if the server has the same bytes then."""
-    then = settings.then
+    then = options_of(settings, Then).then
     if then is None or not is_local(file) or os.path.islink(file.path) or is_in_root(os.path.dirname(file.path)):
         return {}
     if then.path is None:
