@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import functools
 import mimetypes
 import os
 import re
@@ -19,6 +21,7 @@ from uploader_server.http.answers import LARGEST_PIECE, PIECE, QUEUED, PacedSend
 from uploader_server.http.errors import ApiError
 from uploader_server.http.shares import holder_of
 from uploader_server.storage.categories import OpenFile
+from uploader_server.storage.disk import in_memory
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Store
 
@@ -66,7 +69,7 @@ class Download(FileResponse):
             "x-content-type-options": "nosniff",
             "content-security-policy": "sandbox",
         }
-        self._fd, self._size = file.fd, file.status.st_size
+        self._fd, self._size, self._device = file.fd, file.status.st_size, file.status.st_dev
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         opened = f"/dev/fd/{file.fd}"  # not its name, which may lead elsewhere by now
         super().__init__(opened, headers={**guarded, **headers}, media_type=kind, stat_result=file.status)
@@ -104,6 +107,8 @@ class Download(FileResponse):
                 if more and not piece:
                     break
                 await send({"type": "http.response.body", "body": piece, "more_body": more})
+                if gone is not None:
+                    await asyncio.sleep(0)  # the ASGI server takes the pieces for a client that is gone at once
         finally:
             if gone is not None:
                 gone.cancel()
@@ -112,14 +117,27 @@ class Download(FileResponse):
     async def _read(self, buffer: bytearray, at: int) -> bytes | bytearray:
         """Return the next bytes of the file: the buffer itself if they fill it.
 
-        They are read in a thread, unless the system has them in its cache.
+        They are read in a thread, unless the system has them in its cache or the file system is in memory.
         """
         try:
-            count = os.preadv(self._fd, [buffer], at, os.RWF_NOWAIT)
+            count = self._read_at_once(buffer, at)
         except (OSError, AttributeError):  # not in the cache, or not on this system
             count = await asyncio.get_running_loop().run_in_executor(None, os.preadv, self._fd, [buffer], at)
         count = min(count, self._size - at)
         return buffer if count == len(buffer) else bytes(memoryview(buffer)[:count])
+
+    def _read_at_once(self, buffer: bytearray, at: int) -> int:
+        """Read without a wait for the disk; return the number of bytes. Raises OSError where this is not possible."""
+        try:
+            return os.preadv(self._fd, [buffer], at, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP or not self._in_memory:  # tmpfs does not support it
+                raise
+            return os.preadv(self._fd, [buffer], at)
+
+    @functools.cached_property
+    def _in_memory(self) -> bool:
+        return in_memory(self._device)
 
 
 def _buffer(old: bytearray, size: int) -> bytearray:

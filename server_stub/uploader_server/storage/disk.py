@@ -5,10 +5,11 @@ With `none` it survives the end of the process.
 
 What waits for the disk runs in threads: flushes, comparisons, digests, copies, blocks of bodies, the removal of many
 bytes or files, and with `fsync` what writes a data file of an upload. The event loop itself looks up and opens files,
-writes temporary files of at most `writing.SMALL` bytes, reads what the system has in its cache, and removes the second
-name of a stored file; with `none` it also writes and links small files. These calls take 1 to 20 µs, and a thread 50 µs
-or more, a tenth of a small upload. Where the disk does not answer they block the loop; a signal ends the server all the
-same (`serving.Signals`). `tests/server/storage/test_server_loop.py` has the list of these calls.
+writes temporary files of at most `writing.SMALL` bytes, reads what the system has in its cache or on a file system in
+memory, and removes the second name of a stored file; with `none` it also writes and links small files. These calls take
+1 to 20 µs, and a thread 50 µs or more, a tenth of a small upload. Where the disk does not answer they block the loop; a
+signal ends the server all the same (`serving.Signals`). `tests/server/storage/test_server_loop.py` has the list of
+these calls.
 """
 
 from __future__ import annotations
@@ -150,6 +151,17 @@ def _flush(path: str | Path, categories: Categories, root: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def in_memory(device: int) -> bool:
+    """Return whether the file system with this number (`st_dev`) has its files in memory, as Linux tells it."""
+    number = f"{os.major(device)}:{os.minor(device)}".encode()
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
+        for mount in mounts:
+            before, _, after = mount.partition(b" - ")  # proc(5): the type is the first field after the optional ones
+            if before.split()[2] == number:
+                return after.split()[0] in {b"tmpfs", b"ramfs"}
+    return False
 
 
 def find_syncfs() -> Callable[[int], None] | None:

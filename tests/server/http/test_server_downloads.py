@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import http.client
 import os
 import socket
+import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -21,10 +25,10 @@ from uploader_server.http.files import UNWATCHED, Download
 from uploader_server.http.memory import Held, Memory
 from uploader_server.http.pace import Pace
 from uploader_server.storage.categories import OpenFile
+from uploader_server.storage.disk import in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from starlette.types import Message
 
@@ -178,3 +182,37 @@ def test_pieces_stay_small_without_room_in_the_budget(tmp_path: Path, monkeypatc
     monkeypatch.setattr(answers, "QUICK", 60.0)
     memory.most = 16 << 20
     assert set(pieces(path, Reader(), memory)) == {PIECE}
+
+
+def reading_threads(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Download a file that no read without waiting is supported for; return which reads the event loop made."""
+    read, loop, found = os.preadv, threading.get_ident(), list[bool]()
+
+    def preadv(fd: int, buffers: list[bytearray], offset: int, flags: int = 0, /) -> int:
+        if flags:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        found.append(threading.get_ident() == loop)
+        return read(fd, buffers, offset)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "preadv", preadv)
+        assert sum(pieces(path, Reader(), Memory())) == path.stat().st_size
+    return found
+
+
+def test_file_on_a_disk_is_read_in_threads_where_the_system_can_not_say_whether_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(PIECE + LARGEST_PIECE))
+    monkeypatch.setattr("uploader_server.http.files.in_memory", lambda _: False)
+    assert set(reading_threads(path, monkeypatch)) == {False}
+
+
+@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="no file system in memory")
+def test_file_in_memory_is_read_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not in_memory(os.stat("/proc").st_dev)
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(bytes(PIECE + LARGEST_PIECE))
+        file.flush()
+        assert set(reading_threads(Path(file.name), monkeypatch)) == {True}

@@ -30,7 +30,7 @@ ALWAYS = {
     ("categories.py", "open", "open"),
     ("categories.py", "open", "fstat"),
     ("files.py", "__call__", "close"),  # sends what the system has in its cache
-    ("files.py", "_read", "preadv"),
+    ("files.py", "_read_at_once", "preadv"),
     ("saved.py", "remove", "unlink"),  # the second name of a stored file
     ("saved.py", "size", "stat"),
     ("store.py", "is_shared", "stat"),
