@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import math
 import pickle
 import time
@@ -25,13 +24,13 @@ from uploader_cli.fleet import cluster as dask
 from uploader_cli.fleet import worker
 from uploader_cli.fleet.cluster import RUNNING, TICK
 from uploader_cli.fleet.members import Member, Members, Sample
-from uploader_cli.fleet.run_secret import run_secret
+from uploader_cli.fleet.run_secret import run_secret, upload_key
 from uploader_cli.fleet.task_news import Task, TaskNews
 from uploader_cli.fleet.tasks import Cutter, TaskInput, cost, fields_of
 from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.sources.files import absolute, status
 from uploader_cli.transfer.file_checks import FileChecks
-from uploader_cli.transfer.journal import ClaimState, Stored
+from uploader_cli.transfer.journal import ClaimState, PendingUpload, RunHandle, Stored
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.stage import Carrier
@@ -41,6 +40,7 @@ from uploader_cli.transfer.upload_session import RunContext
 
 if TYPE_CHECKING:
     from uploader_cli.transfer.engine import Supply
+    from uploader_cli.transfer.file_checks import Picked
 
 
 CLAIMED_AT_ONCE = 500  # files that are claimed in the journal at once
@@ -61,20 +61,20 @@ class Driver:
     most_open = staticmethod(dask.most_open)
     check = staticmethod(dask.check)
 
-    def __init__(self, context: RunContext, after: ExitStack) -> None:
+    def __init__(self, context: RunContext, run: RunHandle, after: ExitStack) -> None:
         """`after` closes the cluster after the run: the end of its processes is no part of it."""
         self._api, self._settings, self._after = context.api, context.settings, after
         self.context = self._context = context
         self._stop, self._ledger, self._emit = context.stop, context.ledger, context.emit
         self._context.digests = None
-        self._handle = context.run
+        self._run = run
         self._tasks: dict[int, Task] = {}
         self._cutter, self._submitted = Cutter(), 0
         # numbers of tasks, and pickled news; none once the task has ended
         self._inbox: SimpleQueue[tuple[int, bytes | None]] = SimpleQueue()
         # files of tasks whose workers died or hang, with the names of these
         self._lost: deque[tuple[list[LocalFile], tuple[str, ...]]] = deque()
-        self._news = TaskNews(context, pause=self._pause, overloaded=self._overloaded)
+        self._news = TaskNews(context, run, pause=self._pause, overloaded=self._overloaded)
         self._gone: list[Member] = []
         self._most: float = math.inf  # of tasks, after the server was overloaded
         self._halved_at = self._taken_at = 0.0
@@ -121,8 +121,7 @@ class Driver:
         resend = settings.resend or self._compares  # whatever the receipts say: the worker gets them
         context.settings = replace(settings, skip_existing=skips, verify=False, resend=resend)
         self._checks, self._stages = FileChecks(self._context), Stages(self._context)
-        secret = hmac.digest(run_secret(settings.state_path), b"%d" % self._handle.number, "sha256")
-        self._secret = self._handle.secret = secret
+        self._secret = run_secret(settings.state_path, self._run.number)
 
     def begin(self) -> None:
         """Announce the number of tasks at once, once."""
@@ -135,7 +134,7 @@ class Driver:
         """Send all files. Raise what ends the run."""
         with meeting(self.begin, after=None if self._settings.on == f"local:{self._slots}" else UNKNOWN_AFTER):
             self._contact()
-        cluster = dask.connected(self._settings, self._handle.id, self._hear, self._stop, self._at_once)
+        cluster = dask.connected(self._settings, self._run.id, self._hear, self._stop, self._at_once)
         self._cluster = self._after.enter_context(cluster)
         self._members = Members(
             self._cluster,
@@ -208,26 +207,35 @@ class Driver:
         picked = self._checks.pick(self._api, files, None, ended, pack=keys)
         self._stages.take(Carrier(self._api), ended)
         if not keys:
-            for file, claim in picked:
-                if claim.upload is not None and claim.outdated is not None:
-                    self._news.uploads[file.file] = structs.replace(claim.upload, replaced=tuple(claim.outdated.urls))
-                elif claim.upload is not None and claim.state is not ClaimState.NEW:
-                    self._news.uploads[file.file] = (
-                        claim.upload.outdated()
-                    )  # workers of a lost driver may have sent more
+            self._share(picked)
         return [file for file, _ in picked]
+
+    def _share(self, picked: Picked) -> None:
+        """Note what workers get of the uploads of claimed files, and the keys that they make themselves."""
+        new = list[tuple[LocalFile, PendingUpload]]()
+        for file, claim in picked:
+            if claim.upload is None:
+                continue
+            if claim.outdated is not None:
+                self._news.uploads[file.file] = structs.replace(claim.upload, replaced=tuple(claim.outdated.urls))
+            elif claim.state is not ClaimState.NEW:  # workers of a lost driver may have sent more
+                self._news.uploads[file.file] = claim.upload.outdated()
+            else:
+                new.append((file, PendingUpload(upload_key(self._secret, file))))
+        if new:
+            self._run.adopt(new)
 
     def _submit(self, member: Member, files: Sequence[LocalFile], lost_by: tuple[str, ...] | None = None) -> None:
         """Submit a task to a worker; `lost_by` are those that died or hung with the files."""
         if not files:
             return
         self._submitted += 1
-        number, again = self._submitted, lost_by is not None or self._handle.resumed_from is not None
+        number, again = self._submitted, lost_by is not None or self._run.resumed_from is not None
         sent = tuple(fields_of(file, absolute(file.source)) for file in files)
         uploads = self._news.uploads
         known = {file.file: uploads[file.file] for file in files if file.file in uploads}
         given = TaskInput(
-            self._handle.id,
+            self._run.id,
             number,
             member.process,
             self._shared(),
@@ -248,7 +256,7 @@ class Driver:
         """Return the receipts of earlier runs with whose files a worker compares what the server has (`--verify`)."""
         if not self._compares:
             return {}
-        known = zip(files, self._handle.receipts(files), strict=True)
+        known = zip(files, self._run.receipts(files), strict=True)
         return {file.file: receipt for file, receipt in known if receipt is not None}
 
     def _shared(self) -> dict[str, object]:
@@ -263,7 +271,7 @@ class Driver:
     def _hear(self, message: tuple[str, int, bytes]) -> None:
         """Take a message of a task, in a thread of Dask."""
         run, number, news = message
-        if run == self._handle.id:
+        if run == self._run.id:
             self._inbox.put((number, news))
 
     def _receive(self, wait: float) -> None:

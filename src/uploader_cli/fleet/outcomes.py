@@ -26,9 +26,10 @@ class FileEnd(NamedTuple):
 
 
 class Creating(NamedTuple):
-    """A request is about to create the upload of a file."""
+    """A request is about to create the upload of a file, of which the journal has this."""
 
     file: int
+    upload: PendingUpload
 
 
 class Journaled(NamedTuple):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.fleet.members import Member
     from uploader_cli.fleet.outcomes import News
+    from uploader_cli.transfer.journal import RunHandle
     from uploader_cli.transfer.ledger import End
     from uploader_cli.transfer.upload_session import RunContext
 
@@ -48,13 +49,14 @@ class TaskNews:
     def __init__(
         self,
         context: RunContext,
+        run: RunHandle,
         *,
         pause: Callable[[float], None],
         overloaded: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`pause(seconds)` is called after a 429, for all workers, and `overloaded` after each 429 and 503."""
-        self._handle, self._ledger, self._emit = context.run, context.ledger, context.emit
+        self._run, self._ledger, self._emit = run, context.ledger, context.emit
         self._has_links = context.settings.result_link is not None
         self._pause, self._overloaded, self._clock = pause, overloaded, clock
         self.uploads: dict[int, PendingUpload] = {}
@@ -75,7 +77,7 @@ class TaskNews:
             if isinstance(item, FileEnd) and isinstance(item.event, ev.FileCompleted) and item.event.file in task.files
         ]
         if stored:
-            self._handle.completed(stored)
+            self._run.completed(stored)
         for item in news:
             match item:
                 case ev.Event():
@@ -115,16 +117,14 @@ class TaskNews:
         for item in news:
             if item.file not in task.files:
                 continue
-            if isinstance(item, Journaled):
-                known[item.file] = item.upload
-                task.creating.discard(item.file)
-            else:
+            known[item.file] = item.upload
+            if isinstance(item, Creating):
                 task.creating.add(item.file)
-                if item.file not in self.uploads:
-                    (known[item.file],) = self._handle.uploads([task.files[item.file]])
+            else:
+                task.creating.discard(item.file)
         if known:
             self.uploads |= known
-            self._handle.adopt([(task.files[number], upload) for number, upload in known.items()])
+            self._run.adopt([(task.files[number], upload) for number, upload in known.items()])
 
     def _file_ended(self, file: LocalFile, member: Member, session: str, attempt: int, end: End) -> None:
         number, tried = file.file, self._tried.pop(file.file, 0)

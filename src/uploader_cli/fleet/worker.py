@@ -20,23 +20,24 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.fleet.outcomes import Creating, FileEnd, Journaled, TaskReport
+from uploader_cli.fleet.task_journal import TaskJournal
 from uploader_cli.fleet.tasks import TaskInput, local_file
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve_here
-from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.sources.directories import real_directory
 from uploader_cli.sources.files import identity_of, status
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.delays import holding
-from uploader_cli.transfer.journal import Journal, PendingUpload, RunTarget
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.targets import FIRST_CONTACT_RETRIES, target_of
 from uploader_cli.transfer.upload_session import RunContext
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from distributed import Worker
 
 TOPIC = "uploader-import"
@@ -195,11 +196,7 @@ def send(task: TaskInput) -> TaskResult:
 
 
 class _Telling:
-    """Tells the driver what happens in a task, in order.
-
-    At a tus endpoint the driver keeps the journal of the uploads: the scheduler has each entry before the next request.
-    A process creates one upload at a time, so that its death leaves at most one whose URL the driver does not know.
-    """
+    """Tells the driver what happens in a task, in order."""
 
     def __init__(
         self, worker: Worker, task: TaskInput, report: TaskReport, stop: Stop, creating: threading.Lock
@@ -222,17 +219,11 @@ class _Telling:
                 except OSError:  # the scheduler is gone
                     self._stop.set()
 
-    @contextmanager
-    def creation(self, file: LocalFile) -> Iterator[None]:
-        """Let only the request within create an upload."""
-        with holding(self._creating, self._stop.check):
-            self._journal(Creating(file.file))
-            yield
+    def turn(self) -> AbstractContextManager[None]:
+        """Return what lets one request of this process create an upload."""
+        return holding(self._creating, self._stop.check)
 
-    def changed(self, file: LocalFile, upload: PendingUpload) -> None:
-        self._journal(Journaled(file.file, upload))
-
-    def _journal(self, news: Creating | Journaled) -> None:
+    def note(self, news: Creating | Journaled) -> None:
         """Return once the scheduler has the news; stop the task if the driver no longer waits for it."""
         self._report.add(news)
         self.tell()
@@ -247,31 +238,20 @@ def _send(
 ) -> errors.UploaderError | None:
     settings = resolve_here({}, stored=task.options)
     files = [_here(file, follows=settings.follow_links) for file in task.local_files()]
-    with Journal(STATE_IN_MEMORY) as journal:  # a task that runs again asks the server
-        target = RunTarget(settings.target_url, settings.category)
-        if task.receipts:
-            earlier = journal.begin(target, {}, identity=[task.run])
-            sent = [file for file in files if file.file in task.receipts]
-            earlier.completed([replace(task.receipts[file.file], file=file) for file in sent])
-            earlier.finish(ok=True)
-        run = journal.begin(target, {}, identity=[task.run, task.number])
-        run.secret, run.again = task.secret, task.again and task.uploads is None
-        if task.uploads is not None:
-            run.adopt([(file, task.uploads[file.file]) for file in files if file.file in task.uploads])
-            run.kept_elsewhere, run.creation, run.on_upload = True, telling.creation, telling.changed
-        api = Api(settings, report.emit, stop, run=run.id, budget=budget)
-        queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)
-        context = RunContext(
-            api,
-            _Unfollowed(),
-            run,
-            started=lambda _protocol, _jobs: queue.start(),
-            outlasts_start=True,  # the server has answered the driver
-        )
-        try:
-            return engine.upload(Scheduler(context), queue)
-        finally:
-            api.close()
+    run = TaskJournal(task, telling.note, telling.turn)
+    api = Api(settings, report.emit, stop, run=secrets.token_hex(8), budget=budget)
+    queue = WalkQueue(Selection(files), report.emit, most=len(files) + 1)
+    context = RunContext(
+        api,
+        _Unfollowed(),
+        run,
+        started=lambda _protocol, _jobs: queue.start(),
+        outlasts_start=True,  # the server has answered the driver
+    )
+    try:
+        return engine.upload(Scheduler(context), queue)
+    finally:
+        api.close()
 
 
 def _here(file: LocalFile, *, follows: bool) -> LocalFile:

@@ -161,7 +161,7 @@ class _Sending:
     def _sender(self, after: ExitStack) -> Sender:
         if self._settings.on is None:
             return Scheduler(self._context)
-        driver: Sender = extras.load("import")(self._context, after)
+        driver: Sender = extras.load("import")(self._context, self._run, after)
         return driver
 
     def _started(self, protocol: str, jobs: int) -> None:

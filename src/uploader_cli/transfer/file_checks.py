@@ -53,8 +53,7 @@ class FileChecks:
         self._asks = asks = context.terms.lookup is not None and context.terms.limits.relative_paths
         self._counts_receipts, self._hints = skips and (asks or watches), skips and not (asks or watches)
         self._choices = _choices(context.settings)
-        # whether an earlier try may have stored files
-        self._looks_again = context.run.again and context.terms.lookup is not None
+        self._looks_again = context.run.tried_before and context.terms.lookup is not None
 
     def claim(self, files: Sequence[LocalFile], ended: list[FileResult], *, pack: bool) -> Picked | None:
         """Claim files, with `pack` for one pack; None where the server has to be asked about them before."""
@@ -212,7 +211,7 @@ class FileChecks:
             self._context.warn_once(WarningCode.SENT_AGAIN, text)
 
     def _not_stored(self, api: Api, files: Sequence[LocalFile], ended: list[FileResult]) -> list[LocalFile]:
-        """End the files that an earlier try of an import's task has stored; return the others."""
+        """End the files that another process has stored (`UploadJournal.tried_before`); return the others."""
         left = []
         for file, answer, said in self._stored.answers(api, [(file, None) for file in files], Want.PRESENCE):
             if answer is Answer.EQUAL and isinstance(said, FoundFile):

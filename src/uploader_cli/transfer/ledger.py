@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.core.plan import LocalFile, Refusal
-    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.journal import UploadJournal
 
 End: TypeAlias = ev.FileCompleted | ev.FileFailed | ev.FileSkipped
 SKIPS = {
@@ -65,7 +65,7 @@ class Ledger:
     def __init__(
         self,
         emit: Callable[[Event], None],
-        run: RunHandle,
+        run: UploadJournal,
         url_of: Callable[[str], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.sizes import ChunkSize
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.journal import UploadJournal
     from uploader_cli.transfer.upload_calls import UploadCalls
 
 BEGUN_AFTER = 0.4  # seconds without an answer after which the run begins nevertheless
@@ -62,7 +62,7 @@ class Target(ABC):
 
     @abstractmethod
     def meet(
-        self, api: Api, run: RunHandle, files: Sequence[LocalFile], chunk: ChunkSize
+        self, api: Api, run: UploadJournal, files: Sequence[LocalFile], chunk: ChunkSize
     ) -> tuple[Terms, Opened | None]:
         """Return the terms of the run, and a session that is open already, if any; `files` are the first ones.
 
@@ -151,7 +151,7 @@ class SessionServer(Target):
         return Terms()
 
     def meet(
-        self, api: Api, run: RunHandle, files: Sequence[LocalFile], chunk: ChunkSize
+        self, api: Api, run: UploadJournal, files: Sequence[LocalFile], chunk: ChunkSize
     ) -> tuple[Terms, Opened | None]:
         """Return the terms and a session; see `Target.meet`.
 
@@ -185,7 +185,7 @@ class SessionServer(Target):
     def _keeps_directories(self, offer: Offer) -> bool:
         return offer.limits is not None and offer.limits.relative_paths
 
-    def _session_before(self, api: Api, run: RunHandle) -> Opened | None:
+    def _session_before(self, api: Api, run: UploadJournal) -> Opened | None:
         """Return a session of the previous run that the server has not ended."""
         before, given, own = run.sessions(), self._settings.given_secret, self._settings.category
         for session, saved in before.items():
@@ -246,7 +246,7 @@ class Endpoint(Target):
         )
 
     def meet(
-        self, api: Api, run: RunHandle, files: Sequence[LocalFile], chunk: ChunkSize
+        self, api: Api, run: UploadJournal, files: Sequence[LocalFile], chunk: ChunkSize
     ) -> tuple[Terms, Opened | None]:
         del run
         if files and all(file.upload_url for file in files):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.protocol import Session
     from uploader_cli.sources.content import OnRead
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.journal import UploadJournal
     from uploader_cli.transfer.targets import Opened
 
 
@@ -32,7 +32,7 @@ class RunContext:
         self,
         api: Api,
         followers: Followers,
-        run: RunHandle,
+        run: UploadJournal,
         *,
         started: Callable[[str, int], None] = lambda _protocol, _jobs: None,
         largest_chunk: int | None = None,

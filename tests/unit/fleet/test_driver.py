@@ -17,6 +17,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason
 from uploader_cli.fleet import cluster, driver, members, tasks
 from uploader_cli.fleet.outcomes import FileEnd, Journaled
+from uploader_cli.fleet.run_secret import upload_key
 from uploader_cli.transfer.journal import PendingPart, PendingUpload
 
 if TYPE_CHECKING:
@@ -156,6 +157,25 @@ def test_task_of_a_worker_that_hangs_goes_to_another(run: Import) -> None:
         "worker one made no progress for 5 s: its task with 1 unfinished files runs again",
         "worker one takes part again",
     ]
+
+
+def test_resumed_run_has_the_keys_that_its_lost_workers_made(run: Import) -> None:
+    """Also of uploads of which they could not tell: a server may know them by these keys."""
+    workers, cancel = FakeCluster("one"), threading.Event()
+
+    def work(given: Given) -> None:
+        if len(workers.given) > 1:
+            return given.complete()
+        cancel.set()
+        return given.die()
+
+    workers.task = work
+    assert run.go(workers, cancel=cancel).exit_code == 130
+    workers.join("one")
+    assert run.go(workers).ok
+    first, second = workers.given
+    made = {file.file: upload_key(first.input.secret, file) for file in first.files}
+    assert {number: upload.upload_key for number, upload in second.input.uploads.items()} == made
 
 
 @pytest.mark.parametrize("how", ["killed", "replaced"])

@@ -22,6 +22,7 @@ def test_secret_is_created_once_also_without_hard_links(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "link", refuse)
     with ThreadPoolExecutor(4) as pool:
-        (secret,) = set(pool.map(run_secret, [tmp_path] * 8))
+        (secret,) = set(pool.map(run_secret, [tmp_path] * 8, [7] * 8))
     assert len(secret) == 32
+    assert run_secret(tmp_path, 8) != secret
     assert stat.S_IMODE((tmp_path / KEY_FILE).stat().st_mode) == 0o600

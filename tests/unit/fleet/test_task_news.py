@@ -40,8 +40,8 @@ class Import:
         self.ledger = Ledger(self.told.append, self.run, str, self.clock)
         for file in self.files:
             self.ledger.admit(file)
-        context: Any = SimpleNamespace(settings=Settings(), run=self.run, ledger=self.ledger, emit=self.told.append)
-        self.news = TaskNews(context, pause=self.pauses.append, overloaded=self._overloaded, clock=self.clock)
+        context: Any = SimpleNamespace(settings=Settings(), ledger=self.ledger, emit=self.told.append)
+        self.news = TaskNews(context, self.run, pause=self.pauses.append, overloaded=self._overloaded, clock=self.clock)
         self.member = Member("tcp://h:1", "one", 1, START, START)
         self.task = self.submitted()
 
@@ -142,9 +142,7 @@ def test_news_of_a_file_that_has_ended_are_not_reported(run: Import) -> None:
     """As of one that two workers send, where the first one seemed to hang."""
     run.apply(FileEnd("s", 0, ev.FileSkipped(0, "", SkipReason.PRESENT)))
     retry = ev.FileRetry(0, 2, 0.5, FailureCode.NETWORK, "lost")
-    assert (
-        run.apply(ev.FileStarted(0, "a", 10, "s", 0, 1), retry, Journaled(0, run.run.uploads(run.files[1:])[0])) == []
-    )
+    assert run.apply(ev.FileStarted(0, "a", 10, "s", 0, 1), retry, Journaled(0, PendingUpload())) == []
     assert 0 not in run.news.uploads
 
 
@@ -178,17 +176,15 @@ def test_task_that_had_not_begun_is_lost_without_a_word(run: Import) -> None:
 
 def test_upload_whose_creation_a_lost_worker_did_not_report_is_named(run: Import) -> None:
     """Those that it did report are journaled: the next task continues them."""
-    (mine,) = run.run.uploads(run.files[:1])
-    run.apply(*(Creating(number) for number in range(3)))
-    assert run.news.uploads[0] == mine, "with the key of its creation"
+    begun = [PendingUpload(f"k{number}") for number in range(3)]
+    run.apply(*(Creating(number, upload) for number, upload in enumerate(begun)))
+    assert run.news.uploads == dict(enumerate(begun)), "with the keys of their creations"
+    assert [claim.upload for claim in run.run.claim(run.files)] == begun
     there = PendingUpload(url="https://h/u1")
     run.apply(Journaled(0, there), FileEnd("", 1, completed(1)))
     assert {number: upload.url for number, upload in run.news.uploads.items()} == {0: "https://h/u1", 2: None}
-    assert run.run.uploads(run.files[:1]) == [there]
+    assert run.run.claim(run.files[:1])[0].upload == there
     before = len(run.told)
-    run.apply(Creating(0))
-    assert run.news.uploads[0] == there, "a part of it is being created"
-    run.apply(Journaled(0, there))
     run.news.lost(run.task, "worker one died")
     text = "worker one died while it created the upload of c: one may be left on the server"
     assert run.told[before] == ev.RunWarning(WarningCode.WORKERS, text)

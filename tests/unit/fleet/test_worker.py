@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from uploader_cli import upload
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import PauseReason
 from uploader_cli.fleet import cluster, driver, members, worker
+from uploader_cli.fleet.outcomes import Journaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,6 +174,32 @@ def test_upload_of_a_lost_worker_is_continued_by_another(run: Import) -> None:
     assert run.go(a=100 << 10).ok
     assert run.stored == {"a": 100 << 10}
     assert run.service.created == 1
+
+
+def test_url_of_an_upload_in_one_request_is_told_before_its_end(run: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the worker dies between, the next one asks for that upload."""
+    monkeypatch.setattr(Slow, "extensions", "creation,creation-with-upload")
+    known = list[str | None]()
+
+    def work(given: Given) -> None:
+        if given.worker == "two":
+            known.append(given.input.uploads[0].url)
+            return given.complete()
+        hear = run.workers.hear
+
+        def heard(message: tuple[str, int, bytes]) -> None:
+            hear(message)
+            run.dask.gone = any(isinstance(news, Journaled) and news.upload.url for news in pickle.loads(message[2]))
+
+        run.workers.hear = heard
+        worker.send(given.input)
+        run.workers.join("two")
+        return given.die()
+
+    run.workers.task = work
+    assert run.go(a=10).ok
+    (upload,) = run.service.uploads
+    assert known == [f"{run.service.url}{upload}"]
 
 
 def test_pause_holds_the_calls_of_all_tasks_in_a_process(run: Import) -> None:

@@ -256,7 +256,6 @@ class Emitted:
     """The ledger, the events and the journal of one file. It asserts the promises of the event stream."""
 
     failures = 0
-    secret = None
     kept_elsewhere = False
 
     def __init__(self, upload: PendingUpload | None = None) -> None:

@@ -16,6 +16,7 @@ from uploader_cli.transfer.journal.reading import (
 )
 from uploader_cli.transfer.journal.run_handle import RunHandle
 from uploader_cli.transfer.journal.run_rows import RunInfo
+from uploader_cli.transfer.journal.upload_journal import UploadJournal
 
 __all__ = [
     "Awaited",
@@ -29,4 +30,5 @@ __all__ = [
     "RunInfo",
     "RunTarget",
     "Stored",
+    "UploadJournal",
 ]

@@ -186,7 +186,7 @@ class TusFile:
         tus, run, file, state = self._tus, self._context.run, self.file, self.state
         upload, session = state.upload, self.session.id
         whole = bool(file.upload_url or file.once or self._context.doubts.is_sent_again(file))  # parts: no digest
-        whole = whole or state.resumes or run.secret is not None  # another process would not find parts
+        whole = whole or state.resumes or run.kept_elsewhere
         count = 1 if whole else tus.parts(file.size, tus.pool.idle, tus.pool.spare, worker.api.request_ids.round_trip)
         sizes, parts = [size for _, size in cut(file.size, count)], upload.parts
         if len(sizes) > 1:
