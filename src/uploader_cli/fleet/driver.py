@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -29,7 +28,7 @@ from uploader_cli.fleet.task_news import Task, TaskNews
 from uploader_cli.fleet.tasks import Cutter, TaskInput, cost, fields_of
 from uploader_cli.fleet.worker import TaskResult
 from uploader_cli.sources.files import absolute, status
-from uploader_cli.transfer.file_checks import FileChecks
+from uploader_cli.transfer.file_checks import Checked, FileChecks
 from uploader_cli.transfer.journal import ClaimState, PendingUpload, RunHandle, Stored
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.results import FileResult
@@ -66,7 +65,6 @@ class Driver:
         self._api, self._settings, self._after = context.api, context.settings, after
         self.context = self._context = context
         self._stop, self._ledger, self._emit = context.stop, context.ledger, context.emit
-        self._context.digests = None
         self._run = run
         self._tasks: dict[int, Task] = {}
         self._cutter, self._submitted = Cutter(), 0
@@ -115,12 +113,13 @@ class Driver:
         context.terms = context.target.agreed(offer, ())
         context.pacer.probe = partial(context.target.reach, api, context.terms)
         # What a lookup tells, the workers ask for; without one only this process knows what was sent.
-        self._compares = settings.verify and settings.skips_sent and looks_up
-        self._options = dask.travelling(replace(settings, skip_existing=settings.skip_existing and looks_up))
         skips = settings.skip_existing and not looks_up
-        resend = settings.resend or self._compares  # whatever the receipts say: the worker gets them
-        context.settings = replace(settings, skip_existing=skips, verify=False, resend=resend)
-        self._checks, self._stages = FileChecks(self._context), Stages(self._context)
+        self._options = {**dask.travelling(settings), "skip_existing": settings.skip_existing and looks_up}
+        self._compares = settings.verify and settings.skips_sent and looks_up
+        # Whatever the receipts say of files that are compared: the workers get them.
+        sent_here = settings.resume and not (settings.resend or self._compares or skips)
+        self._checks = FileChecks(context, Checked(skips, skips_sent=sent_here, verify=False))
+        self._stages = Stages(context)
         self._secret = run_secret(settings.state_path, self._run.number)
 
     def begin(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
@@ -41,18 +41,29 @@ SPOILED = "what the server has is not what was sent"
 MAY_BE_STORED = "an earlier upload of it ended without an answer: the server may have stored it, or not"
 
 
+class Checked(NamedTuple):
+    """What is checked here, and not by another process of the run: `skip_existing`, `skips_sent`, `verify`."""
+
+    skip_existing: bool
+    skips_sent: bool
+    verify: bool
+
+
 class FileChecks:
     """Check groups of files; each thread that asks the server passes its own `Api`.
 
     The results of files that are not sent are added to `ended`: they failed, or the server has them (`_present`).
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: RunContext, checked: Checked | None = None) -> None:
+        """`checked` is all that the settings ask for, unless it is given."""
+        settings = context.settings
+        checked = checked or Checked(settings.skip_existing, settings.skips_sent, settings.verify)
         self._context, self._stored = context, StoredFiles(context)
-        skips, watches = context.settings.skips_sent, context.settings.watch and not context.settings.consumes
+        skips, watches = checked.skips_sent, settings.watch and not settings.consumes
         self._asks = asks = context.terms.lookup is not None and context.terms.limits.relative_paths
         self._counts_receipts, self._hints = skips and (asks or watches), skips and not (asks or watches)
-        self._choices = _choices(context.settings)
+        self._choices, self._verifies = _choices(settings, checked), checked.verify
         self._looks_again = context.run.tried_before and context.terms.lookup is not None
 
     def claim(self, files: Sequence[LocalFile], ended: list[FileResult], *, pack: bool) -> Picked | None:
@@ -228,7 +239,7 @@ class FileChecks:
         context, settings = self._context, self._context.settings
         result = FileResult(file, new=False, skipped=reason)
         if receipt is not None:
-            compares = settings.verify and not before
+            compares = self._verifies and not before
             result = result._replace(server_id=receipt.server_id, location=receipt.location, result_url=receipt.link)
             result = result._replace(verified=receipt.verified, compares=compares)
             reads = compares or settings.consumes  # this run reads it
@@ -269,11 +280,11 @@ class FileChecks:
         return readable
 
 
-def _choices(settings: Settings) -> Choices:
+def _choices(settings: Settings, checked: Checked) -> Choices:
     return Choices(
-        skip_existing=settings.skip_existing,
+        skip_existing=checked.skip_existing,
         trust_receipts=settings.trust_receipts,
         resend_unknown=settings.resend_unknown,
         fails_if_exists=settings.if_exists == "fail",
-        compares=settings.verify or settings.consumes,
+        compares=checked.verify or settings.consumes,
     )

@@ -48,7 +48,8 @@ class RunContext:
         self.warn, self.warn_once = api.warn, api.warn_once
         self.ledger = Ledger(api.emit, run, api.url_of)
         self.throttle = Limiter(api.settings.limit_rate, self.stop.sleep)
-        self.digests = Digests(self.stop.checkpoint) if api.settings.hashes else None
+        hashes = api.settings.hashes and api.settings.on is None  # the workers of an import read the files
+        self.digests = Digests(self.stop.checkpoint) if hashes else None
         self.doubts = Doubts()
         self._proof = Digests(self.stop.checkpoint)  # of these files
         self.sessions: set[UploadSession] = set()  # open sessions
