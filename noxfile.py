@@ -123,9 +123,9 @@ def containers(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Run foreign tus software, also killed while it works, and write the table of `docs/interop.md`."""
+    """Run foreign tus software, also killed while it works, and write the table of `docs/tus-servers.md`."""
     session.install("-e", ".[dev,interop]")
-    chosen = ("-m", "(interop or kills) and not acceptance and not debian", "--interop-table", "docs/interop.md")
+    chosen = ("-m", "(interop or kills) and not acceptance and not debian", "--interop-table", "docs/tus-servers.md")
     session.run("python", "-m", "pytest", "-n", "0", *chosen, "tests/interop", *session.posargs)
 
 

@@ -20,13 +20,30 @@ from uploader_cli.settings import OPTIONS
 from uploader_cli.settings.model import SECTIONS, Settings
 
 KEYWORDS = Path(__file__).parents[1] / "src/uploader_cli/settings/keywords.py"
-PAGES = Path(__file__).with_name("commands")
+DOCS = Path(__file__).parent
+SHARED_PAGES = dict.fromkeys(("status", "cancel", "delete"), "commands/sessions.md") | {
+    "runs": "commands/resume.md",
+    "presets": "tus-servers.md",
+}
+"""The pages of commands that have none of their own."""
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 _WIDTH = 120
 
 
+def page_of(name: str) -> Path:
+    """Return the page that describes a command."""
+    return DOCS / SHARED_PAGES.get(name, f"commands/{name}.md")
+
+
+def section_of(name: str, text: str) -> str:
+    """Return the part of its page that describes a command: to the next heading of the same rank, or a command's."""
+    found = re.search(rf"^(#+) `uploader {name}`\n.*?(?=^\1 |^#+ `uploader |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found, f"no heading of {name}"
+    return found[0]
+
+
 def updated(name: str, text: str) -> str:
-    """Return the page of a command with current tables."""
+    """Return the section of a command with current tables."""
     if name == "serve":  # its defaults are those of the server
         return text
     command = COMMANDS[name]
@@ -176,5 +193,7 @@ def _quoted(value: str) -> str:
 if __name__ == "__main__":
     KEYWORDS.write_text(keywords(), encoding="utf-8")
     for name in COMMANDS:
-        page = PAGES / f"{name}.md"
-        page.write_text(updated(name, page.read_text(encoding="utf-8")), encoding="utf-8")
+        page = page_of(name)
+        text = page.read_text(encoding="utf-8")
+        section = section_of(name, text)
+        page.write_text(text.replace(section, updated(name, section)), encoding="utf-8")

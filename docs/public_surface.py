@@ -1,4 +1,4 @@
-"""Update docs/public_surface.txt, what docs/stability.md promises to keep: `python docs/public_surface.py`."""
+"""Update docs/public_surface.txt, what docs/ready.md promises to keep: `python docs/public_surface.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests import of `simulation`: the active faults, and scripted responses (docs/testing.md)."""
+"""What tests import of `simulation`: the active faults, and scripted responses (docs/tasks/embed.md)."""
 
 from uploader_server.simulation.exchange import Answer
 from uploader_server.simulation.state import Faults

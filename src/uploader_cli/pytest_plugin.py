@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixture `upload_server`, and a marker for its faults. See docs/testing.md.
+"""The pytest plugin: the fixture `upload_server`, and a marker for its faults. See docs/tasks/embed.md.
 
 pytest loads this module in every project where the package is installed, so imports are deferred.
 """

@@ -75,7 +75,7 @@ def running_server(marks: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = ()
     known = [field.name for field in fields(ServerConfig) if field.name not in _OURS]
     for name, value in options.items():
         if name not in known:
-            hint = guess(name, [*known, "answers"], "see docs/testing.md")
+            hint = guess(name, [*known, "answers"], "see docs/tasks/embed.md")
             raise UsageError(f"upload_faults: unknown option {name!r}", hint=hint)
         options[name] = tuple(value) if isinstance(value, list) else value
     if options.get("root") is not None:
@@ -85,7 +85,7 @@ def running_server(marks: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = ()
     except StartupError as error:
         raise UsageError(f"upload_server: {error}") from None
     except ValueError as error:
-        raise UsageError(f"upload_faults: {error}", hint="see docs/testing.md") from None
+        raise UsageError(f"upload_faults: {error}", hint="see docs/tasks/embed.md") from None
     for method, path, script in answers:
         server.faults.next_answers(method, path, script)
     return server

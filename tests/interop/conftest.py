@@ -1,4 +1,4 @@
-"""Fixtures of the tests with foreign tus software, and the table of their results in `docs/interop.md`."""
+"""Fixtures of the tests with foreign tus software, and the table of their results in `docs/tus-servers.md`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of partners and cases in `docs/interop.md`, from the results of the tests.
+"""The table of partners and cases in `docs/tus-servers.md`, from the results of the tests.
 
 A test with the marker `cases` shows these cases of its partner: that of the fixture, or of the marker `partner`. It may
 say more of a case with `record_property`.

@@ -33,7 +33,7 @@ def test_install_commands_of_the_pages(tmp_path: Path) -> None:
         copy(ROOT / name, tmp_path / name)
     (first,) = commands((ROOT / "README.md").read_text(encoding="utf-8"), "uploader demo")
     (server,) = commands(page("server.md"), "pip install")
-    (fixture,) = commands(page("testing.md"), "pip install")
+    (fixture,) = commands(page("tasks/embed.md"), "pip install")
     env = environment(tmp_path)
     env["PATH"] = f"{tmp_path}/.venv/bin:{env['PATH']}"
     for line, shown in ((first, "all confirmed"), (server, ""), (fixture, "")):

@@ -1,4 +1,4 @@
-"""docs/public_surface.txt lists what docs/stability.md promises to keep."""
+"""docs/public_surface.txt lists what docs/ready.md promises to keep."""
 
 from __future__ import annotations
 

@@ -55,5 +55,4 @@ def test_changelog_and_pages_are_those_of_the_version() -> None:
     named = re.compile(r"(?:for version|`uploader`|uploader-cli==) ?(\d+\.\d+\.\w+)")
     assert {name: set(found) for name in texts if (found := named.findall(texts[name]))} == {
         "ready.md": {__version__},
-        "stability.md": {__version__},
     }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["pytester"]
 
-PAGE = page("testing.md")
+PAGE = page("tasks/embed.md")
 SESSION = {"category": "personal", "expectedFiles": 1}
 
 
@@ -72,7 +72,7 @@ def test_the_entry_point_names_the_plugin() -> None:
 @pytest.mark.thorough
 def test_the_example_of_the_page_passes(foreign: Callable[..., pytest.RunResult]) -> None:
     """With two workers of xdist."""
-    (example,) = re.findall(r"```python\n(.*?)```", section(PAGE, "## An example"), re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", section(PAGE, "### An example"), re.DOTALL)
     foreign(example, "-n", "2").assert_outcomes(passed=example.count("def test_"))
 
 
@@ -167,7 +167,7 @@ def test_innermost_marker_overrides_outer_ones(start: Start) -> None:
 def test_each_option_on_the_page_exists(start: Start, tmp_path: Any) -> None:
     """A server starts with all examples of the table as options."""
     options: dict[str, Any] = {}
-    for option, _ in rows(section(PAGE, "## The marker")):
+    for option, _ in rows(section(PAGE, "### The marker")):
         for code in codes(option):
             options |= eval(f"dict({code})", {"path": tmp_path})  # the page's own words
     assert len(options) == 14
@@ -178,7 +178,7 @@ def test_each_option_on_the_page_exists(start: Start, tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("mark", "message", "hint"),
     [
-        ({"port": 1}, "unknown option 'port'", "see docs/testing.md"),
+        ({"port": 1}, "unknown option 'port'", "see docs/tasks/embed.md"),
         ({"latency": 1}, "unknown option 'latency'", "did you mean latency_ms?"),
         ({"realtime": "of"}, "'of' is not one of off, refuse", ""),
         ({"flavour": "refrence"}, "'refrence' is not one of bundled, reference", ""),
