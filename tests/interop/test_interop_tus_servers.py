@@ -11,7 +11,8 @@ from urllib.parse import urljoin
 import pytest
 import requests
 from command import ended, read_confirmed, start, uploader
-from interop.partners import PartnerServer, make
+from interop.partners import PartnerServer, make, sha256
+from rewriting import rewrite
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
@@ -69,6 +70,28 @@ def test_small_and_empty_files_are_stored_with_the_preset(partner: PartnerServer
     done = uploader("upload", "preset", "--tus-endpoint", partner.endpoint, "--preset", preset, home=tmp_path)
     assert done.code == 0, done.err
     assert sent <= partner.stored()
+
+
+def test_other_bytes_under_the_same_name_size_and_time_are_stored_or_kept(
+    partner: PartnerServer, tmp_path: Path
+) -> None:
+    """From another machine, without receipts: no file is deleted here whose bytes the server does not have."""
+    names = ["one.bin", "two.bin", "three.bin"]
+    homes = [tmp_path / "here", tmp_path / "there"]
+    for home in homes:
+        home.mkdir()
+    files = homes[0] / "known"
+    first = make(files, {f"known {name}": 3000 for name in names})
+    options = ("--tus-endpoint", partner.endpoint, "-j", "1", "--json")
+    here = uploader("upload", files, *options, home=homes[0])
+    assert (here.code, here.finished["completed"]) == (0, 3), here.err
+    for path in files.iterdir():
+        rewrite(path, path.read_bytes()[::-1])
+    other = {(path.name, sha256(path.read_bytes())) for path in files.iterdir()}
+    uploader("upload", files, *options, "--then", "delete", "--then-unverified", home=homes[1])
+    stored, kept = partner.stored(), {path.name for path in files.iterdir()}
+    assert first <= stored
+    assert {name for name, _ in other - stored} <= kept
 
 
 @pytest.mark.cases("50 MB", "resume")

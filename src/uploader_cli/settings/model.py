@@ -212,7 +212,11 @@ class Settings:
     )
     empty_files: bool = _tus(True, "Send empty files to a tus server.")
     empty_at_creation: bool = _tus(False, "Send no PATCH for an empty file: the tus server stores it at its creation.")
-    bytes_at_creation: bool = _tus(True, "Send small files with their creation to a tus server that takes them so.")
+    bytes_at_creation: bool | None = _tus(
+        None,
+        "Send small files with their creation to a tus server that takes them so; none: if it tells new uploads.",
+        or_none(values.switch),
+    )
     parts: bool = _tus(True, "Send large files to a tus server in parts, if it joins them.")
     part_metadata: bool = _tus(True, "Send the metadata of a file with each of its parts to a tus server, too.")
     checksum_compared: bool = _tus(False, "Take a file for verified by its checksums: the tus server compares them.")

@@ -20,7 +20,8 @@ class FileResult(NamedTuple):
     `content_location` is where the stored bytes can be read (None: `location`), `checksum` the hex SHA-256 of compared
     bytes, `digest` that of the bytes as they were read, with `--digest`. `verified` is also True where the server
     compared every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server.
-    `continued`: the server got bytes after a break, and may have put them at the wrong place. `falls_back`:
+    `continued`: the server got bytes after a break, and may have put them at the wrong place. `adopted`: it had bytes
+    before this client sent any, which may be those of another file. `falls_back`:
     another protocol sends it; `error` says why this one did not. `values` are those of the template of `--result-url`,
     of a file that the server still processes; `result_url` is where it can be read once it is processed. `removed` says
     what became of the local file, `moved_to` where it is now. `new`: whether the server has stored it for a request of
@@ -41,6 +42,7 @@ class FileResult(NamedTuple):
     file_path: str | None = None
     digest: str | None = None
     continued: bool = False
+    adopted: bool = False
     falls_back: bool = False
     verified_by: VerifiedBy | None = None
     values: dict[str, str] | None = None
@@ -59,6 +61,12 @@ class FileResult(NamedTuple):
 
 def failed(file: LocalFile, code: FailureCode, message: str, *, retryable: bool = False) -> FileResult:
     return FileResult(file, errors.FileFailure(message, code=code, retryable=retryable))
+
+
+def not_compared(file: LocalFile) -> FileResult:
+    """Return the result of a file of which the server had bytes before, and which can't be read there."""
+    words = "the server had bytes for its name, size and time before, and nothing shows that they are of this file"
+    return FileResult(file, errors.OutcomeUnknown(words))
 
 
 def not_stored(file: LocalFile, why: str | None, error: str = "", *, retryable: bool = False) -> FileResult:

@@ -116,7 +116,7 @@ class Target(ABC):
         """Return what is used of the offer of resumable uploads."""
         if self._settings.protocol == "ietf" and not offered.ietf:  # a session has the offer of tus
             return Capabilities.of_ietf(offered.endpoint, offered.max_size)
-        if not self._settings.bytes_at_creation:
+        if self._settings.bytes_at_creation is False:
             return replace(offered, extensions=offered.extensions - {CREATION_WITH_UPLOAD})
         return offered
 

@@ -9,7 +9,7 @@ from uploader_cli.core.events import FailureCode, VerifiedBy, WarningCode
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.projections import awaited_of, receipt_of
-from uploader_cli.transfer.results import FileResult, failed
+from uploader_cli.transfer.results import FileResult, failed, not_compared
 from uploader_cli.transfer.stage import Carrier, Stage
 from uploader_cli.transfer.stored_files import NO_OUTCOME, digest_of, digest_read_back
 
@@ -113,6 +113,8 @@ def compared(context: RunContext, api: Api, outcome: FileResult, *, anew: bool =
         if verify and not is_refused:
             text = "--verify: this server gives no way to read a stored file or its digest"
             context.warn_once(WarningCode.UNVERIFIABLE, text)
+        if outcome.adopted:
+            return not_compared(file)
         if outcome.continued:
             outcome = outcome._replace(verified=False, verified_by=None)
             record(context, [outcome])

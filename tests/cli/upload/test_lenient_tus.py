@@ -174,7 +174,8 @@ def test_success_of_a_creation_with_all_bytes_completes_it_without_an_offset(
     """It does not if the server has ignored them: then the answer to the PATCH that follows counts."""
     with Quiet(ignores=ignores) as service:
         where = ("--tus-endpoint", service.url, "--retries", "1", "--json")
-        done = uploader("upload", make_files(**{"a.bin": 100}), *where, home=tmp_path)
+        files = make_files(**{"a.bin": 100})
+        done = uploader("upload", files, *where, home=tmp_path, UPLOADER_BYTES_AT_CREATION="yes")
     assert (done.code, stored(service)) == (4 if ignores else 0, [100])
     (end,) = done.of(ends)
     assert end.get("code", "") == ("outcome_unknown" if ignores else "")

@@ -44,6 +44,11 @@ class Transcoder(Service):
     def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
         return {"stream-media-id": f"id {len(self.uploads)}", "X-Status": f"/api/state/{len(self.uploads)}?full=1"}
 
+    def _patch(self, request: Request) -> Answer:
+        answer = super()._patch(request)
+        answer.headers["X-Status"] = f"/api/state/{len(self.uploads) - 1}?full=1"
+        return answer
+
     def _get(self, request: Request) -> Answer:
         self.asked.append((request.path, request.headers.get("authorization")))
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]

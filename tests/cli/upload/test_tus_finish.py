@@ -71,13 +71,14 @@ def table() -> Iterator[tuple[str, str, list[tuple[list[str], int] | None]]]:
 def send(
     service: Service, home: Path, *more: str, size: int = 100, hangs: bool = False, command: str = "upload"
 ) -> Done:
-    """Send a file; with `hangs` no answer to its end is waited for long."""
+    """Send a file, a small one with its creation; with `hangs` no answer to its end is waited for long."""
     path = home / "a.bin"
     if not path.exists():
         path.write_bytes((FIRST + bytes(size))[:size])
     asked = (path, "--tus-endpoint", service.url, "--retries", "1", "-j", "2") if command == "upload" else ()
     limits = ("--finish-timeout", "1.5") if hangs else ()
-    return uploader(command, *asked, *limits, "--json", *more, home=home, constants={**QUICK, **PARTS})
+    how: dict[str, Any] = {"constants": {**QUICK, **PARTS}, "UPLOADER_BYTES_AT_CREATION": "yes"}
+    return uploader(command, *asked, *limits, "--json", *more, home=home, **how)
 
 
 def test_table_has_every_finish_with_every_request() -> None:

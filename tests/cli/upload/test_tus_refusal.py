@@ -65,11 +65,13 @@ class Hooked(Finishing):
         super().finish(upload)
 
 
-def send(service: Finishing, home: Path, *more: str, size: int = 100, **constants: float) -> Done:
+def send(service: Finishing, home: Path, *more: str, size: int = 100, whole: bool = True, **constants: float) -> Done:
+    """Send a file; `whole`: with its creation, where the server takes bytes with that."""
     path = home / "a.bin"
     path.write_bytes((FIRST + bytes(size))[:size])
     asked = ("upload", path, "--tus-endpoint", service.url, "--retries", "1", "-j", "2", "--json", *more)
-    return uploader(*asked, home=home, constants=QUICK | constants)
+    how: dict[str, Any] = {"UPLOADER_BYTES_AT_CREATION": "yes" if whole else "none"}
+    return uploader(*asked, home=home, constants=QUICK | constants, **how)
 
 
 @pytest.mark.parametrize("size", [100, 3000], ids=["one chunk", "several"])
@@ -93,8 +95,10 @@ def test_403_to_a_join_refuses_the_file(tmp_path: Path) -> None:
     assert "virus found" in failed["message"]
 
 
-@pytest.mark.parametrize("accepted", [0, 1])
-def test_403_to_a_whole_file_is_a_refusal_once_the_token_was_accepted(accepted: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("accepted", "whole"), [(0, False), (0, True), (1, True)])
+def test_403_to_a_whole_file_is_a_refusal_once_the_token_was_accepted(
+    accepted: int, whole: bool, tmp_path: Path
+) -> None:
     """The first answer of a run to a creation with all bytes may concern the token."""
 
     class Later(Hooked):
@@ -104,9 +108,10 @@ def test_403_to_a_whole_file_is_a_refusal_once_the_token_was_accepted(accepted: 
 
     (tmp_path / "b.bin").write_bytes(b"second")
     with Later(403, with_upload=True, times=1 - accepted) as service:
-        done = send(service, tmp_path, *[str(tmp_path / "b.bin")] * accepted, "-j", "1")
+        done = send(service, tmp_path, *[str(tmp_path / "b.bin")] * accepted, "-j", "1", whole=whole)
     assert len(service.stored) == accepted
-    assert [event["code"] for event in done.of("file.failed")] == [["unauthorized"], ["server_refused"]][accepted]
+    code = "unauthorized" if whole and not accepted else "server_refused"
+    assert [event["code"] for event in done.of("file.failed")] == [code]
 
 
 @pytest.mark.parametrize(("status", "signed"), [(401, True), (401, False), (403, False)])

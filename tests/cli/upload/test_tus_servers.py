@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
 from rewriting import rewrite
 from scripted_server import Answer
-from tus_services import MIB, CloudflareStream, Service, Supabase
+from tus_services import MIB, CloudflareStream, Service, Supabase, Upload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from scripted_server import Request
@@ -155,8 +156,12 @@ class Naming(Service):
         (b"a" * 100, False, 4, "file.failed"),
         (b"a" * 60, True, 0, "file.completed"),
         (b"b" * 60, True, 7, "file.failed"),
+        (b"b" * 60, False, 4, "file.failed"),
     ],
-    ids=["full and equal", "full and different", "full and unreadable", "a part", "a part that differs"],
+    ids=[
+        *("full and equal", "full and different", "full and unreadable"),
+        *("a part", "a part that differs", "a part and unreadable"),
+    ],
 )
 def test_upload_that_the_server_had_before_is_compared(
     there: bytes, readable: bool, code: int, ends: str, make_files: Files, tmp_path: Path
@@ -167,6 +172,108 @@ def test_upload_that_the_server_had_before_is_compared(
         service.existing(100, there)
         done = uploader("upload", files, "--tus-endpoint", service.url, "--json", home=tmp_path)
     assert (done.code, len(done.of(ends)), service.sent) == (code, 1, 100 - len(there)), done.err
+
+
+class Receiving(Service):
+    """Takes bytes with a creation, and answers 200 then, whether it has stored them or knew a complete upload.
+
+    So does @uploadx/core. For uploads of the names `signed` it answers 201, as another server beside it would.
+    """
+
+    extensions = "creation,creation-with-upload"
+    methods = "OPTIONS POST HEAD PATCH GET"
+
+    class Known(Exception):
+        """The upload is there."""
+
+    def __init__(self, *, readable: bool = False, signed: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.readable, self.sent, self._signed = readable, 0, set(signed)
+
+    @property
+    def stored(self) -> dict[str, bytes]:
+        """The content of the uploads, by their names."""
+        return {upload.metadata["filename"]: bytes(upload.content) for upload in self.uploads.values()}
+
+    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
+        for name, other in self.uploads.items():
+            same = all(upload.metadata[key] == other.metadata[key] for key in ("filename", "lastModified"))
+            if same and upload.length == other.length == len(other.content):
+                raise self.Known(name)
+        self._is_signed = upload.metadata["filename"] in self._signed
+        return {}
+
+    def _post(self, request: Request) -> Answer:
+        try:
+            answer = super()._post(request)
+        except self.Known as known:
+            name = str(known)
+            return Answer(200, headers={"Location": f"/files/{name}", "Upload-Offset": len(self.uploads[name].content)})
+        return replace(answer, status=200 if request.body and not self._is_signed else 201)
+
+    def _patch(self, request: Request) -> Answer:
+        self.sent += len(request.body)
+        return super()._patch(request)
+
+
+@pytest.mark.parametrize(("readable", "code"), [(False, "outcome_unknown"), (True, "integrity")])
+def test_other_bytes_under_a_known_name_size_and_time_are_not_confirmed(
+    readable: bool, code: str, make_files: Files, tmp_path: Path
+) -> None:
+    """With and without bytes in its creation, a new upload is; nothing else is deleted."""
+    names = [f"{number}.mp4" for number in range(6)]
+    files = make_files(**{name: name.encode() * 20 for name in names})
+    with Receiving(readable=readable) as service:
+        options = ("--tus-endpoint", service.url, "-j", "2", "--then-unverified", "--json")
+        here = uploader("upload", files, *options, home=tmp_path)
+        sent = service.stored
+        for name in names:
+            rewrite(files / name, b"x" * (files / name).stat().st_size)
+        (elsewhere := tmp_path / "elsewhere").mkdir()
+        done = uploader("upload", files, *options, "--then", "delete", home=elsewhere)
+    assert (here.code, here.finished["completed"], len(sent)) == (0, 6, 6), here.err
+    assert done.code == {"outcome_unknown": 4, "integrity": 7}[code], done.err
+    assert [event["code"] for event in done.of("file.failed")] == [code] * 6
+    assert (service.stored, len(list(files.iterdir()))) == (sent, 6)
+
+
+@pytest.mark.parametrize(("readable", "code"), [(False, "outcome_unknown"), (True, "integrity")])
+def test_creation_that_is_answered_with_200_after_others_with_201_confirms_nothing(
+    readable: bool, code: str, make_files: Files, tmp_path: Path
+) -> None:
+    """The file is compared, and the last byte of those after it is sent alone."""
+    files = make_files(**{f"{name}.mp4": name.encode() * 20 for name in "abcd"})
+    with Receiving(readable=readable, signed=("a.mp4", "b.mp4")) as service:
+        options = ("--tus-endpoint", service.url, "-j", "1", "--json")
+        assert uploader("upload", files / "c.mp4", *options, "--dest", "files", home=tmp_path).code == 0
+        rewrite(files / "c.mp4", b"x" * 20)
+        (elsewhere := tmp_path / "elsewhere").mkdir()
+        service.sent = 0
+        done = uploader("upload", files, *options, "--then", "delete", "--then-unverified", home=elsewhere)
+    assert [event["code"] for event in done.of("file.failed")] == [code], done.err
+    assert done.finished["completed"] == 3
+    assert [path.name for path in files.iterdir()] == ["c.mp4"]
+    assert service.stored == {f"{name}.mp4": name.encode() * 20 for name in "abcd"}
+    assert service.sent == 2, "the last bytes of the first file, and of that after the 200"
+
+
+@pytest.mark.parametrize(
+    ("known", "patches", "cut"),
+    [({}, 1, 1), ({"UPLOADER_BYTES_AT_CREATION": "yes"}, 0, 0), ({"UPLOADER_CHUNK_RULE": "100"}, 20, 0)],
+    ids=["nothing", "preset", "rule for chunks"],
+)
+def test_bytes_go_with_creations_once_the_server_tells_new_uploads(
+    known: dict[str, str], patches: int, cut: int, make_files: Files, tmp_path: Path
+) -> None:
+    """A preset says it before; where chunks have a rule no part of one is sent to find out."""
+    files = make_files(**{f"{number}.mp4": 100 for number in range(20)})
+    with Service() as service:
+        service.extensions = "creation,creation-with-upload"  # type: ignore[misc]
+        done = uploader("upload", files, "--tus-endpoint", service.url, "-j", "1", "--json", home=tmp_path, **known)
+        chunks = [upload.chunks for upload in service.uploads.values()]
+        methods = [method for method, _ in service.requests]
+    assert (done.code, methods.count("PATCH")) == (0, patches), done.err
+    assert sorted(chunks) == [[99, 1]] * cut + [[100]] * (20 - cut)
 
 
 @pytest.mark.parametrize(("more", "sent"), [((), 0), (("--no-resume",), 0), (("--then", "delete"), 0)])

@@ -147,7 +147,8 @@ def test_creation_whose_answer_was_lost_is_found_by_its_key(readable: bool, tmp_
     (tmp_path / "a.bin").write_bytes(b"a" * 1000)
     with Keyed() as service:
         service.readable = readable
-        done = uploader("upload", "a.bin", "--tus-endpoint", service.url, "--json", home=tmp_path)
+        command = ("upload", "a.bin", "--tus-endpoint", service.url, "--json")
+        done = uploader(*command, home=tmp_path, UPLOADER_BYTES_AT_CREATION="yes")
         assert (done.code, done.finished["completed"]) == ((0, 1) if readable else (4, 0))
         assert bytes(service.only.content) == b"a" * 1000
         assert [method for method, _ in service.requests].count("PATCH") == 0

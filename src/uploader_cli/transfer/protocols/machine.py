@@ -51,7 +51,8 @@ SESSION_ERRORS: Kinds = {  # 500: see `refused` (docs/protocol.md, section 3.14)
 class Position(NamedTuple):
     """An upload as described by an answer, in bytes.
 
-    `complete`: whether the server says that it is complete; None where the protocol has no words for that.
+    `complete`: whether the server says that it is complete; None where the protocol has no words for that. `new`:
+    whether it says of an upload that it was created by this request.
     """
 
     url: str
@@ -59,6 +60,7 @@ class Position(NamedTuple):
     headers: Mapping[str, str]
     length: int | None = None
     complete: bool | None = None
+    new: bool = True
 
 
 # --- what a machine wants

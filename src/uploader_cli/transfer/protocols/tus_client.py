@@ -72,7 +72,8 @@ class TusClient(UploadCalls):
         self._check_created(answer)
         if new.length == 0 and answer.headers.get("Location") == "" and not self._terms.strict:
             return Position("", 0, answer.headers)  # stored, without an upload
-        return Position(self._created_at(answer), whole(answer.headers.get("Upload-Offset")), answer.headers)
+        offset, is_new = whole(answer.headers.get("Upload-Offset")), answer.status == 201
+        return Position(self._created_at(answer), offset, answer.headers, new=is_new)
 
     def head(self, url: str) -> Position:
         """Return the server's offset. Raise `UploadGone` for 403, 404 or 410 from a tus server.

@@ -77,10 +77,10 @@ class UploadEntry:
         reach = self.reach if self._state.terms.may_forget else max(self.reach, first)
         self._write(force=True, sent_until=reach, url=url, **more)
 
-    def created(self, url: str, first: int, size: int) -> None:
-        """Record the URL of a new upload; the journal of this process finds a file in one request by its key."""
+    def created(self, url: str, first: int, *, is_sent: bool) -> None:
+        """Record the URL of a new upload; the journal of this process finds one that `is_sent` with it by its key."""
         self.url = url
-        if self.index is not None or self._run.kept_elsewhere or not self._tus.in_one_request(size):
+        if self.index is not None or self._run.kept_elsewhere or not is_sent:
             server_id = self._state.server_id if self.index is None else None
             self.announced(url, first, **({"server_id": server_id} if server_id else {}))
 

@@ -22,7 +22,7 @@ from uploader_cli.transfer.projections import of_awaited
 from uploader_cli.transfer.protocols.tus_part import Part
 from uploader_cli.transfer.protocols.tus_reading import stored_url
 from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
-from uploader_cli.transfer.results import FileResult, failed
+from uploader_cli.transfer.results import FileResult, failed, not_compared
 from uploader_cli.transfer.upload_calls import Creation
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class TusFile:
         file = replace(file, size=state.size) if file.once else file
         if state.known_by is KnownBy.NOTHING:
             state.begin()  # the attempt is reported before it fails
-            return FileResult(file, errors.OutcomeUnknown(NOT_CONFIRMED))
+            return not_compared(file) if state.adopted else FileResult(file, errors.OutcomeUnknown(NOT_CONFIRMED))
         if not state.terms.tells_stored and state.known_by is KnownBy.ANSWER:
             self._tus.readings.confirmed(file, sent, state.size)
         # Some servers name uploads by their metadata: an old URL may be the new one.
@@ -152,6 +152,7 @@ class TusFile:
         stored = FileResult(file, server_id=server_id, location=location, content_location=url)
         continued = not state.terms.tells_stored and any(part.continued for part in self.parts)
         stored = stored._replace(values=self._values(sent, server_id), continued=state.adopted or continued)
+        stored = stored._replace(adopted=state.adopted)
         if state.adopted or state.known_by is KnownBy.READING:  # it may be the local file itself
             stored = stored._replace(new=False)
         if not verified:

@@ -185,16 +185,23 @@ class Part:
             if partial and not state.terms.keys and refuses(error.status, by_server=True):
                 self._tus.parts_refused.set()
             raise
-        if created.url and body is not None and not body.through and not state.terms.keys:
-            self.entry.reach = body.sent  # answered before all bytes were sent: the server may have the file already
-        elif created.url and body is not None and (created.offset or 0) > body.sent:
+        offset = created.offset or 0
+        if created.url and body is not None and offset > (body.sent if state.terms.keys else self.size):
             self._created(created)
             raise impossible(created, 0, body)
+        if created.url and body is not None and size and not state.terms.keys:
+            is_new = created.new and offset <= body.sent
+            self._tus.created_anew.add(is_new)
+            if not body.through:
+                self.entry.reach = body.sent  # answered before all bytes were sent: the server may have them already
+            elif size == self.size and not is_new:
+                self.entry.reach = 0  # the same answer as for an upload that was complete before
         return created
 
     def _created(self, created: Position) -> None:
         self._broken, self._state.server_id = False, self._state.id_in(created)
-        self.entry.created(created.url, self._chunks.length(0), self.size)
+        is_sent = self._carried == self.size and self._tus.in_one_request(self.size)
+        self.entry.created(created.url, self._chunks.length(0), is_sent=is_sent)
 
     def _announced(self, url: str) -> None:
         self.entry.announced(url, self._chunks.length(0))
@@ -365,7 +372,7 @@ class Part:
         if again:
             return 0
         if self._tus.in_one_request(self.size):
-            return self.size
+            return self._tus.with_creation(self.size)
         has_key = self._state.terms.keys and self._tus.capabilities.creates_with_upload
         return self._chunks.length(0) if self._is_far and has_key and self._chunks.stream is None else 0
 

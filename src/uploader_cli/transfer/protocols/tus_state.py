@@ -62,6 +62,7 @@ class Tus:
     readings: Readings
     buffers: Buffers = field(default_factory=Buffers)
     parts_refused: threading.Event = field(default_factory=threading.Event)  # once the server takes no parts of files
+    created_anew: set[bool] = field(default_factory=set)  # what answers to creations with bytes said: `Position.new`
 
     @property
     def terms(self) -> Terms:
@@ -81,6 +82,18 @@ class Tus:
         """Return whether `length` bytes are sent with the creation."""
         most = min(self.chunk.size, FIRST_CHUNK) if self.chunk.adapts else self.chunk.size
         return (self.capabilities.creates_with_upload and length <= most) or length < self.capabilities.resumes_from
+
+    def with_creation(self, length: int) -> int:
+        """Return how many of the `length` bytes of an upload, which fit in one request, are sent with its creation.
+
+        Servers that name uploads by their metadata answer a creation with what they have. With all bytes in it that
+        answer is the same whether these were stored, or others were there before. So the last byte is sent alone until
+        answers to creations have said that uploads were new (201), and again after one that has not.
+        """
+        settings, said = self.context.settings, self.created_anew
+        if self.terms.keys or said == {True} or (settings.bytes_at_creation and not said):
+            return length
+        return 0 if settings.chunk_rule is not None else length - (length > 0)
 
     def parts(self, size: int, idle: int, spare: int, round_trip: float | None) -> int:
         """Return into how many parts a file of `size` bytes is cut: one, unless the link is distant or capped.
