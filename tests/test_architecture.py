@@ -309,7 +309,7 @@ def constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def test_constant_has_one_meaning() -> None:
-    """See the glossary in CONTRIBUTING.md. A constant may be in several modules with the same value.
+    """See the glossary in docs/architecture.md. A constant may be in several modules with the same value.
 
     Each feature has its `FEATURE`.
     """

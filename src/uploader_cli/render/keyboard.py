@@ -1,6 +1,6 @@
 """The keys that are typed during the live view: neither echoed nor left for the shell, and read as commands.
 
-Ctrl-C and similar keys keep their meaning. No library is used, see "Dependencies" in CONTRIBUTING.md.
+Ctrl-C and similar keys keep their meaning. No library is used, see docs/decisions.md.
 """
 
 from __future__ import annotations
