@@ -176,7 +176,7 @@ def _recording(lines: list[list[Any]], senders: list[Any]) -> Iterator[None]:
             if isinstance(event, ev.BytesSent | ev.SessionProgress):
                 sent = isinstance(event, ev.BytesSent)
                 what = (event.file, event.attempt) if isinstance(event, ev.BytesSent) else (event.status,)
-                if now - last.get(what, 0.0) < (THINNED if sent else SELDOM):
+                if now - last.get(what, 0.0) < (THINNED if sent else SELDOM) and not getattr(event, "through", False):
                     return
                 last[what] = now
             lines.append([now, type(event).__name__, _fields(event)])

@@ -40,7 +40,7 @@ class Meter:
 
     def update(self, now: float, total: int) -> None:
         """Record that `total` bytes were transferred at `now` (seconds, any fixed origin)."""
-        if self.idle(now) >= self._silence:
+        if self._latest is not None and now - self._latest[0] >= self._silence:
             self._since = None
         self._latest = (now, total)
         if self._since is None:

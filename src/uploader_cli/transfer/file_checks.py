@@ -173,6 +173,8 @@ class FileChecks:
 
     def _end(self, file: LocalFile, claim: Claim, what: Follows, said: Said) -> FileResult | None:
         """Return the result of a claimed file that is not sent; None for one that is."""
+        if what is Follows.SENT:
+            return None
         match what:
             case Follows.PRESENT if claim.state is ClaimState.UNKNOWN and isinstance(said, FoundFile):
                 found = equal_to(file, location_of(file, self._context.settings.category), said.sha256)

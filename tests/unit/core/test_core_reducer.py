@@ -55,6 +55,8 @@ class Run:
                 return ev.FileStarted(0, "a.mp4", SIZE, SESSION, self.offset, attempt, "a.mp4")
             case "sent":
                 return ev.BytesSent(0, attempt, int(number))
+            case "through":
+                return ev.BytesSent(0, attempt, SIZE, through=True)
             case "body":
                 return ev.BodySent((0,))
             case "retry":
@@ -98,6 +100,7 @@ def kinds(events: list[ev.Event]) -> str:
 MOVES = """
 waiting     | start    | sending    | started
 waiting     | sent 40  | waiting    |
+waiting     | through  | waiting    |
 waiting     | body     | waiting    |
 waiting     | retry    | waiting    |
 waiting     | says 30  | waiting    |
@@ -107,6 +110,7 @@ waiting     | skip     | skipped    | skipped
 waiting     | cancel   | cancelled  |
 sending     | start    | sending    |
 sending     | sent 40  | sending    | progress
+sending     | through  | processing | progress
 sending     | body     | processing | progress
 sending     | retry    | queued     | retry
 sending     | says 30  | sending    | progress
@@ -123,6 +127,7 @@ processing  | fail     | failed     | failed
 processing  | cancel   | cancelled  | progress
 queued      | start    | sending    | started
 queued      | sent 40  | queued     |
+queued      | through  | queued     |
 queued      | body     | queued     |
 queued      | retry@1  | queued     |
 queued      | says 30  | queued     |
@@ -132,7 +137,7 @@ queued      | cancel   | cancelled  | progress
 """
 REACH = {"waiting": "", "sending": "start", "processing": "start, body", "queued": "start, retry"}
 ENDS = {"completed": "start, done", "failed": "start, fail", "skipped": "skip", "cancelled": "start, cancel"}
-STEPS = ("start", "start@2", "sent 40", "body", "retry", "says 30", "done", "fail", "skip", "cancel")
+STEPS = ("start", "start@2", "sent 40", "through", "body", "retry", "says 30", "done", "fail", "skip", "cancel")
 
 
 @pytest.mark.parametrize("row", [line for line in MOVES.splitlines() if line], ids=lambda row: row.replace(" ", ""))
@@ -155,6 +160,15 @@ def test_terminal_phase_never_changes(end: str, step: str) -> None:
     assert run.phase == end
     assert run.state.over == 1
     assert (run.state.settled_bytes, run.state.completed_bytes) == bytes_before
+
+
+def test_last_bytes_are_processed_once_also_if_they_were_sent_before() -> None:
+    run = Run("start, through")
+    assert (run.state.running[0].sent, run.state.sent_total) == (SIZE, SIZE)
+    assert run.play("through") == []
+    again = Run(f"start, sent {SIZE}")
+    assert kinds(again.play("through, through")) == "progress"
+    assert (again.phase, again.state.sent_total) == ("processing", SIZE)
 
 
 def test_four_phases_are_final() -> None:

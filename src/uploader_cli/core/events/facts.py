@@ -70,11 +70,15 @@ class SelectionEnded(Event, frozen=True):
 
 
 class BytesSent(Event, frozen=True):
-    """The kernel accepted `sent` bytes of the file in this attempt, counted from the file's start."""
+    """The kernel accepted `sent` bytes of the file in this attempt, counted from the file's start.
+
+    `through`: these are all, and the server processes the file.
+    """
 
     file: int
     attempt: int
     sent: int
+    through: bool = False
 
 
 class PackSent(Event, frozen=True):

@@ -57,11 +57,17 @@ def _file_started(state: ProgressState, event: ev.FileStarted, now: float) -> li
 
 def _bytes_sent(state: ProgressState, event: ev.BytesSent, now: float) -> list[ev.Event]:
     file = state.running.get(event.file)
-    if file is None or event.attempt != file.attempt or file.phase is Phase.QUEUED or event.sent <= file.sent:
+    if file is None or event.attempt != file.attempt or file.phase is Phase.QUEUED:
         return []
-    _count(state, event.sent - file.sent, now)
-    file.sent = event.sent
-    file.meter.update(now, event.sent)
+    more, ends = event.sent - file.sent, event.through and file.phase is Phase.SENDING
+    if more <= 0 and not ends:
+        return []
+    if more > 0:
+        _count(state, more, now)
+        file.sent = event.sent
+        file.meter.update(now, event.sent)
+    if ends:
+        _begin_processing(state, file, now)
     return [progress_of(file, now)]
 
 
@@ -98,8 +104,7 @@ def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.
     for number in event.files:
         file = state.running.get(number)
         if file is not None and file.phase is Phase.SENDING:
-            file.phase, file.processing = Phase.PROCESSING, now
-            state.advanced = now
+            _begin_processing(state, file, now)
             if file.packed:  # has no progress events
                 more += (file.size or 0) - file.sent
                 file.sent = file.size or 0
@@ -107,6 +112,11 @@ def _body_sent(state: ProgressState, event: ev.BodySent, now: float) -> list[ev.
                 out.append(progress_of(file, now))
     _count(state, more, now)
     return out
+
+
+def _begin_processing(state: ProgressState, file: FileState, now: float) -> None:
+    file.phase, file.processing = Phase.PROCESSING, now
+    state.advanced = now
 
 
 def _still_processing(state: ProgressState, _event: ev.StillProcessing, now: float) -> list[ev.Event]:

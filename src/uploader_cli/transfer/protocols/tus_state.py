@@ -185,11 +185,11 @@ class TusFileState:
             self.begin()
             self._sent[part] = total
             total = sum(self._sent)
-            if total > self._most_sent:
-                self._most_sent = total
-                self._tell(ev.BytesSent, total)
-            if total == self.size:  # the server processes it, or joins its parts
-                self._context.emit(ev.BodySent((self.file.file,)))
+            through = total == self.size  # the server processes it, or joins its parts
+            if total > self._most_sent or through:
+                self._most_sent = max(self._most_sent, total)
+                attempt = self._context.ledger.attempt(self.file)
+                self._context.emit(ev.BytesSent(self.file.file, attempt, total, through))
 
     def report_confirmed(self, offset: int) -> None:
         with self._lock:
@@ -197,15 +197,15 @@ class TusFileState:
             self._most_confirmed = max(self._most_confirmed, sum(self._confirmed))
             # For a file in one request the end event is enough.
             if offset < self.size or not self._tus.in_one_request(self.size):
-                self._tell(ev.BytesConfirmed, self._most_confirmed)
+                self._tell_confirmed(self._most_confirmed)
 
     def report_joined(self) -> None:
         with self._lock:
             self.begin()
-            self._tell(ev.BytesConfirmed, self.size)
+            self._tell_confirmed(self.size)
 
-    def _tell(self, event: type[ev.BytesSent | ev.BytesConfirmed], total: int) -> None:
-        self._context.emit(event(self.file.file, self._context.ledger.attempt(self.file), total))
+    def _tell_confirmed(self, total: int) -> None:
+        self._context.emit(ev.BytesConfirmed(self.file.file, self._context.ledger.attempt(self.file), total))
 
     # What is said to the server, and what it says
 
