@@ -42,9 +42,9 @@ PACKAGES = {
     "sources": "core errors extras sources",
     "fleet": "core errors extras private_files settings selection transfer sources fleet __version__",
     "checks": "core errors exit_status named_files settings realtime.socket realtime.policy render report "
-    "run.interrupts sources.checksums checks transfer.http_client transfer.connection transfer.dialler "
-    "transfer.failures transfer.api transfer.credentials transfer.refusals transfer.bodies transfer.requests_session "
-    "transfer.journal.schema transfer.journal.locking",
+    "run.interrupts sources.checksums checks transfer.answers transfer.http_client transfer.connection "
+    "transfer.dialler transfer.failures transfer.api transfer.credentials transfer.refusals transfer.bodies "
+    "transfer.requests_session transfer.journal.schema transfer.journal.locking",
     "analysis": "core errors exit_status named_files settings selection transfer realtime render.words "
     "report.output_file run analysis",
     "compare": "core errors exit_status settings selection sources transfer render run compare",
@@ -86,6 +86,8 @@ IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal
 PURE = "core analysis.stages plan.forecast"
 MACHINES = "machine pack batch"
 """The modules of protocols that are machines, and of what these tell the driver."""
+DIALECTS = "dialect tus_dialect ietf_dialect"
+"""The modules of protocols that say what a request has, and what an answer means."""
 
 
 def within(name: str, places: str) -> bool:
@@ -161,8 +163,9 @@ def test_pure_code_is_pure() -> None:
 
 def test_no_protocol_knows_another() -> None:
     """tus, batches and packs: the scheduler chooses, and falls back."""
-    of_tus = "machine tus_client tus_part tus_file tus_state tus_reading tus_chunks tus_entry"
-    for own in ("batch machine", "pack machine", "ietf_client machine", of_tus):
+    of_uploads = "dialect tus_part tus_file tus_state tus_reading tus_chunks tus_entry"
+    dialects = ("tus_dialect dialect machine", "ietf_dialect dialect machine")
+    for own in ("batch machine", "pack machine", *dialects, f"{of_uploads} machine"):
         for name, used in modules(CLIENT).items():
             if within(name, " ".join(f"transfer.protocols.{module}" for module in own.split())):
                 known = {
@@ -191,6 +194,19 @@ def test_machine_is_pure() -> None:
         used = modules(CLIENT)[f"transfer.protocols.{name}"]
         ours = {item.removeprefix(OURS + ".") for item in used if within(item, OURS)}
         assert {item for item in ours if not within(item, may)} == set(), name
+        assert not {item for item in used if within(item, IMPURE)}, name
+
+
+def test_dialect_is_pure() -> None:
+    """It gets answers, and sends nothing; texts of answers are shown without secrets (`mask`)."""
+    own = " ".join(f"transfer.protocols.{name}" for name in DIALECTS.split())
+    answers = "transfer.answers transfer.refusals"
+    may = dict.fromkeys(own.split(), f"core errors transfer.protocols.machine {answers} {own}")
+    may |= dict.fromkeys(answers.split(), f"core errors settings.mask {answers} transfer.protocols.machine")
+    for name, places in may.items():
+        used = modules(CLIENT)[name]
+        ours = {item.removeprefix(OURS + ".") for item in used if within(item, OURS)}
+        assert {item for item in ours if not within(item, places)} == set(), name
         assert not {item for item in used if within(item, IMPURE)}, name
 
 

@@ -16,8 +16,8 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.record import Record
 from uploader_cli.core.sizes import PackSize
 from uploader_cli.settings import Settings
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.http_client import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
 from uploader_cli.transfer.journal.reading import pack_position
 from uploader_cli.transfer.ledger import ends_run

@@ -14,10 +14,11 @@ from uploader_cli.core.protocol import JsonObject, as_object
 from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.socket import Connection
 from uploader_cli.settings import Settings
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.connection import Sockets
 from uploader_cli.transfer.credentials import SESSION_SECRET, new_secret
-from uploader_cli.transfer.http_client import Answer, HttpClient
+from uploader_cli.transfer.http_client import HttpClient
 from uploader_cli.transfer.requests_session import make_session
 
 JOIN_LIMIT = 0.6  # seconds to wait for a first message, which not all servers send (docs/protocol.md section 3.7)

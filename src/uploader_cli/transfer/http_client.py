@@ -10,18 +10,15 @@ import re
 import time
 import traceback
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from http.client import HTTPException
 from typing import TYPE_CHECKING, NamedTuple, cast
-from urllib.parse import urljoin
 
 import urllib3
 from urllib3 import HTTPHeaderDict
 
 from uploader_cli import errors
 from uploader_cli.core.origins import trusts
-from uploader_cli.core.protocol import error_sentence, one_line, parse_http_date, whole
-from uploader_cli.settings import mask
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.connection import AnswerTooLarge, BrokenOff, Sockets
 from uploader_cli.transfer.dialler import Dialler, NotReachable, Route, dialled
 from uploader_cli.transfer.failures import Failures, chain, origin_of, speaks_tls
@@ -53,30 +50,6 @@ CREDENTIALS = {"authorization", "cookie", "x-request-id", "x-session-secret"}
 TRANSPORT_ERRORS = (OSError, HTTPException, urllib3.exceptions.HTTPError)
 """What the libraries raise for requests that fail."""
 _CANONICAL = {name.lower(): name for name in ("Authorization", "Cookie", "Host", REQUEST_ID)}
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer: headers, JSON body (else None), and the `X-Request-ID` of the request, if any."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: object
-    url: str
-    request_id: str = ""
-    sent: int = 0  # bytes of the request's body
-    authorized: bool = False  # whether the request had an `Authorization`
-    plain: str = ""  # a refusal in plain text, as tus servers give it, whatever type they declare
-    base: str = ""  # the address that was given: `url` without the path of the call
-
-    @property
-    def sentence(self) -> str:
-        """The server's reason for a refusal, on one line, without secrets; empty without one."""
-        return mask(error_sentence(self.body) or one_line(self.plain))
-
-    @property
-    def ok(self) -> bool:
-        return 200 <= self.status < 300
 
 
 class Received(NamedTuple):
@@ -275,7 +248,7 @@ def _answer(
     plain: str = "",
 ) -> Answer:
     known = (sent.get(REQUEST_ID, ""), int(sent.get("Content-Length", 0)), "Authorization" in sent)
-    return Answer(status, fields, body, url, *known, plain if not 200 <= status < 300 else "", base)
+    return Answer(status, fields, body, url, *known, plain if not 200 <= status < 300 else "", base, time.time())
 
 
 def _text(content: bytes) -> str:
@@ -317,31 +290,3 @@ def _parsed(content: bytes, most: int, status: int) -> object:
 
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[,\[{]', re.DOTALL)  # never tries again: an answer may be made for that
-
-
-def redirect_target(answer: Answer) -> str | None:
-    """Return where a 3xx answer redirects to, None if invalid: the address to use in place of the one that was given.
-
-    It is without a query, and without the path of the call where the answer repeats it.
-    """
-    location = answer.headers.get("Location")
-    try:
-        target = urljoin(answer.url, location) if location and 300 <= answer.status < 400 else ""
-    except ValueError:
-        return None
-    target = re.split("[?#]", target)[0]
-    call = answer.url.removeprefix(answer.base).split("?")[0].strip("/") if answer.url.startswith(answer.base) else ""
-    if answer.base and call and target.rstrip("/").endswith(f"/{call}"):
-        target = target.rstrip("/").removesuffix(call)
-        return target if answer.base.endswith("/") else target.rstrip("/")
-    return target or None
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return `Retry-After` in seconds; None if missing or invalid."""
-    value = headers.get("Retry-After") or ""
-    seconds = whole(value)
-    if seconds is not None:
-        return float(seconds)
-    date = parse_http_date(value)
-    return None if date is None else max(0.0, date - time.time())

@@ -8,7 +8,7 @@ from uploader_cli import errors
 from uploader_cli.core import protocol
 from uploader_cli.core.confirmation import OUTAGES
 from uploader_cli.settings import mask
-from uploader_cli.transfer.http_client import Answer, redirect_target, retry_after
+from uploader_cli.transfer.answers import Answer, redirect_target
 
 if TYPE_CHECKING:
     from uploader_cli.transfer.protocols.machine import Ask, Kinds
@@ -84,7 +84,7 @@ def answer_error(answer: Answer) -> errors.AnswerError:
             text, hint = f"the server redirects to {mask(target)}", f"use {mask(target)} instead"
         case _ if status >= 500:
             kind, text = errors.ServerFault, f"the server failed: {words}"
-    error = kind(text, status=status, error=code, hint=hint, retry_after=retry_after(answer.headers))
+    error = kind(text, status=status, error=code, hint=hint, retry_after=answer.retry_after)
     error.outage = not code and (status in OUTAGES or (status == 500 and is_page(answer)))
     return error
 

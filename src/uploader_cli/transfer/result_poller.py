@@ -28,7 +28,7 @@ from uploader_cli.transfer.verification import record
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from uploader_cli.transfer.http_client import Answer
+    from uploader_cli.transfer.answers import Answer
     from uploader_cli.transfer.results import FileResult
     from uploader_cli.transfer.upload_session import RunContext, UploadSession
 

@@ -32,7 +32,8 @@ from uploader_cli.transfer.protocols.tus_state import Tus, is_far
 from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.stage import Carrier
 from uploader_cli.transfer.stages import Stages
-from uploader_cli.transfer.targets import meeting, upload_calls
+from uploader_cli.transfer.targets import meeting
+from uploader_cli.transfer.upload_calls import upload_calls
 from uploader_cli.transfer.upload_session import RunContext, UploadSession
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.journal.reading import is_doubtful, is_recorded, written_identity
 from uploader_cli.transfer.refusals import NO_ANSWER
 from uploader_cli.transfer.results import FileResult
-from uploader_cli.transfer.targets import upload_calls
+from uploader_cli.transfer.upload_calls import upload_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -15,8 +15,7 @@ from uploader_cli.core.plan import ASSUMED, LocalFile, endless, plan_sessions, r
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.terms import Offer, Terms
 from uploader_cli.sources.checksums import is_fast
-from uploader_cli.transfer.protocols.ietf_client import IetfClient
-from uploader_cli.transfer.protocols.tus_client import TusClient
+from uploader_cli.transfer.upload_calls import upload_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -293,13 +292,6 @@ def meeting(begin: Callable[[], None], *, after: float | None = None) -> Iterato
     finally:
         soon.cancel()
         soon.join()
-
-
-def upload_calls(api: Api, terms: Terms, chunk: ChunkSize | None = None) -> UploadCalls:
-    """Return the calls of resumable uploads; `chunk` is adapted to the limits that the server announces."""
-    if terms.tus is not None and terms.tus.ietf:
-        return IetfClient(api, terms, chunk)
-    return TusClient(api, terms)
 
 
 def check_lengths(files: Iterable[LocalFile], tus: Capabilities | None) -> None:

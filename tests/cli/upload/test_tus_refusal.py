@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 QUICK = {"uploader_cli.transfer.pacer.FIRST_DELAY": 0.0, "uploader_cli.transfer.pacer.JITTER": 0.0}
 OVERRIDE = "x-http-method-override"
 IMPATIENT = {
-    f"uploader_cli.transfer.protocols.tus_client.{name}": 0.3
-    for name in ("CHUNK_TIMEOUT", "JOIN_TIMEOUT", "READ_TIMEOUT")
+    f"uploader_cli.transfer.{name}": 0.3
+    for name in (
+        "protocols.tus_dialect.CHUNK_TIMEOUT",
+        "protocols.tus_dialect.JOIN_TIMEOUT",
+        "upload_calls.READ_TIMEOUT",
+    )
 }
 """Seconds for answers to requests that complete nothing; a slow finish takes longer."""
 PARTS = {

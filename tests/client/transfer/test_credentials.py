@@ -17,10 +17,10 @@ from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.connection import Sockets
 from uploader_cli.transfer.http_client import HttpClient
 from uploader_cli.transfer.pacer import Stop
+from uploader_cli.transfer.protocols.dialect import Creation
 from uploader_cli.transfer.protocols.machine import Ask
-from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.requests_session import make_session
-from uploader_cli.transfer.upload_calls import Creation
+from uploader_cli.transfer.upload_calls import UploadCalls, upload_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,8 +47,8 @@ class Hosts:
         self.api.resume_session("session", "secret-of-the-session-sesame")
         stack.callback(self.api.close)
 
-    def tus(self, endpoint: str) -> TusClient:
-        return TusClient(self.api, Terms(tus=Capabilities(endpoint)))
+    def tus(self, endpoint: str) -> UploadCalls:
+        return upload_calls(self.api, Terms(tus=Capabilities(endpoint)))
 
     def _there(self, peer: Peer) -> None:
         while True:

@@ -30,16 +30,17 @@ from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
 from uploader_cli.sources.content import ignore_read
 from uploader_cli.sources.unchanged import Doubts
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.budget import Limiter, RateBudget
 from uploader_cli.transfer.connection import Sockets
-from uploader_cli.transfer.http_client import Answer, HttpClient
+from uploader_cli.transfer.http_client import HttpClient
 from uploader_cli.transfer.journal import Journal, RunTarget
 from uploader_cli.transfer.ledger import Ledger
 from uploader_cli.transfer.pacer import Pacer, Stop
-from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.protocols.tus_file import TusFile
 from uploader_cli.transfer.protocols.tus_reading import Readings
 from uploader_cli.transfer.protocols.tus_state import Tus
+from uploader_cli.transfer.upload_calls import UploadCalls, upload_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,14 +60,14 @@ class Line:
         self.http = HttpClient(Settings(server=endpoint, **settings))
         self.answers: list[Answer] = []
         token = {"Authorization": "Bearer t"}
-        own = {"authorization": lambda: token, "budget": RateBudget(), "server": ""}
+        own = {"authorization": lambda: token, "budget": RateBudget(), "server": "", "option": ""}
         own |= {
             "settings": self.http.settings,
             "has_created": threading.Event(),
             "has_patched": threading.Event(),
         }
         api = SimpleNamespace(request=self.request, may_write=lambda _session: {}, **own)
-        self.client = TusClient(api, ServerTerms(tus=Capabilities(endpoint)))  # type: ignore[arg-type]
+        self.client = upload_calls(api, ServerTerms(tus=Capabilities(endpoint)))  # type: ignore[arg-type]
 
     def request(self, *what: Any, **how: Any) -> Answer:
         self.answers.append(self.http.request(*what, **how))
@@ -145,7 +146,7 @@ class Sending:
         self._handle = journal.begin(RunTarget(f"https://up.example/{next(NUMBERS)}", "tus"), {})
         self._line: deque[Any] = deque()
 
-    def run(self, *clients: TusClient) -> FileResult:
+    def run(self, *clients: UploadCalls) -> FileResult:
         """Return the outcome of the file. Raise what ends the run."""
         emit = lambda event: self.tell(event)  # noqa: E731
         ledger: Any = Ledger(emit, self._handle, str)
@@ -172,7 +173,7 @@ class Sending:
         (outcome,) = done
         return outcome
 
-    def _work(self, client: TusClient, helper: ThreadPoolExecutor, most: int = 1 << 30) -> Iterator[FileResult]:
+    def _work(self, client: UploadCalls, helper: ThreadPoolExecutor, most: int = 1 << 30) -> Iterator[FileResult]:
         api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=None), sockets=Sockets())
         worker: Any = SimpleNamespace(tus=client, api=api, helper=helper)
         while self._line and most:

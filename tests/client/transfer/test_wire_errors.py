@@ -25,7 +25,8 @@ from uploader_cli.checks.common_client import CommonClient
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, Exhausted, UsageError
 from uploader_cli.settings import Settings
-from uploader_cli.transfer import failures, http_client
+from uploader_cli.transfer import failures
+from uploader_cli.transfer.answers import Answer, redirect_target
 from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.dialler import Dialler
 from uploader_cli.transfer.http_client import HttpClient
@@ -48,11 +49,11 @@ def _no_proxies_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=[HttpClient, CommonClient], ids=["ours", "requests"])
-def get(request: pytest.FixtureRequest) -> Iterator[Callable[..., http_client.Answer]]:
+def get(request: pytest.FixtureRequest) -> Iterator[Callable[..., Answer]]:
     """One GET with fresh settings, by our client and by that of checks."""
     clients: list[HttpClient] = []
 
-    def call(url: str, path: str = "/", headers: dict[str, str] | None = None, **settings: Any) -> http_client.Answer:
+    def call(url: str, path: str = "/", headers: dict[str, str] | None = None, **settings: Any) -> Answer:
         clients.append(request.param(Settings(server=url, **settings)))
         return clients[-1].request("GET", url + path, headers=headers)
 
@@ -380,7 +381,7 @@ def test_redirect_is_not_followed_and_gets_no_token(get, status) -> None:
 
     with elsewhere, ScriptedServer(script) as server:
         answer = get(server.url, headers={"Authorization": "Bearer secret"})
-        assert http_client.redirect_target(answer) == f"{elsewhere.url}/steal"
+        assert redirect_target(answer) == f"{elsewhere.url}/steal"
         assert answer.status == status
         assert not elsewhere.peers
 
@@ -394,7 +395,7 @@ def test_malformed_location_is_accepted(get, location) -> None:
     with ScriptedServer(script) as server:
         answer = get(server.url)
     assert answer.status == 302
-    http_client.redirect_target(answer)
+    redirect_target(answer)
 
 
 # --- proxies ----------------------------------------------------------------------------------------------------------

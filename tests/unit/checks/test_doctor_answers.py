@@ -20,7 +20,7 @@ from uploader_cli.core.capabilities import capabilities_of
 from uploader_cli.core.events import ChannelReason
 from uploader_cli.core.protocol import NOBODY
 from uploader_cli.exit_status import Exit
-from uploader_cli.transfer.http_client import Answer
+from uploader_cli.transfer.answers import Answer
 
 if TYPE_CHECKING:
     from uploader_cli.checks.check import Check

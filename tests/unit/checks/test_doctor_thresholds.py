@@ -18,7 +18,7 @@ from uploader_cli.checks.check import Finding, Verdict
 from uploader_cli.checks.doctor import disk, examine, network, server, uploads
 from uploader_cli.checks.doctor.context import Address, DoctorContext, Timed
 from uploader_cli.exit_status import Exit
-from uploader_cli.transfer.http_client import Answer
+from uploader_cli.transfer.answers import Answer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from uploader_cli import Settings
 from uploader_cli.checks.check import Violation
 from uploader_cli.checks.smoke import expect, sending
 from uploader_cli.exit_status import Exit
-from uploader_cli.transfer.http_client import Answer
+from uploader_cli.transfer.answers import Answer
 
 ACCEPTED: dict[str, tuple[list[object], list[object]]] = {
     "text": (["a"], ["", 1, None]),

@@ -10,8 +10,8 @@ from fakes import Clock, golden
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.http_client import retry_after
 
 WALL = 1_795_564_000.0
 
@@ -96,7 +96,7 @@ def test_headers_of_the_reference_backend() -> None:
     account = Account()
     account.note(named)
     assert account.poll_interval() == pytest.approx(1_795_564_737 - WALL)
-    assert retry_after(named) == 886.0
+    assert retry_after(named["Retry-After"]) == 886.0
 
 
 @pytest.mark.parametrize("junk", ["", "many", "-1", "1.5", "\xb2", "9" * 5000, "0x10", "1 2"])
@@ -107,7 +107,7 @@ def test_non_numeric_headers_are_ignored(junk: str) -> None:
     assert account.poll_interval() == pytest.approx(10.0)
     account.left(5, junk)
     assert account.poll_interval() == pytest.approx(900.0)
-    assert retry_after({"Retry-After": junk}) is None
+    assert retry_after(junk) is None
 
 
 # --- 429 -------------------------------------------------------------------------------------------------------------
@@ -171,33 +171,36 @@ def test_poll_interval_is_at_least_a_second_and_bounded(
 # --- Retry-After -----------------------------------------------------------------------------------------------------
 
 
+def retry_after(value: str, came: float = 0.0) -> float | None:
+    """Return the seconds that an answer asks for which `came` at a unix time."""
+    return Answer(429, {"Retry-After": value}, None, "", came=came).retry_after
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("0", 0.0), ("886", 886.0), (" 5 ", 5.0), ("", None), ("soon", None), ("-5", None), ("1.5", None)],
 )
 def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
-    assert retry_after({"Retry-After": value}) == seconds
+    assert retry_after(value) == seconds
 
 
 def test_retry_after_may_be_missing() -> None:
-    assert retry_after({}) is None
+    assert Answer(429, {}, None, "").retry_after is None
 
 
 def test_retry_after_may_be_a_date() -> None:
-    """It counts from now; a past date is 0 seconds."""
-    now = datetime.now(UTC)
-    assert retry_after({"Retry-After": format_datetime(now + timedelta(hours=1), usegmt=True)}) == pytest.approx(
-        3600, abs=30
-    )
-    assert retry_after({"Retry-After": format_datetime(now - timedelta(hours=1), usegmt=True)}) == 0.0
+    """It counts from the time of the answer; a past date is 0 seconds."""
+    came = datetime(2026, 1, 1, tzinfo=UTC)
+    assert retry_after(format_datetime(came + timedelta(hours=1), usegmt=True), came.timestamp()) == 3600.0
+    assert retry_after(format_datetime(came - timedelta(hours=1), usegmt=True), came.timestamp()) == 0.0
 
 
 @pytest.mark.parametrize("date", ["1 Jan 99999999999999999 00:00:00 GMT", "1 Jan 2020 00:00:00 +99999999999999"])
 def test_retry_after_date_out_of_range_is_none(date: str) -> None:
-    assert retry_after({"Retry-After": date}) is None
+    assert retry_after(date) is None
 
 
 @given(st.text(max_size=40) | st.from_regex(r"\w{3}, \d{1,3} \w{3} \d{1,6} \d\d:\d\d:\d\d [+-]?\w{0,6}"))
 def test_no_retry_after_raises(value: str) -> None:
-    seconds = retry_after({"Retry-After": value})
+    seconds = retry_after(value)
     assert seconds is None or seconds >= 0

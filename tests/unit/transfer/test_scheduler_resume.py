@@ -16,7 +16,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.events import FailureCode, FileStatus, SessionProgress, SkipReason, Transport, WarningCode
 from uploader_cli.core.packs import FoundFile
-from uploader_cli.transfer.http_client import Answer
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.journal import Journal
 from uploader_cli.transfer.protocols.tus_state import Tus
 

@@ -22,10 +22,10 @@ from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.core.protocol import location_in
 from uploader_cli.settings import Settings
 from uploader_cli.settings.masking import remember
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.http_client import Answer
 from uploader_cli.transfer.protocols import batch
 from uploader_cli.transfer.protocols.machine import Ask, Begin
 from uploader_cli.transfer.refusals import answer_error, not_an_upload_server

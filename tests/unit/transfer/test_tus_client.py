@@ -15,10 +15,12 @@ from uploader_cli import errors
 from uploader_cli.core.confirmation import Reading
 from uploader_cli.core.events import FailureCode
 from uploader_cli.sources.content import open_unchanged
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.bodies import Body, Piece
-from uploader_cli.transfer.http_client import REDIRECTS, Answer
-from uploader_cli.transfer.protocols.tus_client import TusClient
-from uploader_cli.transfer.upload_calls import Creation
+from uploader_cli.transfer.http_client import REDIRECTS
+from uploader_cli.transfer.protocols.dialect import Append, Creation
+from uploader_cli.transfer.protocols.machine import Position
+from uploader_cli.transfer.upload_calls import UploadCalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,9 +63,14 @@ class Scripted:
         return self.sent[-1][2]
 
 
-def client_of(*answers: tuple[int, dict[str, str]], body: object = None) -> tuple[TusClient, Scripted]:
+def client_of(*answers: tuple[int, dict[str, str]], body: object = None) -> tuple[UploadCalls, Scripted]:
     http = Scripted(*answers, body=body)
     return connected(http, ENDPOINT, lambda: TOKEN), http
+
+
+def send(client: UploadCalls, offset: int, body: Body, checksum: str | None = None) -> Position:
+    """Send a chunk at `offset` of the upload at `URL`."""
+    return client.ask(Append(URL, offset, len(body), checksum), body)
 
 
 @pytest.fixture
@@ -124,7 +131,7 @@ class TestCreate:
 class TestPatch:
     def test_request_has_offset_and_checksum(self, body: Body) -> None:
         client, http = client_of((204, {**TUS, "Upload-Offset": "7"}))
-        assert client.patch(URL, 2, body, "sha1 AAA=").offset == 7
+        assert send(client, 2, body, "sha1 AAA=").offset == 7
         method, url, headers, data = http.sent[0]
         assert (method, url, data) == ("PATCH", URL, b"23456")
         assert headers == {**TOKEN, **TUS, "Upload-Offset": "2", "Upload-Checksum": "sha1 AAA="}
@@ -134,13 +141,13 @@ class TestPatch:
     def test_answer_without_valid_offset_is_a_protocol_error(self, body: Body, offset: str | None) -> None:
         client, _ = client_of((204, TUS if offset is None else {**TUS, "Upload-Offset": offset}))
         with pytest.raises(errors.ProtocolError, match="Upload-Offset"):
-            client.patch(URL, 2, body)
+            send(client, 2, body)
 
     @pytest.mark.parametrize("headers", [{}, {"Tus-Resumable": "0.2.2"}])
     def test_answer_of_another_version_is_a_protocol_error(self, body: Body, headers: dict[str, str]) -> None:
         client, _ = client_of((204, {**headers, "Upload-Offset": "7"}))
         with pytest.raises(errors.ProtocolError, match="tus"):
-            client.patch(URL, 2, body)
+            send(client, 2, body)
 
 
 @pytest.mark.parametrize("status", [403, 405, 501])
@@ -148,7 +155,7 @@ def test_patch_blocked_by_a_proxy_becomes_a_post_from_then_on(body: Body, status
     done = (204, {**TUS, "Upload-Offset": "5"})
     client, http = client_of((status, {}), done, done)
     for _ in range(2):
-        assert client.patch(URL, 0, body).offset == 5
+        assert send(client, 0, body).offset == 5
         body.rewind()
     assert [(method, headers.get("X-HTTP-Method-Override")) for method, _, headers, _ in http.sent] == [
         ("PATCH", None),
@@ -161,7 +168,7 @@ def test_patch_blocked_by_a_proxy_becomes_a_post_from_then_on(body: Body, status
 def test_patch_and_post_blocked_by_a_proxy_is_no_question_of_the_token(body: Body) -> None:
     client, _ = client_of((403, {}), (403, {}))
     with pytest.raises(errors.PatchBlocked, match="a proxy or firewall blocks PATCH") as caught:
-        client.patch(URL, 0, body)
+        send(client, 0, body)
     assert "--protocol batch" in caught.value.hint
 
 
@@ -171,7 +178,7 @@ def test_reason_of_a_refused_patch_is_kept_where_the_post_is_taken_for_none(body
     signed = TUS if status != 405 else {}
     client, _ = client_of((403, {}), (status, {**signed, "Upload-Offset": "5"}))
     with pytest.raises(errors.PatchBlocked if status == 405 else errors.Unauthorized, match="403"):
-        client.patch(URL, 0, body)
+        send(client, 0, body)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +207,7 @@ def test_each_status_has_its_error_class(
     versions = {"Tus-Version": "0.2.2"} if status == 412 else {}
     client, _ = client_of((status, {**TUS, **versions, "Retry-After": "7"}))
     with pytest.raises(kind) as caught:
-        client.patch(URL, 0, body)
+        send(client, 0, body)
     assert type(caught.value) is kind
     assert (caught.value.retryable, caught.value.code) == (retryable, code)
     if status in (409, 423, 429, 460, 503):
@@ -281,7 +288,7 @@ class TestRedirects:
     @pytest.mark.parametrize("status", [307, 308])
     def test_redirected_patch_sends_the_body_again_from_its_start(self, body: Body, status: int) -> None:
         client, http = client_of((status, {"Location": "/other/1"}), (204, {**TUS, "Upload-Offset": "7"}))
-        client.patch(URL, 2, body)
+        send(client, 2, body)
         assert [(method, url, data) for method, url, _, data in http.sent] == [
             ("PATCH", URL, b"23456"),
             ("PATCH", "https://up.example/other/1", b"23456"),
@@ -294,7 +301,7 @@ class TestRedirects:
         """They would turn a PATCH into a GET."""
         client, http = client_of((status, {"Location": "/other/1"}))
         with pytest.raises(errors.AnswerError, match="/other/1"):
-            client.patch(URL, 2, body)
+            send(client, 2, body)
         assert len(http.sent) == 1
 
     def test_endless_redirects_are_a_protocol_error(self) -> None:

@@ -22,9 +22,9 @@ from uploader_cli.core.terms import Offer
 from uploader_cli.errors import Interrupted
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.connection import Sockets
-from uploader_cli.transfer.http_client import Answer
 from uploader_cli.transfer.journal import Journal, RunTarget
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.request_ids import RequestIds
@@ -147,6 +147,7 @@ class FakeApi:
     sockets: Sockets = field(default_factory=Sockets)
     has_created: threading.Event = field(default_factory=threading.Event)
     has_patched: threading.Event = field(default_factory=threading.Event)
+    option: str = "--server"
     warned: set[ev.WarningCode] = field(default_factory=set)
     model: Any = None
     """What answers tus requests."""

@@ -1,6 +1,6 @@
 """A tus server in this process that fails as a script says, one word for each request, and fakes for clock and sleep.
 
-It replaces `HttpClient`: `TusClient` and everything above it are the real ones. No socket, no real clock, no sleep.
+It replaces `HttpClient`: `UploadCalls` and everything above it are the real ones. No socket, no real clock, no sleep.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from uploader_cli.core.terms import Terms as ServerTerms
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import ignore_read
 from uploader_cli.sources.unchanged import Doubts
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.connection import Sockets
-from uploader_cli.transfer.http_client import Answer
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pacer import Pacer, Stop
-from uploader_cli.transfer.protocols.tus_client import TusClient
 from uploader_cli.transfer.protocols.tus_file import TusFile
 from uploader_cli.transfer.protocols.tus_reading import Readings
 from uploader_cli.transfer.protocols.tus_state import Tus
 from uploader_cli.transfer.targets import target_of
+from uploader_cli.transfer.upload_calls import UploadCalls, upload_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -443,7 +443,7 @@ class Inline:
         return future
 
 
-def worker_of(client: TusClient, helper: Any = None, round_trip: float | None = None) -> Any:
+def worker_of(client: UploadCalls, helper: Any = None, round_trip: float | None = None) -> Any:
     """Return what a job needs of a worker."""
     api = SimpleNamespace(request_ids=SimpleNamespace(round_trip=round_trip), sockets=Sockets())
     return SimpleNamespace(tus=client, api=api, helper=helper or Inline())
@@ -451,7 +451,7 @@ def worker_of(client: TusClient, helper: Any = None, round_trip: float | None = 
 
 def send(
     told: Emitted,
-    clients: Sequence[TusClient],
+    clients: Sequence[UploadCalls],
     terms: Terms,
     file: LocalFile,
     *,
@@ -465,7 +465,7 @@ def send(
     raised: list[BaseException] = []
     line.append(tus_file(told, line, terms, file, **options))
 
-    def work(client: TusClient, most: int = 1 << 30) -> None:
+    def work(client: UploadCalls, most: int = 1 << 30) -> None:
         while line and most:
             most -= 1
             with suppress(IndexError):
@@ -492,7 +492,7 @@ def pauses(events: Iterable[ev.Event]) -> list[float]:
     return [event.seconds for event in events if isinstance(event, ev.Paused)]
 
 
-def make_client(model: Model) -> TusClient:
+def make_client(model: Model) -> UploadCalls:
     """Return the real client, connected to the model."""
     return client_of(model, ENDPOINT)
 
@@ -502,7 +502,7 @@ def client_of(
     endpoint: str,
     authorization: Callable[[], dict[str, str]] = dict,
     note: Callable[[Any], object] = lambda _headers: None,
-) -> TusClient:
+) -> UploadCalls:
     """Return the real client, connected to what stands in for `HttpClient`."""
     api: Any = SimpleNamespace(
         option="--tus-endpoint",
@@ -516,7 +516,7 @@ def client_of(
         has_created=threading.Event(),
         has_patched=threading.Event(),
     )
-    return TusClient(api, ServerTerms(tus=Capabilities(endpoint)))
+    return upload_calls(api, ServerTerms(tus=Capabilities(endpoint)))
 
 
 def file_of(path: Path, data: bytes) -> LocalFile:

@@ -13,7 +13,7 @@ from uploader_cli.checks.target import CheckedServer
 from uploader_cli.core.capabilities import Capabilities, parse_capabilities
 from uploader_cli.core.protocol import as_object, parse_limits
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.http_client import Answer, retry_after
+from uploader_cli.transfer.answers import Answer
 
 USED_UP = "because the rate limit is used up"
 RESPONSE_LIMIT = 4.0  # maximum seconds for a response, less than for a step, so that the step can report it
@@ -100,7 +100,7 @@ class DoctorContext(CheckedServer):
         if counted:
             self.meter = answer.headers
             if answer.status == 429:
-                self.limited = max(1.0, retry_after(answer.headers) or 60.0)
+                self.limited = max(1.0, answer.retry_after or 60.0)
         return answer
 
     def timed(self, path: str) -> Timed:

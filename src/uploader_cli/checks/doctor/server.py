@@ -13,7 +13,7 @@ from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_http
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock as hours
 from uploader_cli.render.words import plural, size
-from uploader_cli.transfer.http_client import Answer, redirect_target
+from uploader_cli.transfer.answers import Answer, redirect_target
 from uploader_cli.transfer.refusals import NO_ROUTE, is_tus
 
 TRIES = 3  # maximum requests after a 5xx: one may be accidental

@@ -9,7 +9,7 @@ from uploader_cli.checks.doctor.context import DoctorContext
 from uploader_cli.checks.doctor.uploads import followed, refusal
 from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, encode_metadata, endpoint_for, names_files
 from uploader_cli.core.origins import concealed, resolved, trusts
-from uploader_cli.transfer.http_client import Answer
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.refusals import answer_error, is_blocked
 
 SIGNED = {"Tus-Resumable": TUS_VERSION}

@@ -19,8 +19,9 @@ from uploader_cli.core.origins import resolved
 from uploader_cli.core.protocol import NOBODY, as_object, error_code, parse_progress, parse_session, text, whole
 from uploader_cli.exit_status import Exit, of_error
 from uploader_cli.render.words import clock, plural, size
+from uploader_cli.transfer.answers import Answer, redirect_target
 from uploader_cli.transfer.bodies import Body, pack_form
-from uploader_cli.transfer.http_client import REDIRECTS, Answer, redirect_target
+from uploader_cli.transfer.http_client import REDIRECTS
 from uploader_cli.transfer.refusals import NO_ROUTE, answer_error, is_blocked, is_page, is_tus
 
 SLOW_POLL_MS = 500.0  # maximum milliseconds of a poll; one is sent every second (docs/protocol.md section 2)

@@ -12,8 +12,8 @@ from uploader_cli.checks.smoke.sending import ask_for_session, cut, cut_off, fil
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.protocol import NOBODY, StoredFile, as_object, location_in, parse_batch, sha256_in, text
 from uploader_cli.render.words import plural, size
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.bodies import content_type
-from uploader_cli.transfer.http_client import Answer
 
 SEVERAL = 3  # maximum files in one batch
 _ANSWER = "success: true, sessionId: text, files: list, summary: object, timestamp: time"

@@ -14,8 +14,8 @@ from uploader_cli.checks.smoke.tus_requests import append, create, offered
 from uploader_cli.core import packs
 from uploader_cli.core.protocol import as_object, sha256_in
 from uploader_cli.render.words import plural
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.bodies import pack_form
-from uploader_cli.transfer.http_client import Answer
 
 
 class SentPack(NamedTuple):

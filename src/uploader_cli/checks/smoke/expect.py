@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from uploader_cli.checks.check import Violation
 from uploader_cli.core.protocol import JsonObject, error_code, number, parse_time
-from uploader_cli.transfer.http_client import Answer, redirect_target
+from uploader_cli.transfer.answers import Answer, redirect_target
 
 QUOTED_LENGTH = 80  # maximum characters of a quoted value
 SESSION_STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")

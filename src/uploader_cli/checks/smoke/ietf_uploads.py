@@ -28,7 +28,7 @@ from uploader_cli.checks.smoke.site import IETF, Site
 from uploader_cli.core.capabilities import encode_metadata, root_of
 from uploader_cli.core.origins import resolved
 from uploader_cli.core.upload_limits import upload_limits
-from uploader_cli.transfer.http_client import Answer
+from uploader_cli.transfer.answers import Answer
 
 BODY_TYPE = "application/partial-upload"
 REFUSAL = range(400, 500)

@@ -17,8 +17,8 @@ from uploader_cli.checks.smoke.tus_requests import ask, created
 from uploader_cli.core.protocol import NOBODY, location_in, parse_batch, whole
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.words import plural, size
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.bodies import content_type
-from uploader_cli.transfer.http_client import Answer
 
 FEW_FILES = 20  # maximum files sent to exceed the limit of files
 SMALL_LIMIT = 1 << 20  # maximum bytes sent to exceed the limit of bytes

@@ -15,8 +15,8 @@ from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, parse_capabilities, root_of
 from uploader_cli.core.plan import Limits, endless
 from uploader_cli.core.protocol import Session, as_object, location_in, parse_batch, parse_session, wire_name
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.bodies import Body, Piece, content_type, multipart
-from uploader_cli.transfer.http_client import Answer
 
 Midway = Callable[[], None]
 

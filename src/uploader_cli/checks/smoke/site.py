@@ -13,7 +13,7 @@ from uploader_cli.checks.target import DOWN_OR_BUSY, CheckedServer
 from uploader_cli.core.capabilities import TUS_VERSION
 from uploader_cli.core.protocol import error_code, parse_session, whole
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.http_client import Answer, retry_after
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.refusals import answer_error, is_tus, not_an_upload_server
 
 BUDGET = 150  # a server with everything needs 100, more with small sessions; a rate limit is respected as well
@@ -149,7 +149,7 @@ class Site(CheckedServer):
         else:
             self.speaks |= bool(error_code(answer.body)) or parse_session(answer.body) is not None
         if answer.status == 429:
-            wait = retry_after(answer.headers)
+            wait = answer.retry_after
             self._remaining, again = 0, "" if wait is None else f"; again in {wait:,.0f} s"
             self.limited = f"the server's rate limit is used up (429){again}"
 

@@ -22,8 +22,9 @@ from uploader_cli.checks.smoke.sending import (
 from uploader_cli.checks.smoke.site import Site
 from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, encode_metadata, endpoint_for
 from uploader_cli.core.origins import resolved
+from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.bodies import content_type
-from uploader_cli.transfer.http_client import REDIRECTS, Answer
+from uploader_cli.transfer.http_client import REDIRECTS
 
 
 def offered(site: Site, extension: str = "") -> Capabilities:

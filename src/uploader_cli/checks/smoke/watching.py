@@ -19,7 +19,7 @@ from uploader_cli.checks.target import Listener
 from uploader_cli.core.events import ChannelReason, Transport
 from uploader_cli.core.protocol import parse_batch, parse_progress
 from uploader_cli.render.words import plural
-from uploader_cli.transfer.http_client import Answer
+from uploader_cli.transfer.answers import Answer
 
 DIAL_LIMIT = 5.0  # maximum seconds to connect (docs/protocol.md section 2)
 DIAL_GRACE = 1.0

@@ -19,11 +19,11 @@ from uploader_cli.transfer.journal import Awaited, Claim, ClaimState
 from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pool import Step, Worker
 from uploader_cli.transfer.projections import of_awaited
+from uploader_cli.transfer.protocols.dialect import Creation
 from uploader_cli.transfer.protocols.tus_part import Part
 from uploader_cli.transfer.protocols.tus_reading import stored_url
 from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
 from uploader_cli.transfer.results import FileResult, failed, not_compared
-from uploader_cli.transfer.upload_calls import Creation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -12,11 +12,12 @@ from uploader_cli.core.confirmation import UNCERTAIN, Ending, KnownBy, UploadSta
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.protocol import utf8
 from uploader_cli.transfer.bodies import Body
+from uploader_cli.transfer.protocols.dialect import Append, Creation
 from uploader_cli.transfer.protocols.machine import Position
 from uploader_cli.transfer.protocols.tus_chunks import Chunks
 from uploader_cli.transfer.protocols.tus_entry import UploadEntry
 from uploader_cli.transfer.protocols.tus_state import EARLIER, GONE, NOT_ENDED, NOT_STORED, ONE_TRIP_LESS, TWICE, is_far
-from uploader_cli.transfer.upload_calls import Creation, impossible
+from uploader_cli.transfer.upload_calls import impossible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -314,7 +315,7 @@ class Part:
         length = self.size if self._deferred and self.size != ENDLESS else None
         try:
             with self._tus.chunk.travelling(size, time.monotonic), self._completion():
-                sent = self._client.patch(url, offset, body, checksum, length)
+                sent = self._client.ask(Append(url, offset, len(body), checksum, length), body)
         except errors.AnswerError as error:
             if before in UNCERTAIN and not size and self._state.terms.may_forget and not error.retryable:
                 self.entry.ended(before)  # a complete upload may be refused its end, and HEAD does not tell that
