@@ -73,19 +73,19 @@ class Uploads:
         return self._keys.get((owner, key))
 
     async def check(self, upload: Upload) -> None:
-        """Raise ApiError 410 if the upload is gone, has expired, or its file was deleted.
+        """Raise ApiError 410 if the upload is gone, has expired, or its file is missing.
 
-        Raises OSError if the disk of its category is not mounted: the file is there again later.
+        A missing file is not recorded: it may come back, as from a backup. Raises OSError if the disk of its category
+        is not mounted.
         """
         if upload.has_data and not upload.lock.locked() and self.clock.now() > self.expires(upload):
             await self.retire(upload, "expired")
         elif upload.path is not None and not upload.gone and not self.sessions.store.categories.is_file(upload.path):
             if not self.sessions.store.categories.is_there(upload.path):
                 raise FileNotFoundError(errno.ENOENT, "The disk of its category is not mounted")
-            await self.retire(upload, "deleted")
+            raise _gone("deleted")
         if upload.gone:
-            code = "CANCELLED" if upload.status == "cancelled" else "UPLOAD_GONE"
-            raise ApiError(410, code, f"This upload is gone ({upload.status}): create a new one")
+            raise _gone(upload.status)
 
     def expires(self, upload: Upload) -> float:
         """Return when an upload expires if no request uses it (seconds of `Store.clock`)."""
@@ -339,3 +339,8 @@ class Uploads:
     def _check_file(self, upload: Upload, session: Session) -> None:
         if not upload.is_part:
             session.check_file(upload.file.original_name, self.limits)
+
+
+def _gone(reason: str) -> ApiError:
+    code = "CANCELLED" if reason == "cancelled" else "UPLOAD_GONE"
+    return ApiError(410, code, f"This upload is gone ({reason}): create a new one")

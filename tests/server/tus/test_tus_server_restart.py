@@ -409,3 +409,25 @@ def test_upload_of_a_category_that_is_away_is_not_gone(tmp_path: Path) -> None:
         assert head(upload).status_code == 500
         (tmp_path / "unmounted").rename(disk)
         assert head(upload).status_code == 200
+
+
+def test_upload_whose_category_was_replaced_by_an_empty_one_is_back_with_its_file(tmp_path: Path) -> None:
+    with running_server(root=tmp_path) as first:
+        upload = created(first.url, 3, b"abc", filename="a")
+    (tmp_path / "tus").rename(tmp_path / "aside")
+    (tmp_path / "tus").mkdir()
+    with running_server(root=tmp_path) as server:
+        assert head(moved(upload, first.url, server.url)).status_code == 410
+    (tmp_path / "tus").rmdir()
+    (tmp_path / "aside").rename(tmp_path / "tus")
+    with running_server(root=tmp_path) as server:
+        there = head(moved(upload, first.url, server.url))
+    assert (there.status_code, there.headers.get("upload-offset")) == (200, "3")
+
+
+def test_creation_with_the_key_of_an_upload_whose_file_is_missing_stores_it_again(tmp_path: Path) -> None:
+    with running_server(root=tmp_path) as server:
+        created(server.url, 3, b"abc", filename="a", uploadKey="k" * 22)
+        (tmp_path / "tus" / "a").unlink()
+        again = create(server.url, 3, b"abc", filename="a", uploadKey="k" * 22)
+    assert (again.status_code, (tmp_path / "tus" / "a").read_bytes()) == (201, b"abc")
