@@ -391,7 +391,14 @@ def test_run_of_odd_shape_is_left_out_and_named(journal: Journal, column: str, v
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("parts", "'{}'"), ("parts", "'[[1, \"x\"]]'"), ("checked_until", "'x'"), ("replaced", "'7'")]
+    ("column", "value"),
+    [
+        ("parts", "'{}'"),
+        ("parts", "'[[1, \"x\"]]'"),
+        ("checked_until", "'x'"),
+        ("replaced", "'7'"),
+        ("upload_key", "'key:x'"),
+    ],
 )
 def test_upload_of_odd_shape_is_left_out_and_named(journal: Journal, column: str, value: str) -> None:
     run, told = begin(journal), list[str]()
@@ -402,6 +409,22 @@ def test_upload_of_odd_shape_is_left_out_and_named(journal: Journal, column: str
     again.on_trouble = told.append
     assert claimed(again, a_file()).state == "new"
     assert told == ["the journal's entry of /data/a.bin is damaged and left out: the file is sent anew"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("secret", "'caf\u00e9'"), ("secret", "'a' || char(10)"), ("secret", "x'ff'"), ("category", "x'ff'")],
+)
+def test_session_of_odd_shape_is_left_out_and_named(journal: Journal, column: str, value: str) -> None:
+    run = begin(journal)
+    run.session_opened("good", secret="s" * 22)
+    run.session_opened("odd", secret="s" * 22)
+    run.close()
+    journal.db.execute(f"UPDATE session SET {column} = {value} WHERE id = 'odd'")
+    again = begin(journal)
+    assert list(again.sessions()) == ["good"]
+    assert again.notices == ("the journal's entry of session odd is damaged and left out",)
+    assert [journal.session_secret(session, HERE.server) for session in ("good", "odd")] == ["s" * 22, ""]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from msgspec.structs import astuple
 
 from uploader_cli.errors import UsageError
-from uploader_cli.transfer.journal.reading import Stored, find_receipts, get_sessions, is_same, path_key
+from uploader_cli.transfer.journal.reading import (
+    SavedSession,
+    Stored,
+    find_receipts,
+    get_sessions,
+    is_same,
+    path_key,
+    saved_sessions,
+)
 from uploader_cli.transfer.journal.run_handle import RunHandle
 from uploader_cli.transfer.journal.run_rows import RunInfo, run_info
 from uploader_cli.transfer.journal.schema import Store
@@ -20,7 +28,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.journal.reading import RunTarget, SavedSession
+    from uploader_cli.transfer.journal.reading import RunTarget
 
 LIST = "`uploader resume --list` shows them"
 
@@ -129,12 +137,12 @@ class Journal(Store):
     def session_secret(self, session: str, server: str) -> str:
         """Return the secret of a session of any run on this server; empty if it is unknown."""
         with self.read() as db:
-            found = db.execute(
-                "SELECT secret FROM session JOIN run ON run.number = session.run JOIN target ON target.id = run.target"
-                " WHERE session.id = ? AND server = ? AND secret != ''",
+            rows = db.execute(
+                "SELECT session.id, category, secret, open FROM session JOIN run ON run.number = session.run"
+                " JOIN target ON target.id = run.target WHERE session.id = ? AND server = ? AND secret != ''",
                 (session, server),
-            ).fetchone()
-        return found[0] if found is not None else ""
+            )
+            return saved_sessions(rows).get(session, SavedSession()).secret
 
     def forget(self, run_id: str) -> object:
         """Delete a run and its uploads in progress, not its receipts; return its list. Raise `UsageError` as `resume`.

@@ -23,7 +23,7 @@ from uploader_cli.core.record import Record
 from uploader_cli.sources.files import absolute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
@@ -42,6 +42,7 @@ FROM receipt WHERE target = ?1 AND period > ?2"""
 _Known = tuple[
     str | None, str | None, str | None, str | None, Annotated[bytes, Meta(min_length=16, max_length=16)] | None
 ]
+_Session = tuple[str, str, Annotated[str, Meta(pattern=r"^[!-~]*\Z")]]  # the secret becomes a header
 _is_plain = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch  # matches a path that `quote` does not change
 _two_numbers, _64_BITS = Struct(">QQ").pack, (1 << 64) - 1
 _parts = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
@@ -96,6 +97,7 @@ class Awaited(Record, frozen=True):
 class PendingUpload(Record, frozen=True):
     """An upload in progress. `url` None: its creation was not answered; POST `upload_key` first.
 
+    The `upload_key` of a file in a pack is that of the pack, a colon and its position.
     Bytes up to `checked_until` have accepted checksums. `pledged_until` is the end of the chunk with a checksum being
     sent (0: none). `sent_until` is the end of the last request that was begun (None: unknown), `ending` how the one
     that would complete the upload ended. `replaced` are uploads to delete once the file is stored. `parts` is empty for
@@ -103,7 +105,7 @@ class PendingUpload(Record, frozen=True):
     is stored, and the server processes it.
     """
 
-    upload_key: str = field(default_factory=new_key)
+    upload_key: Annotated[str, Meta(pattern=r"^[^:]*(:[0-9]{1,9})?\Z")] = field(default_factory=new_key)
     url: str | None = None
     session: str | None = None
     checked_until: int = 0
@@ -346,7 +348,24 @@ def _unpacked(value: str | bytes | None) -> str | None:
     return digits if value[:1] == b"h" else f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def get_sessions(db: Connection, run: int) -> dict[str, SavedSession]:
-    """Return the sessions of a run by their ids, oldest first."""
+def get_sessions(
+    db: Connection, run: int, on_odd: Callable[[object], None] = lambda _session: None
+) -> dict[str, SavedSession]:
+    """Return the sessions of a run by their ids, oldest first; rows of another shape as in `saved_sessions`."""
     rows = db.execute("SELECT id, category, secret, open FROM session WHERE run = ? ORDER BY rowid", (run,))
-    return {name: SavedSession(category, secret, bool(is_open)) for name, category, secret, is_open in rows}
+    return saved_sessions(rows, on_odd)
+
+
+def saved_sessions(
+    rows: Iterable[Sequence[Any]], on_odd: Callable[[object], None] = lambda _session: None
+) -> dict[str, SavedSession]:
+    """Return sessions by their ids. A row of another shape is left out; `on_odd` gets its id."""
+    sessions = dict[str, SavedSession]()
+    for *known, is_open in rows:
+        try:
+            session, category, secret = convert(known, _Session)
+        except ValueError:
+            on_odd(known[0])
+            continue
+        sessions[session] = SavedSession(category, secret, bool(is_open))
+    return sessions

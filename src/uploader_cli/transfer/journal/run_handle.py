@@ -62,7 +62,9 @@ class RunHandle(UploadJournal):
         self.on_trouble: Callable[[str], None] = lambda _text: None
         self._mutex = threading.Lock()
         self._claimed: dict[bytes, Pending] = {}
-        self._sessions = reading.get_sessions(db, self.number)
+        odd = list[object]()
+        self._sessions = reading.get_sessions(db, self.number, odd.append)
+        self.notices += tuple(f"the journal's entry of session {one} is damaged and left out" for one in odd)
         self._over = False
         self._unwritten = Unwritten()
         self._retry_at = 0.0  # 0: the journal works, inf: it is damaged
