@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from uploader_cli.private_files import check_directory, opened_private
 from uploader_cli.settings.places import STATE_IN_MEMORY
+from uploader_cli.transfer.journal.file_keys import path_key
 from uploader_cli.transfer.journal.locking import OURS, locked
-from uploader_cli.transfer.journal.reading import path_key
 
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile

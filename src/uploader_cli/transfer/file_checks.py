@@ -11,7 +11,7 @@ from uploader_cli.core.presence import Answer, Choices, Follows, ReceiptState, f
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.unchanged import open_unchanged
 from uploader_cli.transfer.journal import Claim, ClaimState, Stored
-from uploader_cli.transfer.journal.reading import is_recorded
+from uploader_cli.transfer.journal.receipts import is_recorded
 from uploader_cli.transfer.projections import receipt_of
 from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.stored_files import (

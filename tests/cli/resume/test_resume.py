@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from command import DISTANT, Done, ended, environment, read_confirmed, read_until, start, uploader
-from journal_v8 import downgrade
+from old_journals import downgrade
 from proxy import Proxy
 from serving import running_server, runs_of, server_process
 from time_limits import PATIENCE, SLACK

@@ -15,7 +15,7 @@ from uploader_cli.errors import UsageError
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.manifest import BAD_LINES_NAMED, Manifest, format_of, look
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format
-from uploader_cli.transfer.journal.reading import path_key
+from uploader_cli.transfer.journal.file_keys import path_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

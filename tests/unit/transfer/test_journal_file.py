@@ -10,14 +10,34 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from journal_v8 import downgrade
-from unit.transfer.journal_fakes import HERE, Clock, a_file, begin, claimed, names
+from old_journals import VERSIONS, recorded
+from unit.transfer.journal_fakes import HERE, Clock, a_file, begin, claimed, names, open_sessions, receipt
 
 from uploader_cli import private_files
 from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.settings.places import STATE_IN_MEMORY
-from uploader_cli.transfer.journal import Journal, PendingPart, Stored, locking
-from uploader_cli.transfer.journal.schema import MIGRATED, VERSION
+from uploader_cli.transfer.journal import Awaited, Journal, PendingPart, PendingUpload, Stored, locking
+from uploader_cli.transfer.journal.migrations import MIGRATED
+from uploader_cli.transfer.journal.schema import VERSION
+
+OPEN = [a_file("/data/whole"), a_file("/data/parts", file=2, size=7), a_file("/data/waits", file=3)]
+"""Files in progress in recorded journals."""
+STORED = [
+    Stored(
+        a_file("/data/sub/a b.jpg", file=4),
+        "01234567-89ab-cdef-0123-456789abcdef",
+        "/uploads/personal/a%20b.jpg",
+        "0b" * 32,
+        True,
+        "https://h/l",
+        bytes([0x80, *[0] * 14, 7]),
+    ),
+    Stored(a_file("/data/ü.bin", file=5), "0123456789abcdef", "/uploads/x/%C3%BC.bin"),
+    Stored(a_file("/data/c", file=6), "file_12", "http://here:1/files/c", None, True),
+    Stored(a_file("/data/d", file=7), None, "/files/other", "0C" * 32),
+    Stored(a_file("/data/e", file=8)),
+]
+"""Receipts in them."""
 
 
 def run_sql(directory: Path, sql: str) -> None:
@@ -120,7 +140,7 @@ def test_a_journal_in_memory_leaves_no_file(tmp_path: Path, monkeypatch: pytest.
         (lambda path: os.truncate(path, 4096), "is damaged"),
         (lambda path: run_sql(path.parent, f"PRAGMA user_version = {VERSION + 1}"), "was written by a newer version"),
         (lambda path: run_sql(path.parent, "PRAGMA user_version = 0"), "is not uploader's"),
-        (lambda path: run_sql(path.parent, "DROP TABLE period"), "is damaged"),
+        (lambda path: run_sql(path.parent, "DROP TABLE receipt"), "is damaged"),
         (lambda path: run_sql(path.parent, "DROP TABLE session"), "is damaged"),
         (lambda path: run_sql(path.parent, f"PRAGMA user_version = {MIGRATED - 1}"), "was written by an early version"),
     ],
@@ -140,31 +160,34 @@ def test_unreadable_journal_is_set_aside_and_reported(tmp_path: Path, spoil, why
     assert Journal(tmp_path, now=Clock(1.7e9)).notices == ()
 
 
-def test_journal_of_version_8_is_changed_in_place(tmp_path: Path) -> None:
-    """A run that was begun there resumes; how far its requests went is unknown."""
-    whole, split, done = a_file("/data/a"), a_file("/data/b", file=2, size=7), a_file("/data/c", file=3)
-    parts = (PendingPart(0, 0, 3, "p0", "http://here:1/p0", 2, 3), PendingPart(1, 3, 4, "p1"))
-    with Journal(tmp_path) as journal:
-        run = begin(journal, "a")
-        run.claim([whole, split, done])
-        run.update(whole, url="http://here:1/u", checked_until=4, pledged_until=6, sent_until=6, server_id="i")
-        run.update(split, parts=parts)
-        run.completed([Stored(done, location="/uploads/personal/c")])
-        upload = claimed(run, whole).upload
-        run.close()
-    downgrade(tmp_path / "journal.sqlite3")
-    with Journal(tmp_path) as journal:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_journal_of_an_earlier_version_is_changed_in_place(tmp_path: Path, version: int) -> None:
+    """A run that was begun there resumes, and every receipt is as it was written."""
+    recorded(version, tmp_path / "journal.sqlite3")
+    with Journal(tmp_path, now=Clock(1.7e9 + 200)) as journal:
         assert journal.notices == ()
-        resumed = begin(journal, "a")
-        assert resumed.resumed_from == run.id
-        assert claimed(resumed, whole).upload == replace(upload, sent_until=None)
-        assert claimed(resumed, split).upload.parts == parts
-        assert [part.reach for part in parts] == [3, 4]
-        assert claimed(resumed, done).receipt.location == "/uploads/personal/c"
-        resumed.update(whole, sent_until=9, ending="error", replaced=("http://here:1/old",))
-        resumed.close()
-    with Journal(tmp_path) as journal:
-        assert claimed(begin(journal, "a"), whole).upload.replaced == ("http://here:1/old",)
+        assert [info.arguments["paths"] for info in journal.runs()] == [["b"], ["a"], ["before"]]
+        arguments = {"paths": ["a"], "options": {"server": "http://here:1"}}
+        run = journal.begin(HERE, arguments)
+        assert open_sessions(run) == ("s1",)
+        assert run.sessions()["s1"].secret == "the-secret-of-a-session"
+        whole, parts, waits = (claim.upload for claim in run.claim(OPEN))
+        assert whole == PendingUpload(
+            *(whole.upload_key, "http://here:1/u", "s1", 4, 6),
+            server_id="i",
+            sent_until=6,
+            replaced=("http://here:1/old",),
+        )
+        assert parts.parts == (PendingPart(0, 0, 3, "p0", "http://here:1/p0", 2, 3, 3), PendingPart(1, 3, 4, "p1"))
+        assert waits.awaited == Awaited({"url": "http://here:1/w"}, "w", sha256="0a" * 32)
+        known = STORED if version > 12 else [replace(row, link=None, identity=None) for row in STORED]
+        assert [claimed(run, row.file).receipt for row in known] == known
+        before = a_file("/data/zero")
+        assert receipt(run, before) == Stored(before, "id", "/uploads/personal/zero")
+        assert claimed(run, before).state == "new", "an earlier run has sent it"
+        run.close()
+    with Journal(tmp_path, now=Clock(1.7e9 + 200)) as journal:
+        assert claimed(journal.begin(HERE, arguments), OPEN[0]).upload == whole
 
 
 def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from unit.transfer.journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete
 
-from uploader_cli.transfer.journal import Journal, RunTarget
+from uploader_cli.transfer.journal import Journal, RunTarget, receipts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,13 +55,14 @@ def test_history_of_an_interrupted_run(journal: Journal) -> None:
     assert not journal.history(HERE, A, fresh=True).done(a_file("/data/1"))
 
 
-@pytest.mark.usefixtures("patient_pruning")
-def test_finished_run_is_not_resumed(journal: Journal, tmp_path: Path, clock: Clock) -> None:
+def test_finished_run_is_not_resumed(journal: Journal, tmp_path: Path, clock: Clock, monkeypatch) -> None:
     """Its receipts are what --skip-existing asks for, as long as they are kept."""
     sent(journal, "/data/1", ok=True)
     history = journal.history(HERE, A)
     assert not history.done(a_file("/data/1"))
     assert history.sent_before(a_file("/data/1"))
+    sent(journal, "/data/2", ok=True)
+    monkeypatch.setattr(receipts, "MOST_RECEIPTS", 1)
     clock.at += 91 * DAY
     Journal(tmp_path, now=clock).close()
     assert not journal.history(HERE, A).sent_before(a_file("/data/1"))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sqlite3
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from unit.transfer.journal_fakes import (
@@ -23,15 +20,11 @@ from unit.transfer.journal_fakes import (
 )
 
 from uploader_cli.errors import UsageError
-from uploader_cli.transfer.journal import Journal, RunTarget, Stored, schema
+from uploader_cli.transfer.journal import Journal, RunTarget, Stored, receipts, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from uploader_cli.core.plan import LocalFile
-
-pytestmark = pytest.mark.usefixtures("patient_pruning")
 
 
 @pytest.fixture
@@ -181,7 +174,7 @@ def test_locks_and_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == {"journal.sqlite3"}
 
 
-def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> None:
+def test_old_runs_are_pruned_at_the_next_start_and_leave_receipts(tmp_path: Path) -> None:
     clock = Clock()
     with Journal(tmp_path, now=clock) as journal:
         run = journal.begin(RunTarget("http://old:1", "personal"), {})
@@ -201,113 +194,31 @@ def test_old_receipts_and_runs_are_pruned_at_the_next_start(tmp_path: Path) -> N
         tables = ("target", "run", "pending", "receipt", "session")
         counts = [db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
     db.close()
-    assert counts == [1, 1, 0, 1, 0]
+    assert counts == [2, 1, 0, 2, 0]
 
 
-def files_of(directory: Path, count: int) -> list[LocalFile]:
-    """Make files of 10 bytes."""
-    paths = [directory / str(number) for number in range(count)]
-    for path in paths:
-        path.write_bytes(b"x" * 10)
-    return [a_file(str(path), mtime_ns=path.stat().st_mtime_ns) for path in paths]
-
-
-def receipts_left(state: Path, clock: Clock, files: list[LocalFile]) -> list[bool]:
-    """Open the journal, which prunes it, and return whether it still has the receipt of each file."""
+def kept(state: Path, clock: Clock, count: int) -> list[int]:
+    """Open the journal, which prunes it, and return which of the files /0, /1, … it has receipts of."""
     with Journal(state, now=clock) as journal:
-        return [one is not None for one in begin(journal, "later").receipts(files)]
+        run = begin(journal, "later")
+        return [number for number in range(count) if receipt(run, a_file(f"/{number}"))]
 
 
-def test_receipt_is_kept_while_its_file_is_there(tmp_path: Path) -> None:
-    """However often the journal is pruned; those of changed and deleted files are kept for 90 days."""
-    clock, files = Clock(), files_of(tmp_path, 3)
-    with Journal(tmp_path / "state", now=clock) as journal:
+def test_receipt_is_kept_for_90_days_and_longer_among_the_newest(tmp_path: Path, monkeypatch) -> None:
+    """A file that is sent again is one of the newest."""
+    monkeypatch.setattr(receipts, "MOST_RECEIPTS", 2)
+    clock = Clock()
+    with Journal(tmp_path, now=clock) as journal:
         run = begin(journal)
-        for file in files:
-            complete(run, file)
+        for day, number in enumerate([0, 1, 2, 3, 4, 1]):
+            complete(run, a_file(f"/{number}"))
+            clock.at = Clock().at + (day + 1) * DAY
         run.finish(ok=True)
-    (tmp_path / "1").write_bytes(b"y" * 11)
-    (tmp_path / "2").unlink()
     left = []
-    for _ in range(3):
-        clock.at += 60 * DAY
-        left.append(receipts_left(tmp_path / "state", clock, files))
-    assert left == [[True, True, True], [True, False, False], [True, False, False]]
-
-
-def test_files_of_old_receipts_are_looked_for_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An opening of the journal without time looks for those of one batch, and one on the next day for others."""
-    monkeypatch.setattr(schema, "ROWS_AT_ONCE", 4)
-    clock, files = Clock(), files_of(tmp_path, 10)
-    with Journal(tmp_path / "state", now=clock) as journal:
-        run = begin(journal)
-        for file in files:
-            complete(run, file)
-        run.finish(ok=True)
-    for number in (0, 9):
-        (tmp_path / str(number)).unlink()
-    clock.at += 100 * DAY
-    monkeypatch.setattr(schema, "LOOK_SECONDS", 0.0)
-    left = []
-    for _ in range(4):
-        left.append(sum(receipts_left(tmp_path / "state", clock, files)))
-        clock.at += 2 * DAY
-    assert left == [9, 9, 8, 8]
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_receipts_on_a_disk_that_does_not_answer_are_kept(
-    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It answers no call, or each with an error. An opening does not wait for it, and the next one looks again."""
-    clock, files, answers, stat = Clock(), files_of(tmp_path, 3), threading.Event(), os.stat
-    with Journal(tmp_path / "state", now=clock) as journal:
-        run = begin(journal)
-        for file in files:
-            complete(run, file)
-        run.finish(ok=True)
-    (tmp_path / "2").unlink()
-    clock.at += 100 * DAY
-
-    def slow(path: str | bytes, **how: Any) -> os.stat_result:
-        if path == os.fsencode(files[0].path) and not answers.is_set():
-            if fails:
-                raise OSError(errno.EIO, "Input/output error")
-            answers.wait(10.0)
-        return stat(path, **how)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("os.stat", slow)
-        if not fails:
-            patched.setattr(schema, "BATCH_SECONDS", 0.2)
-        assert receipts_left(tmp_path / "state", clock, files) == [True, True, not fails]
-        answers.set()
-    clock.at += 100 * DAY
-    assert receipts_left(tmp_path / "state", clock, files) == [True, True, False]
-
-
-def test_an_opening_does_not_wait_again_for_a_dead_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "BATCH_SECONDS", 0.05)
-    clock, files, answers, asked, stat = Clock(), files_of(tmp_path, 3), threading.Event(), list[object](), os.stat
-    with Journal(tmp_path / "state", now=clock) as journal:
-        run = begin(journal)
-        for file in files:
-            complete(run, file)
-        run.finish(ok=True)
-
-    def hanging(path: str | bytes, **how: Any) -> os.stat_result:
-        if path in [os.fsencode(file.path) for file in files]:
-            asked.append(path)
-            answers.wait(10.0)
-        return stat(path, **how)
-
-    clock.at += 100 * DAY
-    with monkeypatch.context() as patched:
-        patched.setattr("os.stat", hanging)
-        for _ in range(3):
-            assert receipts_left(tmp_path / "state", clock, files) == [True, True, True]
-        answers.set()
-    assert len(asked) <= 1, "none if the thread that asks began later"
+    for days in (89.5, 91, 92.5, 1000):
+        clock.at = Clock().at + days * DAY
+        left.append(kept(tmp_path, clock, 5))
+    assert left == [[0, 1, 2, 3, 4], [1, 2, 3, 4], [1, 3, 4], [1, 4]]
 
 
 def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path, clock: Clock) -> None:
@@ -317,11 +228,9 @@ def test_a_live_run_is_never_pruned_however_old(journal: Journal, tmp_path: Path
     assert [info.id for info in journal.runs()] == [run.id]
 
 
-def test_the_list_and_the_receipts_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "MOST_FINISHED", 3)
     monkeypatch.setattr(schema, "MOST_UNFINISHED", 2)
-    monkeypatch.setattr(schema, "MOST_RECEIPTS", 5)
-    monkeypatch.setattr(schema, "ROWS_AT_ONCE", 4)
     clock = Clock()
     with Journal(tmp_path, now=clock) as journal:
         for number in range(30):
@@ -335,13 +244,10 @@ def test_the_list_and_the_receipts_are_bounded(tmp_path: Path, monkeypatch: pyte
         assert [info.arguments["paths"] for info in journal.runs()] == [
             ["open 3"], ["open 2"], ["29"], ["28"], ["27"]
         ]  # fmt: skip
-        run = begin(journal)
-        kept = [number for number in range(30) if receipt(run, a_file(f"/{number}"))]
-        assert kept == [25, 26, 27, 28, 29]
 
 
 def test_receipts_that_an_unfinished_run_needs_are_kept_beyond_the_bound(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(schema, "MOST_RECEIPTS", 2)
+    monkeypatch.setattr(receipts, "MOST_RECEIPTS", 2)
     clock = Clock()
     with Journal(tmp_path, now=clock) as journal:
         before = begin(journal, "before")
@@ -350,8 +256,9 @@ def test_receipts_that_an_unfinished_run_needs_are_kept_beyond_the_bound(tmp_pat
         run = begin(journal)
         for number in range(10):
             complete(run, a_file(f"/{number}"))
+        clock.at += 60 * DAY
         run.finish(ok=False)
-    clock.at += 2 * DAY
+    clock.at += 60 * DAY
     with Journal(tmp_path, now=clock) as journal:
         run = journal.resume(run.id)
         assert {claimed(run, a_file(f"/{number}")).state for number in range(10)} == {"done"}
@@ -429,7 +336,7 @@ def test_session_of_odd_shape_is_left_out_and_named(journal: Journal, column: st
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("location", "x'00ff'"), ("size", "'x'"), ("checksum", "7"), ("link", "x'ff'"), ("identity", "'x'")],
+    [("location", "x'00ff'"), ("size", "'x'"), ("checksum", "x'ff'"), ("link", "x'ff'"), ("identity", "'x'")],
 )
 def test_receipt_of_odd_shape_is_left_out(journal: Journal, column: str, value: str) -> None:
     run = begin(journal)

@@ -12,8 +12,8 @@ from uploader_cli.transfer.journal.reading import (
     PendingPart,
     PendingUpload,
     RunTarget,
-    Stored,
 )
+from uploader_cli.transfer.journal.receipts import Stored
 from uploader_cli.transfer.journal.run_handle import RunHandle
 from uploader_cli.transfer.journal.run_rows import RunInfo
 from uploader_cli.transfer.journal.upload_journal import UploadJournal

@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING
 from msgspec.structs import astuple
 
 from uploader_cli.errors import UsageError
-from uploader_cli.transfer.journal.reading import (
-    SavedSession,
-    Stored,
-    find_receipts,
-    get_sessions,
-    is_same,
-    path_key,
-    saved_sessions,
-)
+from uploader_cli.transfer.journal.file_keys import is_same, path_key
+from uploader_cli.transfer.journal.reading import SavedSession, get_sessions, saved_sessions
+from uploader_cli.transfer.journal.receipts import Stored, find_receipts
 from uploader_cli.transfer.journal.run_handle import RunHandle
 from uploader_cli.transfer.journal.run_rows import RunInfo, run_info
 from uploader_cli.transfer.journal.schema import Store
@@ -96,10 +90,9 @@ class Journal(Store):
             db.executemany("DELETE FROM run WHERE id = ?", [(name,) for name, _since in free])
             db.execute(
                 "INSERT INTO run (id, target, identity, arguments, started_at, updated_at, finished, since)"
-                " SELECT ?, ?, ?, ?, ?, ?, ?, max(number) FROM period",
+                " SELECT ?, ?, ?, ?, ?, ?, ?, coalesce(max(number), 0) FROM receipt",
                 (run_id, number, digest, as_json(arguments), now, now, not lasting),
             )
-            db.execute("INSERT INTO period DEFAULT VALUES")
             return RunHandle(self, db, run_id, fresh=fresh, lasting=lasting)
 
     def history(self, target: RunTarget, identity: object, *, fresh: bool = False) -> History:

@@ -13,15 +13,9 @@ from msgspec.structs import replace
 from uploader_cli.core.presence import ClaimState
 from uploader_cli.errors import Interrupted, UploaderError, UsageError
 from uploader_cli.transfer.journal import reading, schema
-from uploader_cli.transfer.journal.reading import (
-    Claim,
-    Pending,
-    PendingUpload,
-    Stored,
-    is_same,
-    path_key,
-    written_identity,
-)
+from uploader_cli.transfer.journal.file_keys import is_same, path_key, written_identity
+from uploader_cli.transfer.journal.reading import Claim, Pending, PendingUpload
+from uploader_cli.transfer.journal.receipts import Stored, find_receipts
 from uploader_cli.transfer.journal.unwritten import RunEnd, Unwritten
 from uploader_cli.transfer.journal.upload_journal import OF_NO_FILE, UploadJournal, packed_uploads
 
@@ -92,7 +86,7 @@ class RunHandle(UploadJournal):
 
         def look(db: Connection) -> None:  # keeps what precedes damage
             pending.update(reading.find_pending(db, self._target, self.number, by_path, odd.append))
-            receipts.update(reading.find_receipts(db, self._target, by_path, self._since, odd.append))
+            receipts.update(find_receipts(db, self._target, by_path, self._since, odd.append))
 
         def take(db: Connection | None) -> None:
             if db is not None:
@@ -116,7 +110,7 @@ class RunHandle(UploadJournal):
         paths, since = [path_key(file) for file in files], self._since if own else -1
         by_path, found = dict(zip(paths, files, strict=True)), dict[bytes, Stored]()
         with self._mutex:
-            self._read(lambda db: found.update(reading.find_receipts(db, self._target, by_path, since)))
+            self._read(lambda db: found.update(find_receipts(db, self._target, by_path, since)))
             known = [self._unwritten.receipt(key, found.get(key)) for key in paths]
         return [row if row and is_same(file, row.file) else None for file, row in zip(files, known, strict=True)]
 
@@ -124,7 +118,7 @@ class RunHandle(UploadJournal):
         """Return whether this run, or the one that it resumes, has stored a file of this path."""
         key, found = path_key(file), dict[bytes, Stored]()
         with self._mutex:
-            self._read(lambda db: found.update(reading.find_receipts(db, self._target, {key: file}, self._since)))
+            self._read(lambda db: found.update(find_receipts(db, self._target, {key: file}, self._since)))
             return self._unwritten.receipt(key, found.get(key)) is not None
 
     def change(

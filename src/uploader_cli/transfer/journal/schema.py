@@ -15,26 +15,22 @@ from typing import TYPE_CHECKING
 from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.private_files import check_directory, check_file
 from uploader_cli.settings.places import STATE_IN_MEMORY
+from uploader_cli.transfer.journal import receipts
 from uploader_cli.transfer.journal.locking import OURS, error_code, is_locked, locked, persist, words
+from uploader_cli.transfer.journal.migrations import MIGRATED, changed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from sqlite3 import Connection
 
     from uploader_cli.transfer.journal.locking import Checkpoint
 
 NAME = "journal.sqlite3"
-VERSION = 13
-MIGRATED = 8  # the oldest version that `_ADDED` changes in place
-KEPT_SECONDS = 90 * 86_400.0  # for unfinished runs, and for receipts whose files are gone or changed
-SEEN_SECONDS = 86_400.0  # until the file of an excess receipt is looked for again
-LOOK_SECONDS = 1.0  # for which an opening looks for the files of old receipts
-BATCH_SECONDS = 1.0  # for which it waits for those of one batch: a file system may be slow, or never answer
+VERSION = 14
+KEPT_SECONDS = 90 * 86_400.0  # for unfinished runs, and for receipts beyond the newest ones
 MOST_FINISHED = 50  # runs in the list
 MOST_UNFINISHED = 1000
-MOST_RECEIPTS = 1_000_000  # approximate; without those needed by unfinished runs
 MOST_ASIDE = 5  # kept journals that were set aside
-ROWS_AT_ONCE = 2000
 # A checkpoint costs two fsyncs. Half-size pages keep the WAL under 1 MB without more checkpoints. It is overwritten,
 # not truncated: then an fsync does not write its size.
 _PAGE_BYTES = 2048
@@ -44,17 +40,9 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _ELSEWHERE = "free space or rights there, or name another directory with --state-dir"
 _FILES = ("", "-wal", "-shm", "-journal")  # the journal, and what SQLite opens with it
 
-# A period begins with each run and after `PERIOD_RECEIPTS`. `period > run.since` means "since the run began" without a
-# clock, and pruning finds old receipts without an index on paths. period.receipts is an upper bound: replaced receipts
-# move to a new period. `completed_at` of an old receipt is when its file was last seen.
-# run.number stays the same for a run's life, run.id is new each time it is resumed.
-_TABLES = """
-CREATE TABLE period (number INTEGER PRIMARY KEY, receipts INTEGER NOT NULL DEFAULT 0, last_at INTEGER);
-CREATE TABLE receipt (
-  target INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, run INTEGER NOT NULL,
-  period INTEGER NOT NULL, server_id, location, checksum, verified INTEGER NOT NULL, completed_at INTEGER NOT NULL,
-  link, identity BLOB, PRIMARY KEY (target, path)
-) WITHOUT ROWID;
+# run.number stays the same for a run's life, run.id is new each time it is resumed; run.since is the number of the last
+# receipt before it began.
+_RUNS = """
 CREATE TABLE target (
   id INTEGER PRIMARY KEY, server TEXT NOT NULL, destination TEXT NOT NULL, UNIQUE (server, destination)
 );
@@ -75,50 +63,13 @@ CREATE TABLE session (
   run INTEGER NOT NULL, id TEXT NOT NULL, category TEXT NOT NULL DEFAULT '', secret TEXT NOT NULL DEFAULT '',
   open INTEGER NOT NULL DEFAULT 1, UNIQUE (run, id)
 );
-INSERT INTO period (number) VALUES (0);
 """
-# What a version has that the one before has not: at the end of a table, in the order of `_TABLES`.
-_ADDED = {
-    9: """
-ALTER TABLE pending ADD COLUMN sent_until INTEGER;
-ALTER TABLE pending ADD COLUMN ending TEXT NOT NULL DEFAULT '';
-ALTER TABLE pending ADD COLUMN replaced TEXT NOT NULL DEFAULT '[]';
-ALTER TABLE session ADD COLUMN category TEXT NOT NULL DEFAULT '';
-ALTER TABLE session ADD COLUMN secret TEXT NOT NULL DEFAULT '';
-ALTER TABLE session ADD COLUMN open INTEGER NOT NULL DEFAULT 1;
-""",
-    10: "ALTER TABLE pending ADD COLUMN awaited TEXT;",
-    11: "ALTER TABLE receipt ADD COLUMN link;",
-    12: "ALTER TABLE pending ADD COLUMN identity BLOB;",
-    13: "ALTER TABLE receipt ADD COLUMN identity BLOB;",
-}
 _OUTDATED_RUNS = """
 DELETE FROM run WHERE number IN (
   SELECT number FROM (
     SELECT *, row_number() OVER (PARTITION BY finished ORDER BY updated_at DESC, number DESC) AS place FROM run
   ) WHERE CASE WHEN finished THEN place > ? ELSE (place > ? OR updated_at < ?) AND NOT alive(id) END
 ) RETURNING finished
-"""
-# The last period that is too old, and the last one that is beyond MOST_RECEIPTS and that no unfinished run asks for.
-_OUTDATED_PERIODS = """
-SELECT
-  max(CASE WHEN last_at < ? THEN number END),
-  max(CASE WHEN newer >= ? AND last_at < ?
-    AND number <= coalesce((SELECT min(since) FROM run WHERE NOT finished), number) THEN number END)
-FROM (
-  SELECT number, last_at, sum(receipts) OVER (ORDER BY number DESC) - receipts AS newer FROM period WHERE receipts
-)
-"""
-_NOT_SEEN = """
-SELECT target, path, size, mtime_ns FROM receipt
-WHERE period <= ? AND completed_at < ? AND (target, path) > (?, ?) ORDER BY target, path LIMIT ?
-"""
-# Not those that another process has written meanwhile.
-_SEEN = "UPDATE receipt SET completed_at = ? WHERE target = ? AND path = ? AND period <= ?"
-_GONE = "DELETE FROM receipt WHERE target = ? AND path = ? AND period <= ?"
-_COUNT_AGAIN = """
-WITH counted AS MATERIALIZED (SELECT period, count(*) AS receipts FROM receipt GROUP BY period)
-UPDATE period SET receipts = coalesce((SELECT receipts FROM counted WHERE counted.period = period.number), 0)
 """
 
 
@@ -270,12 +221,10 @@ class Store:
             if version and not MIGRATED <= version <= VERSION:
                 raise Unreadable(f"was written by {'a newer' if version > VERSION else 'an early'} version of uploader")
             if version != VERSION:
-                added = "".join(_ADDED[later] for later in range(version + 1, VERSION + 1)) if version else ""
-                changes = added or _TABLES
+                changes = changed(db, version) if version else _RUNS + receipts.TABLE
                 db.executescript(f"BEGIN IMMEDIATE;{changes}PRAGMA user_version = {VERSION};COMMIT;")
             if not self._in_memory:
-                self._prune_runs(db)
-                _prune_receipts(db, self.now())
+                self._prune(db)
         except BaseException:
             db.close()
             raise
@@ -293,13 +242,15 @@ class Store:
             self._raised = error
             raise
 
-    def _prune_runs(self, db: Connection) -> None:
+    def _prune(self, db: Connection) -> None:
         with db:
             db.execute("BEGIN IMMEDIATE")  # runs are also locked in transactions
             for path in self._path.parent.glob("run-*.lock"):
                 if not is_locked(path):
                     path.unlink(missing_ok=True)
-            deleted = db.execute(_OUTDATED_RUNS, (MOST_FINISHED, MOST_UNFINISHED, self.now() - KEPT_SECONDS)).fetchall()
+            old = self.now() - KEPT_SECONDS
+            deleted = db.execute(_OUTDATED_RUNS, (MOST_FINISHED, MOST_UNFINISHED, old)).fetchall()
+            receipts.prune_receipts(db, old)
             db.execute("DELETE FROM pending WHERE run NOT IN (SELECT number FROM run)")
             db.execute("DELETE FROM session WHERE run NOT IN (SELECT number FROM run)")
             db.execute(
@@ -309,66 +260,3 @@ class Store:
         if stale := deleted.count((0,)):
             reason = f"untouched for 90 days or beyond the newest {MOST_UNFINISHED}"
             self.notices += (f"interrupted runs removed from the journal: {stale}, {reason}",)
-
-
-def _prune_receipts(db: Connection, now: float) -> None:
-    """Delete the receipts of old or excess periods whose files are gone or changed, and empty periods.
-
-    It reads all receipts, so only when necessary.
-    """
-    old, seen = now - KEPT_SECONDS, now - SEEN_SECONDS
-    bounds = (old, MOST_RECEIPTS, seen)
-    if db.execute(_OUTDATED_PERIODS, bounds).fetchone() != (None, None):
-        db.execute(_COUNT_AGAIN)
-        deadline = time.monotonic() + LOOK_SECONDS
-        for last, before in zip(db.execute(_OUTDATED_PERIODS, bounds).fetchone(), (old, seen), strict=True):
-            if last is not None and _looked_for_files(db, last, before, int(now), deadline):
-                db.execute("UPDATE period SET last_at = ? WHERE number <= ?", (int(now), last))
-                db.execute(_COUNT_AGAIN)
-    db.execute("DELETE FROM period WHERE NOT receipts AND number < (SELECT max(number) FROM period)")
-
-
-def _looked_for_files(db: Connection, last: int, before: float, now: int, deadline: float) -> bool:
-    """Look for the files of receipts up to the period `last` that were not seen since `before`, in batches.
-
-    Return False if there was no time for all: the next opening looks for the others.
-    """
-    after = (0, b"")
-    while rows := db.execute(_NOT_SEEN, (last, before, *after, ROWS_AT_ONCE)).fetchall():
-        found = _found(rows)
-        there = [row for row, is_there in zip(rows, found, strict=False) if is_there]
-        gone = set(rows[: len(found)]).difference(there)
-        with db:
-            db.execute("BEGIN IMMEDIATE")
-            db.executemany(_SEEN, [(now, *row[:2], last) for row in there])
-            db.executemany(_GONE, [(*row[:2], last) for row in gone])
-        after = rows[-1][:2]
-        if len(found) < len(rows) or (time.monotonic() >= deadline and len(rows) == ROWS_AT_ONCE):
-            return False
-    return True
-
-
-def _found(rows: Sequence[tuple[int, bytes, int, int]]) -> list[bool]:
-    """Return whether the files of the first receipts are unchanged: as many as were looked for in time."""
-    found, is_late = list[bool](), threading.Event()
-
-    def look() -> None:
-        for row in rows:
-            if is_late.is_set():
-                return
-            found.append(_is_there(*row[1:]))
-
-    looking = threading.Thread(target=look, name="uploader-journal", daemon=True)
-    looking.start()
-    looking.join(BATCH_SECONDS)
-    is_late.set()
-    return found[:] or [True] * len(rows)  # a dead disk: not each opening has to wait for it
-
-
-def _is_there(key: bytes, size: int, mtime_ns: int) -> bool:
-    """Return whether a file is unchanged at the path of a receipt, or may be: a disk may fail."""
-    try:
-        info = os.stat(key.partition(b"\0")[0])
-    except OSError as error:
-        return not isinstance(error, FileNotFoundError | NotADirectoryError)
-    return (info.st_size, info.st_mtime_ns) == (size, mtime_ns)

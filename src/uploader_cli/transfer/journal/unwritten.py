@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
-from uploader_cli.transfer.journal.reading import Pending, SavedSession, Stored, is_same, pending_row, receipt_row
+from uploader_cli.transfer.journal.file_keys import is_same
+from uploader_cli.transfer.journal.reading import Pending, SavedSession, pending_row
+from uploader_cli.transfer.journal.receipts import Stored, delete_receipts, write_receipts
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
 
 MOST_UNWRITTEN = 50_000  # files kept in memory while writing fails; the oldest are dropped
-PERIOD_RECEIPTS = 100_000  # per period
 _WITHOUT_URL = "UPDATE run SET arguments = json_remove(arguments, '$.options.upload_url') WHERE number = ?"
-_COUNT = "UPDATE period SET receipts = receipts + ?, last_at = ? WHERE number = ?"
 
 
 class _Change(Struct):
@@ -105,19 +105,8 @@ class Unwritten:
             "INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [pending_row(target, run, key, change.pending) for key, change in changes if change.pending],
         )
-        refused = [(target, key, row.refused.size, row.refused.mtime_ns) for key, row in changes if row.refused]
-        if refused:  # an empty executemany costs 2 µs
-            db.executemany("DELETE FROM receipt WHERE target = ? AND path = ? AND size = ? AND mtime_ns = ?", refused)
-        receipts = [(key, change.receipt) for key, change in changes if change.receipt]
-        if receipts:
-            period, full = db.execute("SELECT max(number), receipts >= ? FROM period", (PERIOD_RECEIPTS,)).fetchone()
-            if full:
-                period = db.execute("INSERT INTO period DEFAULT VALUES").lastrowid
-            db.execute(_COUNT, (len(receipts), now, period))
-            db.executemany(
-                "INSERT OR REPLACE INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [receipt_row(target, run, key, receipt, period, now) for key, receipt in receipts],
-            )
+        delete_receipts(db, target, [(key, change.refused) for key, change in changes if change.refused])
+        write_receipts(db, target, [(key, change.receipt) for key, change in changes if change.receipt], now)
 
 
 def _end(db: Connection, run: int, now: float, ended: RunEnd) -> None:

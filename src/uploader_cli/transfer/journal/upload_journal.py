@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.journal.reading import Claim, SavedSession, Stored
+    from uploader_cli.transfer.journal.reading import Claim, SavedSession
+    from uploader_cli.transfer.journal.receipts import Stored
 
 OF_NO_FILE = -1  # the mtime (ns) in the receipt of a file that was removed
 

@@ -24,7 +24,7 @@ from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
 from uploader_cli.sources.chunks import IN_MEMORY, Buffers
 from uploader_cli.transfer.bodies import metadata_of, named
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
-from uploader_cli.transfer.journal.reading import is_doubtful
+from uploader_cli.transfer.journal.receipts import is_doubtful
 
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
