@@ -1,4 +1,4 @@
-"""The samples of the features: values of their options, for the tests of all options."""
+"""What features have for the tests of the core: `tests/features/*/samples.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 _FOUND = [runpy.run_path(str(path)) for path in sorted((Path(__file__).parent / "features").glob("*/samples.py"))]
-TEXTS: dict[str, str] = {name: text for found in _FOUND for name, text in found["TEXTS"].items()}
-"""As on the command line, by the name of the option; switches need none."""
-VALUES: dict[str, list[Any]] = {name: values for found in _FOUND for name, values in found["VALUES"].items()}
-"""What is parsed, with the default first."""
+
+
+def _samples(kind: str) -> dict[str, Any]:
+    return {name: value for found in _FOUND for name, value in found.get(kind, {}).items()}
+
+
+TEXTS = _samples("TEXTS")
+"""Values of options, as on the command line; switches need none."""
+VALUES = _samples("VALUES")
+"""Lists of their parsed values."""
+ENUMS = _samples("ENUMS")
+"""Enums of fields of events, as docs/cli.md names the fields."""
+EXITS = _samples("EXITS")
+"""Exit codes of files with failures that have one of their own."""

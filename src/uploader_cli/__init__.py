@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import FileSkipped as FileSkipped
     from uploader_cli.core.events import FileStarted as FileStarted
     from uploader_cli.core.events import Phase as Phase
-    from uploader_cli.core.events import Removed as Removed
     from uploader_cli.core.events import RunFinished as RunFinished
     from uploader_cli.core.events import RunStarted as RunStarted
     from uploader_cli.core.events import RunWarning as RunWarning
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from uploader_cli.errors import Unauthorized as Unauthorized
     from uploader_cli.errors import UploaderError as UploaderError
     from uploader_cli.errors import UsageError as UsageError
+    from uploader_cli.features.then.fields import Removed as Removed
     from uploader_cli.library import Uploader as Uploader
     from uploader_cli.library import upload as upload
     from uploader_cli.library import upload_async as upload_async
@@ -52,7 +52,7 @@ __version__ = "1.0.0rc1"
 _MODULES = {
     "core.events": (
         "ChannelChanged ChannelState Event FailureCode FileCompleted FileFailed FileProgress FileRetry FileSkipped "
-        "FileStarted Phase Removed RunFinished RunStarted RunWarning ServerMessage SessionCreated SessionFinished "
+        "FileStarted Phase RunFinished RunStarted RunWarning ServerMessage SessionCreated SessionFinished "
         "SkipReason Stage VerifiedBy WarningCode"
     ),
     "errors": (
@@ -64,17 +64,26 @@ _MODULES = {
     "settings": "Settings",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
-__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:
     """Import on first use: `uploader --help` must not pay for requests and Socket.IO."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    if name in _HOME:
+        from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name == "__all__" or name[0].isupper():  # not for modules, of which some are imported before all else
+        from uploader_cli.feature import exported
+
+        if name == "__all__":
+            return sorted([*_HOME, *exported()])
+        if name in exported():
+            feature, place = exported()[name]
+            return feature.load(place)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    from uploader_cli.feature import exported
+
+    return sorted({*globals(), *_HOME, *exported()})

@@ -34,7 +34,7 @@ class UploaderError(Exception):
     code = FailureCode.PROTOCOL
     retryable = False
     forgets = False  # whether the upload can't be resumed: the journal forgets it
-    stored = False  # whether the server has confirmed the file all the same: `--then` keeps the local one
+    stored = False  # whether the server has confirmed the file all the same
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         """`message` is one sentence that names the file, URL or option; `hint` says how to fix it."""

@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode
+from uploader_cli.feature import features
 
 
 class Exit(IntEnum):
@@ -53,7 +54,7 @@ def of_failure(code: FailureCode, *, retryable: bool) -> Exit:
         return Exit.INTEGRITY
     if code is FailureCode.UNAUTHORIZED:
         return Exit.NOT_AUTHORISED
-    if code is FailureCode.UNVERIFIABLE:
+    if any(code == own.name and own.is_usage for feature in features() for own in feature.codes):
         return Exit.USAGE
     return Exit.RETRY_MAY_HELP if retryable else Exit.FAILED_FOR_GOOD
 

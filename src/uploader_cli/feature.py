@@ -34,6 +34,18 @@ class FeatureOption(NamedTuple):
     stored: bool = False
 
 
+class FeatureCode(NamedTuple):
+    """A `FailureCode`, and what fixes it. `is_stored`: the server has the file.
+
+    `is_usage`: another option is needed, and the run ends as a usage error does.
+    """
+
+    name: str
+    fix: str
+    is_stored: bool = False
+    is_usage: bool = False
+
+
 class Feature(NamedTuple):
     """A feature, of which the first one of the `options` turns it on; without options it is always on.
 
@@ -51,10 +63,30 @@ class Feature(NamedTuple):
     plans: str = ""
     """Function of the settings and a file; it returns fields of events in a plan: what would become of the file."""
 
+    directory: str = ""
+    """The name of directories that no walk enters."""
+    restores: str = ""
+    """Function of the path around such a directory: it puts back what an interrupted run has left there, and returns
+    the paths that stay, with a `FileFailure` for each."""
+    codes: tuple[FeatureCode, ...] = ()
+    fields: str = ""
+    """Fields that some events and the `Receipt` have after their own: by the name of their class, tuples of name, type
+    and default."""
+    fields_of_missing: str = ""
+    """Those of the event of a stored file that is missing here."""
+    counts: str = ""
+    """The field at the end of a file whose values are counted, and told with the `words`."""
+    words: str = ""
+    """A module with functions that return text. `ending` and `planned` end the line of an event; `total` is a line of
+    the summary for the counts, and `planned_total` one of a plan for a value and its count."""
+    exports: tuple[tuple[str, str], ...] = ()
+    """Classes of the library, by their names there."""
+
     def load(self, name: str) -> Any:
-        """Return what the feature has under a name `module:name`; the module is imported now."""
+        """Return what the feature has under a name `module` or `module:name`; the module is imported now."""
         module, _, provided = name.partition(":")
-        return getattr(import_module(f"uploader_cli.features.{self.name}.{module}"), provided)
+        found = import_module(f"uploader_cli.features.{self.name}.{module}")
+        return getattr(found, provided) if provided else found
 
     def is_on(self, settings: object) -> bool:
         """Return whether these settings turn the feature on."""
@@ -75,3 +107,23 @@ def used(settings: object) -> list[Feature]:
 def options_of(settings: object, own: type[T]) -> T:
     """Return the options of a feature as its own value: a `NamedTuple` with their names."""
     return own(*(getattr(settings, name) for name in own.__annotations__))
+
+
+def fields_of(kind: str) -> list[tuple[str, Any, Any]]:
+    """Return the fields that features add to a class of this name: name, type and default."""
+    return [field for feature in features() if feature.fields for field in feature.load(feature.fields).get(kind, ())]
+
+
+def counted() -> list[Feature]:
+    """Return the features that count values of a field."""
+    return [feature for feature in features() if feature.counts]
+
+
+def words_of(event: object) -> list[Any]:
+    """Return the `words` about an event that has a counted field."""
+    return [one.load(one.words) for one in counted() if getattr(event, one.counts, None) is not None]
+
+
+def exported() -> dict[str, tuple[Feature, str]]:
+    """Return the classes that features add to the library: by name, the feature and what it loads."""
+    return {name: (feature, place) for feature in features() for name, place in feature.exports}

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import TypeVar
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import Event, FailureCode, Metrics, Phase, Removed, VerifiedBy
+from uploader_cli.core.events import Event, FailureCode, Metrics, Phase, VerifiedBy
 from uploader_cli.core.incidents import Incident
 from uploader_cli.core.state import Observer, ProgressState
+from uploader_cli.feature import fields_of
+
+T = TypeVar("T")
+
+
+def _with_features(receipt: type[T]) -> type[T]:
+    """Add the fields of features, after its own."""
+    for name, kind, default in fields_of("Receipt"):
+        receipt.__annotations__[name] = kind
+        setattr(receipt, name, default)
+    return receipt
 
 
 @dataclass(frozen=True, slots=True)
+@_with_features
 class Receipt:
     """The outcome of a file. `size` is in bytes, 0 if unknown; `code`, `message` and `retryable` describe a failure."""
 
@@ -31,9 +44,6 @@ class Receipt:
     """Where the file can be read, if it is on the server."""
     verified_by: VerifiedBy | None = None
     """What showed that the stored bytes are those of the file; None also for chunks with SHA-1."""
-    removed: Removed | None = None
-    """What became of the local file (`--then`)."""
-    moved_to: str | None = None
 
 
 _AS_IN_EVENT = {spec.name for spec in fields(Receipt)} - {"status", "size", "message", "retryable"}

@@ -207,7 +207,7 @@ def fed(world: World, came: Came) -> World:
         journal = list(world.journal)
         for file in wanted.files:
             journal[file.file] = "open"
-        world, wanted = replace(world, journal=tuple(journal)), wanted.then
+        world, wanted = replace(world, journal=tuple(journal)), wanted.after
     world = replace(world, state=state, wanted=wanted)
     if world.failed is None or isinstance(wanted, Look | Renew):
         return world

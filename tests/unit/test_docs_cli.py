@@ -7,6 +7,7 @@ import re
 import runpy
 from typing import Any
 
+import feature_samples
 import pytest
 from docs_pages import ROOT, codes, page, rows
 from docs_pages import section as section_of
@@ -23,7 +24,6 @@ MADE = runpy.run_path(str(ROOT / "docs" / "cli_options.py"))
 ENUMS = {
     "`phase` of `file.progress`": events.Phase,
     "`code` of `file.retry`, `file.failed`": events.FailureCode,
-    "`removed` of `file.completed`, `file.skipped`": events.Removed,
     "`reason` of `file.skipped`": events.SkipReason,
     "`from`, `to` of `channel.changed`": events.ChannelState,
     "`transport` of `channel.changed`": events.Transport,
@@ -31,6 +31,7 @@ ENUMS = {
     "`code` of `warning`": events.WarningCode,
     "`limits` of `plan.started`": events.LimitsOrigin,
     "`result` of `check.file`": events.CheckResult,
+    **feature_samples.ENUMS,
 }
 NESTED: dict[str, Any] = {
     "`channel` of `run.finished`": events.ChannelStats,
@@ -149,7 +150,7 @@ def _fields(event: type[events.Event]) -> list[str]:
     """Return the public fields, those with a default of None with a question mark."""
     names, defaults = event.__struct_fields__, event.__struct_defaults__
     optional = {name for name, default in zip(names[::-1], defaults[::-1], strict=False) if default is None}
-    public = [name for name in names if not event.__annotations__[name].startswith("Internal[")]
+    public = [name for name in names if name not in events.internal_fields(event)]
     return [name.rstrip("_") + ("?" if name in optional else "") for name in public]
 
 

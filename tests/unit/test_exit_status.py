@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import feature_samples
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +40,7 @@ def test_the_code_of_a_failed_file(code: FailureCode, retryable: bool) -> None:
         FailureCode.INTEGRITY: 7,
         FailureCode.MISMATCH: 7,
         FailureCode.UNAUTHORIZED: 5,
-        FailureCode.UNVERIFIABLE: 2,
+        **feature_samples.EXITS,
     }
     assert of_failure(code, retryable=retryable) == special.get(code, 3 if retryable else 4)
 

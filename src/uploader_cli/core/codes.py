@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from uploader_cli.feature import features
+
 
 class Phase(StrEnum):
     """The phase of a file. It never goes back, except from `sending` to `queued` for a retry."""
@@ -81,16 +83,7 @@ class FailureCode(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
     PROTOCOL = "protocol"
     INTEGRITY = "integrity"
-    KEPT = "kept"
-    UNVERIFIABLE = "unverifiable"
-
-
-class Removed(StrEnum):
-    """What became of a local file that is stored (`--then`)."""
-
-    MOVED = "moved"
-    DELETED = "deleted"
-    GONE = "gone"
+    vars().update({code.name.upper(): code.name for feature in features() for code in feature.codes})
 
 
 class SkipReason(StrEnum):

@@ -138,10 +138,10 @@ class Measures(Struct):
         if self._sampled is None:
             self._sampled = (now, sent)
             return
-        then, before = self._sampled
+        earlier, before = self._sampled
         due = SAMPLE if not (last and self._rate.count == 0) else 1e-3
-        if now - then >= due:
-            self._rate.add((sent - before) / (now - then))
+        if now - earlier >= due:
+            self._rate.add((sent - before) / (now - earlier))
             self._sampled = (now, sent)
 
     def result(self, *, seconds: float, events: int, retries: int) -> Metrics:

@@ -7,6 +7,7 @@ and one byte for each file since the oldest that has not ended).
 from __future__ import annotations
 
 from collections import Counter, deque
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -18,6 +19,7 @@ from uploader_cli.core.incidents import IncidentLog
 from uploader_cli.core.metrics import Measures
 from uploader_cli.core.rate import SILENCE, Meter, Timeline
 from uploader_cli.core.tree import Tree
+from uploader_cli.feature import counted
 
 HISTORY = 50  # maximum finished files and messages kept for the view
 BRIEF = 1.0  # seconds; a file that ends within is only counted by the view
@@ -146,7 +148,7 @@ class ProgressState(Struct):
     completed: int = 0
     failed: int = 0
     refused_in_part: int = 0  # number of refused files of which the server has bytes that the journal knows
-    kept_here: int = 0  # number of failed files that are stored: `--then` has neither moved nor deleted them
+    kept_here: int = 0  # number of failed files that are stored: a later step failed
     kept_here_bytes: int = 0  # total size of these
     skipped: int = 0
     cancelled: int = 0
@@ -172,7 +174,8 @@ class ProgressState(Struct):
     renamed: int = 0  # number of completed files that the server stored under another name
     renames: list[ev.FileCompleted] = field(default_factory=list)  # the first `MOST_KEPT` of them
     skips: Counter[ev.SkipReason] = field(default_factory=Counter)
-    removed: Counter[ev.Removed] = field(default_factory=Counter)  # local files of stored ones
+    counted: dict[str, Counter[Any]] = field(default_factory=lambda: {one.counts: Counter() for one in counted()})
+    """By the field of a feature, the number of files that ended with each value of it."""
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=HISTORY))
     warnings: list[ev.RunWarning] = field(default_factory=list)
     news: ev.RunWarning | None = None  # the newest warning or recovery

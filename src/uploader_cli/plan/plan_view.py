@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 from uploader_cli.core import events as ev
+from uploader_cli.feature import counted, words_of
 from uploader_cli.render.words import cells, clip, elide, pad, plural, safe, size, wrap
 
 ROWS = 30  # maximum sessions with a row and failing files listed, unless verbose
@@ -26,11 +27,11 @@ class PlanView:
         self._named: dict[str, list[str]] = defaultdict(list)  # the first skipped files by reason
         self._failed: list[str] = []
         self._failures: Counter[str] = Counter()
-        self._removed: Counter[str] = Counter()  # files that are stored, by what becomes of them here
+        self._counted: dict[str, Counter[Any]] = defaultdict(Counter)  # by the field of a feature, files by its values
 
     def tell(self, event: ev.Event) -> None:
-        if isinstance(event, ev.PlanFile | ev.FileSkipped) and event.removed not in (None, ev.Removed.GONE):
-            self._removed[event.removed] += 1
+        if isinstance(event, ev.PlanFile) or (isinstance(event, ev.FileSkipped) and not event.gone):
+            self._count(event)
         match event:
             case ev.PlanStarted():
                 self._wrapped(_head(event))
@@ -39,10 +40,10 @@ class PlanView:
                 self._session(event)
             case ev.PlanFile() if self._verbose:
                 place = f"{self._category}/" if self._category else ""
-                name = f"{safe(event.path)} → {place}{safe(event.name)}{_then(event)}"
+                name = f"{safe(event.path)} → {place}{safe(event.name)}{_added(event)}"
                 self._row(f"  {size(event.size):>9}  ", name)
             case ev.FileSkipped() if self._verbose:
-                self._row("- ", f"{safe(event.path)}: {event.reason}{_then(event)}")
+                self._row("- ", f"{safe(event.path)}: {event.reason}{_added(event)}")
             case ev.FileSkipped():
                 self._skipped[event.reason] += 1
                 if len(self._named[event.reason]) < NAMES:
@@ -53,6 +54,11 @@ class PlanView:
                     self._failed.append(f"{safe(event.path)}: {safe(event.message[:500])}")
             case ev.PlanFinished():
                 self._end(event)
+
+    def _count(self, event: ev.PlanFile | ev.FileSkipped) -> None:
+        for feature in counted():
+            if (value := getattr(event, feature.counts)) is not None:
+                self._counted[feature.counts][value] += 1
 
     def _session(self, event: ev.PlanSession) -> None:
         if event.session_number == 1:
@@ -86,9 +92,10 @@ class PlanView:
         if event.failed > len(self._failed):
             codes = ", ".join(f"{count:,} {code}" for code, count in sorted(self._failures.items()))
             self._wrapped(f"✗ {event.failed:,} files can't be sent ({codes})")
-        for removed, count in self._removed.items():
-            self._say("")
-            self._wrapped(f"{plural(count, 'file')} here would be {removed} if the server has the same bytes then")
+        for feature in counted():
+            for value, count in self._counted[feature.counts].items():
+                self._say("")
+                self._wrapped(feature.load(feature.words).planned_total(value, count))
         sessions = f" in {plural(event.sessions, 'session')}" if event.sessions else ""
         last = f"{plural(event.files, 'file')}, {size(event.bytes)}{sessions} with {plural(event.calls, 'call')}; "
         if event.failed:
@@ -106,9 +113,9 @@ class PlanView:
         self._stream.write(line + "\n")
 
 
-def _then(event: ev.PlanFile | ev.FileSkipped) -> str:
-    """Return what would become of the local file, as the end of a row."""
-    return f", then {event.removed}{f' to {safe(event.moved_to)}' if event.moved_to else ''}" if event.removed else ""
+def _added(event: ev.PlanFile | ev.FileSkipped) -> str:
+    """Return what features say of a file, as the end of a row."""
+    return "".join(words.planned(event) for words in words_of(event))
 
 
 def _head(event: ev.PlanStarted) -> str:

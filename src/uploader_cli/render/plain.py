@@ -9,6 +9,7 @@ from uploader_cli.analysis import timeline
 from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
 from uploader_cli.core.state import Observer, ProgressState
+from uploader_cli.feature import words_of
 from uploader_cli.render import overview
 from uploader_cli.render.words import clock, plural, safe, size, span
 
@@ -58,11 +59,11 @@ class PlainView(Observer):
             case ev.FileCompleted() if few:
                 known = "" if event.size is None else f"{size(event.size)}, "
                 name = f", stored as {safe(event.stored_as)}" if event.stored_as else ""
-                self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)}{name}{_removed(event)})", kind="file")
+                self._say(f"✓ {safe(event.path)} ({known}{span(event.seconds)}{name}{_added(event)})", kind="file")
             case ev.FileFailed() if state.failed > self._annotated:
                 self._say(f"✗ {safe(event.path)}: {_brief(event.message)}", kind="failure", wrong=True)
             case ev.FileSkipped() if self._verbose or (few and event.reason is not ev.SkipReason.NOT_TRIED):
-                self._say(f"- {safe(event.path)}: skipped ({event.reason}{_removed(event)})", kind="skip")
+                self._say(f"- {safe(event.path)}: skipped ({event.reason}{_added(event)})", kind="skip")
             case _:
                 self._of_the_run(event, state, now)
 
@@ -191,11 +192,9 @@ def progress_line(state: ProgressState, now: float) -> str:
     return " · ".join(filter(None, [*parts, overview.alert(state, now)]))
 
 
-def _removed(event: ev.FileCompleted | ev.FileSkipped) -> str:
-    """Return what became of the local file, as the end of a list."""
-    if event.removed is ev.Removed.MOVED:
-        return f", moved to {safe(event.moved_to or '')}"
-    return f", {event.removed} here" if event.removed else ""
+def _added(event: ev.FileCompleted | ev.FileSkipped) -> str:
+    """Return what features say of a file, as the end of a list."""
+    return "".join(words.ending(event) for words in words_of(event))
 
 
 def _brief(text: str) -> str:

@@ -12,6 +12,7 @@ from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import FailureCode, FileFailed, Phase, RunFinished, SkipReason, WarningCode
 from uploader_cli.core.state import ProgressState, SessionState
 from uploader_cli.exit_status import MEANINGS, PERMANENT
+from uploader_cli.feature import counted, features
 from uploader_cli.render import overview
 from uploader_cli.render.plain import FAILURE_LINES
 from uploader_cli.render.words import cells, plural, rate, safe, size, span, wrap
@@ -44,11 +45,10 @@ FIXES = {
     " only with --resend-unknown.",
     FailureCode.PROTOCOL: "The server's answer could not be parsed: check the URL and the server's version.",
     FailureCode.INTEGRITY: "The stored file differs from the local one: delete it there and upload it again.",
-    FailureCode.KEPT: "The file is stored, and was not moved or deleted here: correct the reason above, and run again.",
-    FailureCode.UNVERIFIABLE: "It can't be compared with what the server has: see --then-unverified.",
+    **{FailureCode(code.name): code.fix for feature in features() for code in feature.codes},
 }
-STORED = (FailureCode.KEPT, FailureCode.UNVERIFIABLE)
-"""Failures of `--then` with a file that is stored."""
+STORED = frozenset(code.name for feature in features() for code in feature.codes if code.is_stored)
+"""Failures of a file that is stored."""
 _UNREADABLE_NOW = "It could not be read now: run the command again, with fewer --jobs if too many files were open."
 _SKIPS: dict[SkipReason, str | tuple[str, str]] = {
     SkipReason.TYPE: "type not accepted by the server",
@@ -117,7 +117,7 @@ def summary(
         lines.add(" ", _place(state))
         if urls != "none" and state.completed <= FEW_STORED:
             _stored(lines, state)
-    _removed(lines, state)
+    _added(lines, state)
     if verbose and state.bottleneck is not None:
         lines.add(" ", f"limited by {_LIMITED_BY[state.bottleneck]}")
     for_good = outcome.exit_code == _FOR_GOOD
@@ -243,11 +243,11 @@ def _place(state: ProgressState) -> str:
     return f"to {overview.destination(state)}" + (f", {created:,} sessions" if created > 1 else session)
 
 
-def _removed(lines: _Lines, state: ProgressState) -> None:
-    """Add how many local files were moved or deleted."""
-    counts = ", ".join(f"{count:,} {removed}" for removed, count in state.removed.items())
-    if counts:
-        lines.add(" ", f"local files: {counts}")
+def _added(lines: _Lines, state: ProgressState) -> None:
+    """Add what features have counted."""
+    for feature in counted():
+        if counts := state.counted[feature.counts]:
+            lines.add(" ", feature.load(feature.words).total(counts))
 
 
 def _stored(lines: _Lines, state: ProgressState) -> None:

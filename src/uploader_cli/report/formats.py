@@ -16,14 +16,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from uploader_cli.core.names import inert, json_line
+from uploader_cli.feature import fields_of
 from uploader_cli.render.words import safe
 from uploader_cli.report.document import shown
 from uploader_cli.report.recorder import Row, Spool
 
 CSV_COLUMNS: tuple[str, ...] = ("file", "path", "path_b64", "relative_path", "outcome", "size", "bytes", "session")
 CSV_COLUMNS += ("attempts", "seconds", "server_id", "location", "checksum", "verified", "code", "message", "retryable")
-CSV_COLUMNS += ("reason", "category", "sha256", "run", "stored_as", "url", "verified_by", "removed")
-CSV_COLUMNS += ("moved_to",)  # of the CSV, in order
+CSV_COLUMNS += ("reason", "category", "sha256", "run", "stored_as", "url", "verified_by")
+CSV_COLUMNS += tuple(name for name, _, _ in fields_of("FileEnded"))  # of the CSV, in order
 LIST_COLUMNS = ("path", "path_b64", "name", "category", "sha256")
 LIST_SUFFIXES = ("", ".txt", ".lst", ".list", ".csv", ".jsonl", ".ndjson")  # the accepted suffixes of `--failed-to`
 LINK_SUFFIXES = ("", ".txt", ".tsv", ".lst", ".list")  # and of `--links`

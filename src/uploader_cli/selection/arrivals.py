@@ -190,7 +190,7 @@ class Arrivals:
                 yield file
 
     def _take_ended(self) -> None:
-        """Plan another try of files that failed, and forget those that were removed: what follows there is new."""
+        """Plan another try of files that failed, and forget those that are gone: what follows there is new."""
         while not self._ended.empty():
             event = self._ended.get()
             path = self._open.pop(event.file, None)
@@ -204,7 +204,7 @@ class Arrivals:
                 change = "UPDATE seen SET due = ?, failures = failures + 1 WHERE path = ? AND due IS NULL"
                 self._db.execute(change, (due, key))
                 self._next = min(self._next, due)
-            elif event.removed is not None:
+            elif event.gone:
                 self._db.execute("DELETE FROM seen WHERE path = ? AND due IS NULL", (key,))
 
     def _report(self, trouble: dict[str, str]) -> None:

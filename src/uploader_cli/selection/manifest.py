@@ -20,10 +20,9 @@ from uploader_cli.errors import UsageError
 from uploader_cli.named_files import naming
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.manifest_lines import BadLine, Entry, Format, parse
-from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, Selected, Step, has_hidden_content
+from uploader_cli.selection.walk import HIDDEN_CONTENT, SeenNames, Selected, Step, has_hidden_content, restore
 from uploader_cli.sources.directories import real_directory
 from uploader_cli.sources.files import Status, absolute, identity_of, status
-from uploader_cli.sources.removal import restore
 
 BAD_LINES_NAMED = 20  # maximum bad lines reported one by one
 LONGEST_PATH = 200  # maximum characters of a path in a message

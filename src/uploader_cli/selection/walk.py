@@ -14,18 +14,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nsmallest
 from itertools import count, pairwise
 from operator import attrgetter
+from typing import Any
 
 from msgspec.structs import replace
 
-from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, Removed, SkipReason
+from uploader_cli.core.events import FailureCode, FileFailed, FileSkipped, SkipReason
 from uploader_cli.core.plan import LocalFile, concealed, is_url
 from uploader_cli.core.record import Record
+from uploader_cli.errors import FileFailure
+from uploader_cli.feature import features
 from uploader_cli.selection.filters import IGNORE_FILE, BadIgnoreFile, Filters, Ignores
 from uploader_cli.sources import files as sources
 from uploader_cli.sources.directories import real_directory
-from uploader_cli.sources.removal import ASIDE, restore
 
 AT_ONCE = 20_000  # maximum names of a directory sorted in memory; a larger one is read several times
+NOT_ENTERED = frozenset(feature.directory for feature in features() if feature.directory)
 HIDDEN_CONTENT = "has content although its size is 0: copy it to a regular file first"
 
 
@@ -35,7 +38,7 @@ Step = Selected | None  # None: something was examined that is not selected
 
 
 def missing(paths: Iterable[str]) -> list[str]:
-    """Return those of `paths` that don't exist, in order; what an interrupted `--then` has set aside is put back."""
+    """Return those of `paths` that don't exist, in order; what an interrupted run has set aside is put back."""
     gone = [path for path in paths if not sources.exists(path)]
     for directory in {os.path.dirname(path) for path in gone}:
         restore(directory)
@@ -43,15 +46,26 @@ def missing(paths: Iterable[str]) -> list[str]:
 
 
 def forgiven(item: Selected, is_stored: Callable[[LocalFile], bool]) -> Selected:
-    """Return an item, and a skip for a missing file that the run has stored: `--then` has moved or deleted it."""
+    """Return an item, and a skip for a missing file that the run has stored: it is consumed (`Feature`)."""
     if not isinstance(item, FileFailed) or item.code is not FailureCode.VANISHED:
         return item
     file = item.local or LocalFile(item.file, item.path, item.relative_path, 0, 0)
     if not is_stored(file):
         return item
-    return FileSkipped(
-        item.file, item.path, SkipReason.RECEIPT, item.local, relative_path=item.relative_path, removed=Removed.GONE
-    )
+    added: dict[str, Any] = {}
+    for feature in features():
+        added |= feature.load(feature.fields_of_missing) if feature.fields_of_missing else {}
+    known = (item.file, item.path, SkipReason.RECEIPT, item.local)
+    return FileSkipped(*known, relative_path=item.relative_path, gone=True, **added)
+
+
+def restore(directory: str) -> dict[str, FileFailure]:
+    """Let features put back what an interrupted run has left; return the paths that stay, and why."""
+    left: dict[str, FileFailure] = {}
+    for feature in features():
+        if feature.directory and os.path.lexists(os.path.join(directory, feature.directory)):
+            left |= feature.load(feature.restores)(directory)
+    return left
 
 
 def walk(paths: Sequence[str], filters: Filters, *, follow_links: bool = False) -> Iterator[Step]:
@@ -179,7 +193,7 @@ class _Walker:
 
     def _entry(self, directory: _Directory, entry: os.DirEntry[str], ignores: Ignores) -> Step | _Directory:
         name, below = f"{directory.relative}/{entry.name}", directory.below(entry.name)
-        if entry.name == ASIDE:
+        if entry.name in NOT_ENTERED:
             return None
         is_link = entry.is_symlink()
         if is_link and not self._follow:

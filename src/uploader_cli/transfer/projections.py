@@ -42,8 +42,8 @@ def completed(result: FileResult, url_of: UrlOf, *, attempts: int, seconds: floa
         url=url_of(place) if place else None,
         file_path=result.file_path,
         local=file,
-        removed=result.removed,
-        moved_to=result.moved_to,
+        gone=result.gone,
+        **(result.added or {}),
     )
 
 
@@ -58,8 +58,8 @@ def skipped(result: FileResult, reason: SkipReason, url_of: UrlOf) -> ev.FileSki
         location=result.location,
         checksum=_written(result.sha256),
         url=url_of(place) if place else None,
-        removed=result.removed,
-        moved_to=result.moved_to,
+        gone=result.gone,
+        **(result.added or {}),
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from uploader_cli import errors
-from uploader_cli.core.codes import FailureCode, Removed, SkipReason, VerifiedBy
+from uploader_cli.core.codes import FailureCode, SkipReason, VerifiedBy
 from uploader_cli.core.protocol import NAME_TAKEN
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ class FileResult(NamedTuple):
     `continued`: the server got bytes after a break, and may have put them at the wrong place. `adopted`: it had bytes
     before this client sent any, which may be those of another file. `falls_back`:
     another protocol sends it; `error` says why this one did not. `values` are those of the template of `--result-url`,
-    of a file that the server still processes; `result_url` is where it can be read once it is processed. `removed` says
-    what became of the local file, `moved_to` where it is now. `new`: whether the server has stored it for a request of
-    this run, and found no equal file there; None where it does not say.
+    of a file that the server still processes; `result_url` is where it can be read once it is processed. `gone`: the
+    local file is no longer at its path. `added` are fields of features for the event of its end. `new`: whether the
+    server has stored it for a request of this run, and found no equal file there; None where it does not say.
 
     `skipped` says why it was not sent: the server has it, or a receipt says so, which stays. Of such a file, `compares`
     says whether it has still to be compared (`--verify`), and `unconfirmed` that only a receipt of another run knows of
-    it, on which `--then-unverified` does not rely.
+    it, on which nothing relies that removes the local file.
     """
 
     file: LocalFile
@@ -47,8 +47,8 @@ class FileResult(NamedTuple):
     verified_by: VerifiedBy | None = None
     values: dict[str, str] | None = None
     result_url: str | None = None
-    removed: Removed | None = None
-    moved_to: str | None = None
+    gone: bool = False
+    added: dict[str, Any] | None = None
     new: bool | None = None
     skipped: SkipReason | None = None
     compares: bool = False

@@ -129,7 +129,7 @@ class Driver:
             return state, wanted
         if wanted.files:
             self._context.run.certain(wanted.files)
-        return state, wanted.then
+        return state, wanted.after
 
     def _asked(self, step: Step[State], state: State, ask: Ask) -> tuple[State, Act]:
         """Send a request, again as often as the machine wants that and the pacer allows it."""

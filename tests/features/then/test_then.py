@@ -19,7 +19,7 @@ from time_limits import PATIENCE
 from tus_services import Plain, Service
 
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.sources.removal import identified, set_aside
+from uploader_cli.features.then.removal import identified, set_aside
 from uploader_server.config import Limits
 from uploader_server.faults import Answer
 from uploader_server.http.bodies import TYPES, Bodies, one_of, schemas

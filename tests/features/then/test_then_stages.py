@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from serving import running_server
 
 from uploader_cli import upload
-from uploader_cli.sources import removal
+from uploader_cli.features.then import removal
 from uploader_cli.transfer.ledger import Ledger
 
 if TYPE_CHECKING:

@@ -58,6 +58,7 @@ class Stream(Script):
 
 
 INTERNAL = {
+    "gone",
     "stored",
     "forgotten",
     "left_out",

@@ -53,8 +53,8 @@ class Folder:
         self.numbers.update(numbers)
         return list(numbers)
 
-    def end(self, name: str, *, failed: bool = False, removed: ev.Removed | None = None) -> None:
-        number, more = self.numbers[name], {"verified": True, "attempts": 1, "seconds": 0.0, "removed": removed}
+    def end(self, name: str, *, failed: bool = False, gone: bool = False) -> None:
+        number, more = self.numbers[name], {"verified": True, "attempts": 1, "seconds": 0.0, "gone": gone}
         if failed:
             self.arrivals.hear([ev.FileFailed(number, name, ev.FailureCode.NETWORK, "", retryable=True)])
         else:
@@ -104,7 +104,7 @@ def test_file_in_place_of_one_that_was_removed_is_selected(folder: Folder) -> No
     """No walk has found the path empty, and size and time are the same."""
     folder.put("a.bin")
     assert folder.within(2 * SETTLE) == ["a.bin"]
-    folder.end("a.bin", removed=ev.Removed.DELETED)
+    folder.end("a.bin", gone=True)
     assert folder.within(2 * SETTLE) == ["a.bin"]
 
 

@@ -49,7 +49,7 @@ def test_file_at_the_path_of_one_that_was_removed_is_new(journal: Journal, other
     """As after a restore: it has not changed, and nothing of it was sent."""
     run = begin(journal)
     claimed(run, a_file())
-    run.removed(Stored(a_file()))
+    run.consumed(Stored(a_file()))
     run.finish(ok=False)
     assert claimed(begin(other), a_file()).state == "new"
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
-from msgspec import Meta, to_builtins
+from msgspec import Meta, defstruct, to_builtins
 from msgspec.structs import astuple, replace
 
 from uploader_cli.core.record import Record
+from uploader_cli.feature import fields_of
 
 T = TypeVar("T")
+E = TypeVar("E", bound="Event")
 Internal = Annotated[T, "internal"]
 """A field for the state, with a default: it is neither compared nor in the event stream."""
 FileNumber = Annotated[int, Meta(ge=0, description="Number of the file, stable in the run")]
@@ -42,12 +44,22 @@ class Event(Record, frozen=True, omit_defaults=True):
         return replace(self, **internal) if internal else self
 
 
+def with_features(kind: type[E]) -> type[E]:
+    """Return an event with the fields that features add to it, after its own."""
+    fields = fields_of(kind.__name__)
+    if not fields:
+        return kind
+    named = {"__doc__": kind.__doc__, "__module__": kind.__module__}
+    return cast("type[E]", defstruct(kind.__name__, fields, bases=(kind,), namespace=named, frozen=True, kw_only=True))
+
+
 @cache
 def internal_fields(kind: type[Event]) -> dict[str, Any]:
     """Return the internal fields of an event with their defaults."""
     names, defaults = kind.__struct_fields__, kind.__struct_defaults__
     last = zip(names[len(names) - len(defaults) :], defaults, strict=True)
-    return {name: default for name, default in last if kind.__annotations__[name].startswith("Internal[")}
+    written = {name: text for base in kind.__mro__ for name, text in getattr(base, "__annotations__", {}).items()}
+    return {name: default for name, default in last if str(written[name]).startswith("Internal[")}
 
 
 def as_fields(event: Event) -> dict[str, Any]:

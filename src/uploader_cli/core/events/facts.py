@@ -8,14 +8,13 @@ from uploader_cli.core.codes import (
     FailureCode,
     PauseReason,
     Phase,
-    Removed,
     SkipReason,
     Transport,
     VerifiedBy,
     WarningCode,
     WorkerPhase,
 )
-from uploader_cli.core.events.event import Event, Internal
+from uploader_cli.core.events.event import Event, Internal, with_features
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.record import Record
 
@@ -115,15 +114,16 @@ class FilesCancelled(Event, frozen=True):
     local: Internal[tuple[LocalFile, ...]] = ()
 
 
+@with_features
 class FileEnded(Event, frozen=True):
     """The end of a file, for reports and receipts: observers get it, it is not part of the event stream.
 
     `outcome` is a terminal phase. `size` is None if unknown, `bytes` is the confirmed part, `attempts` is 0 for a file
     never tried; `seconds` are from the first attempt to the end. `code`, `message` and `retryable` are set for a
     failure, `reason` for a skip; `stored_as` if the server chose another name, `url` for a file on the server.
-    `removed` and `moved_to` are set where `--then` has moved or deleted the local file. `relative_path` is the file's
-    name on the server, None if it was not selected to be sent. `category`, `sha256`, `upload_metadata` and `upload_url`
-    (a secret) are from a list, `destination` distinguishes a file that is sent to several places.
+    `relative_path` is the file's name on the server, None if it was not selected to be sent. `category`, `sha256`,
+    `upload_metadata` and `upload_url` (a secret) are from a list, `destination` distinguishes a file that is sent to
+    several places.
     """
 
     file: int
@@ -151,8 +151,6 @@ class FileEnded(Event, frozen=True):
     upload_metadata: dict[str, str] | None = None
     upload_url: str | None = None
     verified_by: VerifiedBy | None = None
-    removed: Removed | None = None
-    moved_to: str | None = None
 
     def __repr__(self) -> str:
         return f"FileEnded({self.file}, {self.path!r}, {self.outcome!r})"

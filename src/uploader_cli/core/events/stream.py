@@ -11,7 +11,6 @@ from uploader_cli.core.codes import (
     FailureCode,
     LimitsOrigin,
     Phase,
-    Removed,
     SkipReason,
     Transport,
     VerifiedBy,
@@ -29,6 +28,7 @@ from uploader_cli.core.events.event import (
     Percent,
     Rate,
     Seconds,
+    with_features,
 )
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.record import Record
@@ -108,6 +108,7 @@ class FileRetry(Event, frozen=True, tag="file.retry"):
     message: str
 
 
+@with_features
 class FileCompleted(Event, frozen=True, tag="file.completed"):
     """The server confirmed the file. `size` is None if unknown, as in `watch` of some servers."""
 
@@ -130,13 +131,12 @@ class FileCompleted(Event, frozen=True, tag="file.completed"):
     """Where the file can be read."""
     verified_by: VerifiedBy | None = None
     """What showed that the stored bytes are those of the file; None also for SHA-1."""
-    removed: Removed | None = None
-    """What became of the local file (`--then`)."""
-    moved_to: str | None = None
+    gone: Internal[bool] = False
+    """The local file is no longer at its path."""
 
 
 class FileFailed(Event, frozen=True, tag="file.failed"):
-    """The file is not on the server, or that is unknown (`outcome_unknown`), or it is `stored` and `--then` failed."""
+    """The file is not on the server, or that is unknown (`outcome_unknown`), or it is `stored` and a step failed."""
 
     file: FileNumber
     path: str
@@ -150,6 +150,7 @@ class FileFailed(Event, frozen=True, tag="file.failed"):
     """Whether the journal forgets the upload."""
 
 
+@with_features
 class FileSkipped(Event, frozen=True, tag="file.skipped"):
     """The file was skipped, which is no failure."""
 
@@ -163,9 +164,8 @@ class FileSkipped(Event, frozen=True, tag="file.skipped"):
     checksum: str | None = None
     url: str | None = None
     """Where the file can be read, if it is on the server."""
-    removed: Removed | None = None
-    """What became of the local file (`--then`)."""
-    moved_to: str | None = None
+    gone: Internal[bool] = False
+    """The local file is no longer at its path."""
 
 
 class ChannelChanged(Event, frozen=True, tag="channel.changed", rename={"from_": "from"}):
@@ -296,6 +296,7 @@ class PlanSession(Event, frozen=True, tag="plan.session"):
     first: Internal[tuple[str, ...]] = ()
 
 
+@with_features
 class PlanFile(Event, frozen=True, tag="plan.file"):
     """A file that would be sent, with its name on the server."""
 
@@ -304,9 +305,6 @@ class PlanFile(Event, frozen=True, tag="plan.file"):
     size: Bytes
     name: str
     session_number: Ordinal
-    removed: Removed | None = None
-    """What would become of the local file (`--then`)."""
-    moved_to: str | None = None
 
 
 class PlanFinished(Event, frozen=True, tag="plan.finished"):
@@ -349,6 +347,7 @@ class CheckFinished(Event, frozen=True, tag="check.finished"):
     exit_code: int
 
 
-PUBLIC = tuple(kind for kind in Event.__subclasses__() if kind.__struct_config__.tag)
+_EVENTS = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Event)]
+PUBLIC = tuple(kind for kind in _EVENTS if kind.__struct_config__.tag)
 for _kind in PUBLIC:
     _kind.type = str(_kind.__struct_config__.tag)

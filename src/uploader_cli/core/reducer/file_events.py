@@ -305,14 +305,20 @@ def _settle(
         if local.upload_url:
             details["upload_url"] = local.upload_url
     ended = ev.FileEnded(file=file, outcome=outcome, size=size, **details)
-    if ended.removed is not None:
-        state.removed[ended.removed] += 1
+    _count_values(state, ended)
     if known is not None or outcome is Phase.FAILED:
         state.finished.append(ended)
     if begun is not None:
         listed = known is not None and not known.packed and (known.size is None or ended.seconds >= BRIEF)
         state.tree.end(ended, listed=listed)
     return ended
+
+
+def _count_values(state: ProgressState, ended: ev.FileEnded) -> None:
+    """Count the values of the fields that features count."""
+    for name, counts in state.counted.items():
+        if (value := getattr(ended, name)) is not None:
+            counts[value] += 1
 
 
 def _mark(state: ProgressState, number: int) -> None:

@@ -1,6 +1,6 @@
 """`--then`: files that the server has are moved or deleted here."""
 
-from uploader_cli.feature import Feature, FeatureOption
+from uploader_cli.feature import Feature, FeatureCode, FeatureOption
 
 FEATURE = Feature(
     "then",
@@ -30,5 +30,25 @@ FEATURE = Feature(
     consumes=True,
     checks_selection="selected:check",
     plans="stages:planned",
+    directory=".uploader-aside",
+    restores="removal:restore",
+    codes=(
+        FeatureCode(
+            "kept",
+            "The file is stored, and was not moved or deleted here: correct the reason above, and run again.",
+            is_stored=True,
+        ),
+        FeatureCode(
+            "unverifiable",
+            "It can't be compared with what the server has: see --then-unverified.",
+            is_stored=True,
+            is_usage=True,
+        ),
+    ),
+    fields="fields:EVENT_FIELDS",
+    fields_of_missing="fields:OF_MISSING",
+    counts="removed",
+    words="words",
+    exports=(("Removed", "fields:Removed"),),
     steps=(("stored", "stages:Proof"), ("last", "stages:Removing")),
 )

@@ -25,11 +25,12 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
-from uploader_cli.core.codes import FailureCode, Removed, VerifiedBy
+from uploader_cli.core.codes import FailureCode, VerifiedBy
 from uploader_cli.feature import options_of
+from uploader_cli.features.then.fields import Removed
 from uploader_cli.features.then.options import Removal, Then
+from uploader_cli.features.then.removal import KEPT, ROOT_MARK, delete, identified, is_in_root, move, set_aside
 from uploader_cli.sources.content import is_local, sha256_of
-from uploader_cli.sources.removal import ROOT_MARK, delete, identified, is_in_root, move, set_aside
 from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.projections import COMPARED, receipt_of
 from uploader_cli.transfer.results import FileResult
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.upload_session import RunContext
 
 KNOWN_DIRECTORIES = 10_000
+UNVERIFIABLE = FailureCode("unverifiable")
 UNTOLD = "the server does not say whether it is another file than the stored one"
 
 
@@ -119,7 +121,7 @@ class Proof(Stage):
         trusts = options_of(self._context.settings, Then).then_unverified and not outcome.unconfirmed
         if outcome.error is None and outcome.checksum is None and not trusts:
             why = "the server gives neither its digest nor its bytes (--then-unverified relies on the upload alone)"
-            return _kept(outcome, why, FailureCode.UNVERIFIABLE)
+            return _kept(outcome, why, UNVERIFIABLE)
         return outcome
 
     def _apart(self, api: Api, outcome: FileResult) -> FileResult:
@@ -159,10 +161,10 @@ class Proof(Stage):
             there = Silent() if location is None else self._stored.ask_now(api, file, location)
         if isinstance(there, Silent):
             why, again = (f": {there.error}", there.error.retryable) if there.error is not None else ("", False)
-            raise errors.FileFailure(f"{UNTOLD}{why}", code=FailureCode.KEPT, retryable=again)
+            raise errors.FileFailure(f"{UNTOLD}{why}", code=KEPT, retryable=again)
         if isinstance(there, Absent):
             words = "it is the stored file itself: the server does not have it without this one"
-            raise errors.FileFailure(words, code=FailureCode.KEPT)
+            raise errors.FileFailure(words, code=KEPT)
         return _read_again(file, outcome.sha256 or "", self._context.stop.checkpoint)
 
 
@@ -180,8 +182,8 @@ class Removing(Stage):
         del carrier
         ended = [self._removed(one) if one.error is None else one for one in results]
         for one in ended:
-            if one.removed is not None:
-                self._context.run.removed(receipt_of(one))
+            if one.gone:
+                self._context.run.consumed(receipt_of(one))
         return ended
 
     def _removed(self, outcome: FileResult) -> FileResult:
@@ -194,14 +196,14 @@ class Removing(Stage):
                 file = _read_again(file, sha256, checkpoint)
                 if removal.path is None:
                     delete(file)
-                    return outcome._replace(removed=Removed.DELETED)
+                    return _gone(outcome, Removed.DELETED)
                 new = move(file, _place(file, removal.path, self._context.settings.dest), sha256, checkpoint)
-                return outcome._replace(removed=Removed.MOVED, moved_to=new)
+                return _gone(outcome, Removed.MOVED, new)
         except errors.FileFailure as error:
             return _kept(outcome, str(error), error.code, retryable=error.retryable)
         except OSError as error:
             if not os.path.lexists(file.path):  # another program has taken it away
-                return outcome._replace(removed=Removed.GONE)
+                return _gone(outcome, Removed.GONE)
             return _kept(outcome, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
 
 
@@ -239,9 +241,11 @@ def _place(file: LocalFile, directory: Path, dest: str | None) -> str:
     return os.path.join(directory, *(part for part in name.split("/") if part not in ("", ".", "..")))
 
 
-def _kept(
-    outcome: FileResult, why: str, code: FailureCode = FailureCode.KEPT, *, retryable: bool = False
-) -> FileResult:
+def _gone(outcome: FileResult, removed: Removed, moved_to: str | None = None) -> FileResult:
+    return outcome._replace(gone=True, added={"removed": removed, "moved_to": moved_to})
+
+
+def _kept(outcome: FileResult, why: str, code: FailureCode = KEPT, *, retryable: bool = False) -> FileResult:
     error = errors.FileFailure(f"it is stored, and kept here: {why}", code=code, retryable=retryable)
     error.stored = True
     return FileResult(outcome.file, error)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal.reading import Claim, SavedSession
     from uploader_cli.transfer.journal.receipts import Stored
 
-OF_NO_FILE = -1  # the mtime (ns) in the receipt of a file that was removed
+OF_NO_FILE = -1  # the mtime (ns) in the receipt of a file that is gone
 
 
 class UploadJournal(ABC):
@@ -93,8 +93,8 @@ class UploadJournal(ABC):
     def certain(self, files: Sequence[LocalFile]) -> None:
         self.change(files, lambda old: replace(old, uncertain=False), begins=False)
 
-    def removed(self, stored: Stored) -> None:
-        """Record that the local file of a receipt is gone (`--then`): any file at its path is another one."""
+    def consumed(self, stored: Stored) -> None:
+        """Record that the local file of a receipt is gone: any file at its path is another one."""
         self.completed([replace(stored, file=replace(stored.file, mtime_ns=OF_NO_FILE))])
 
     # New keys: each creation but the first needs one before it is sent

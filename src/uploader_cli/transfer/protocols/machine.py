@@ -19,7 +19,7 @@ and the next `Ask` repeats the one that has failed.
 | `Find` | `Found` |
 | `NewKey` | `Named` |
 | `Renew` | `Renewed` |
-| `Certain` | what comes of its `then` |
+| `Certain` | what comes of its `after` |
 | `End` | nothing: the job is over |
 
 What ends the run comes as `GaveUp`, after any of these but `End`: the results that a machine ends with then count.
@@ -174,10 +174,10 @@ Act: TypeAlias = Read | Ask | Look | NewKey | Renew | End
 
 
 class Certain(Record, frozen=True):
-    """Journal that it is certain whether the server has stored `files`; `then` is wanted."""
+    """Journal that it is certain whether the server has stored `files`; `after` is wanted."""
 
     files: tuple[LocalFile, ...]
-    then: Act
+    after: Act
 
 
 Wanted: TypeAlias = Act | Certain

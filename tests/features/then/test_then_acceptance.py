@@ -15,7 +15,7 @@ from command import ended, finish, start, uploader
 from proxy import Onlooker, Proxy
 from serving import server_process
 
-from uploader_cli.sources.removal import ASIDE
+from uploader_cli.features.then.removal import ASIDE
 
 if TYPE_CHECKING:
     from command import Process

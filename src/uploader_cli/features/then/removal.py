@@ -1,4 +1,4 @@
-"""Move or delete a local file that is still the one that was read (`--then`).
+"""Move or delete a local file that is still the one that was read.
 
 Each step names the file by its directory, which is opened once: nobody can put another directory, or a link to one,
 into its place meanwhile. No link is followed, and no file is overwritten.
@@ -20,13 +20,15 @@ from typing import NamedTuple
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import Identity, LocalFile
 from uploader_cli.errors import FileFailure
+from uploader_cli.features.then import FEATURE
 from uploader_cli.sources.files import identity_of
 
+KEPT = FailureCode("kept")
 GRANULARITY = 0.05
 """Seconds within which two writes may get the same time from a file system."""
 LOOKS = 4
 """At a file that is being written; then it has no identity."""
-ASIDE = ".uploader-aside"
+ASIDE = FEATURE.directory
 """The directory in which a file is while the server is asked whether it is its own."""
 ROOT_MARK = ".uploader"
 """The bundled server's own directory in its root."""
@@ -77,7 +79,7 @@ def move(file: LocalFile, place: str, sha256: str, checkpoint: Callable[[], None
     ):
         name = os.path.basename(file.path)
         if os.path.samestat(os.fstat(source), os.fstat(target)):
-            raise FileFailure(f"{os.path.dirname(place)} is its own directory", code=FailureCode.KEPT)
+            raise FileFailure(f"{os.path.dirname(place)} is its own directory", code=KEPT)
         identity, linked = _check_unchanged(file, source, name), True
         there = _Place(target, os.path.basename(place), identity, sha256, checkpoint)
         try:
@@ -117,7 +119,7 @@ def set_aside(file: LocalFile) -> Iterator[None]:
         with _aside(directory, makes=True) as aside:
             _check_unchanged(file, directory, name)
             if _exists(name, aside):
-                raise FileFailure(f"another file of its name is in {ASIDE}", code=FailureCode.KEPT)
+                raise FileFailure(f"another file of its name is in {ASIDE}", code=KEPT)
             os.rename(name, name, src_dir_fd=directory, dst_dir_fd=aside)
             try:
                 yield
@@ -170,7 +172,7 @@ def _aside(directory: int, *, makes: bool = False) -> Iterator[int]:
     until = time.monotonic() + OTHER_RUN
     while (aside := _locked(directory, makes=makes)) is None:
         if time.monotonic() >= until:
-            raise FileFailure("a run has set a file of its directory aside", code=FailureCode.KEPT, retryable=True)
+            raise FileFailure("a run has set a file of its directory aside", code=KEPT, retryable=True)
         time.sleep(GRANULARITY)
     try:
         yield aside
@@ -193,7 +195,7 @@ def _locked(directory: int, *, makes: bool) -> int | None:
         raise
     try:
         if os.fstat(aside).st_uid != os.geteuid():
-            raise FileFailure(f"{ASIDE} belongs to another user", code=FailureCode.KEPT)
+            raise FileFailure(f"{ASIDE} belongs to another user", code=KEPT)
         fcntl.flock(aside, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(aside), _lstat(ASIDE, directory)):
             return aside
@@ -213,7 +215,7 @@ def _put_back(name: str, aside: int, directory: int) -> None:
     except FileExistsError:
         if not os.path.samestat(_lstat(name, aside), _lstat(name, directory)):  # else it was killed before `unlink`
             words = f"another file has taken its place, and it is in {ASIDE} beside that"
-            raise FileFailure(words, code=FailureCode.KEPT) from None
+            raise FileFailure(words, code=KEPT) from None
     except OSError as error:
         if error.errno not in _NOT_LINKED or _exists(name, directory):
             raise
@@ -256,7 +258,7 @@ def _check_unchanged(file: LocalFile, directory: int, name: str, *, linked: bool
         is_alike = (
             found is not None and read is not None and (found.size, found.mtime_ns) == (read.size, read.mtime_ns)
         )  # perhaps in the content, too
-        code = FailureCode.KEPT if is_alike else FailureCode.CHANGED
+        code = KEPT if is_alike else FailureCode.CHANGED
         raise FileFailure("it has changed since it was read", code=code, retryable=True)
     return found
 
@@ -313,7 +315,7 @@ class _Place(NamedTuple):
                 os.utime(made.fileno(), ns=(info.st_atime_ns, info.st_mtime_ns))
                 os.fsync(made.fileno())
             if not self._has_bytes(copy):
-                raise FileFailure(f"its copy at {self.name} differs from what was sent", code=FailureCode.KEPT)
+                raise FileFailure(f"its copy at {self.name} differs from what was sent", code=KEPT)
             try:
                 return self.link(self.directory, copy)
             except OSError as error:

@@ -18,8 +18,8 @@ import pytest
 
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import FileFailure
-from uploader_cli.sources import removal
-from uploader_cli.sources.removal import ASIDE
+from uploader_cli.features.then import removal
+from uploader_cli.features.then.removal import ASIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
