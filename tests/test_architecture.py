@@ -84,7 +84,7 @@ OPTIONAL = "fleet report.html report.prometheus report.terminal checks.smoke sel
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"
 """Standard modules that have no place in pure code: clocks, files, threads, sockets, chance."""
 PURE = "core analysis.stages plan.forecast"
-MACHINES = "machine pack batch"
+MACHINES = "machine pack batch upload"
 """The modules of protocols that are machines, and of what these tell the driver."""
 DIALECTS = "dialect tus_dialect ietf_dialect"
 """The modules of protocols that say what a request has, and what an answer means."""
@@ -165,7 +165,7 @@ def test_pure_code_is_pure() -> None:
 
 def test_no_protocol_knows_another() -> None:
     """tus, batches and packs: the scheduler chooses, and falls back."""
-    of_uploads = "dialect tus_part tus_file tus_state tus_reading tus_chunks tus_entry"
+    of_uploads = "dialect tus_file tus_state tus_reading tus_chunks upload"
     dialects = ("tus_dialect dialect machine", "ietf_dialect dialect machine")
     for own in ("batch machine", "pack machine", *dialects, f"{of_uploads} machine"):
         for name, used in modules(CLIENT).items():

@@ -21,7 +21,7 @@ from uploader_cli.core.jobs import MOST_JOBS
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.watch import watch
-from uploader_cli.transfer.protocols.tus_part import Part
+from uploader_cli.transfer.upload_driver import UploadDriver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,15 +170,15 @@ def test_few_sessions_in_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_ended_files_are_freed_without_garbage_collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Collections are rare in a run (`gc.set_threshold` in `__main__`): cycles would take memory until then."""
-    alive: weakref.WeakSet[Part] = weakref.WeakSet()
+    alive: weakref.WeakSet[UploadDriver] = weakref.WeakSet()
     counts: list[int] = []
-    make = Part.__init__
+    make = UploadDriver.__init__
 
-    def made(part: Part, *arguments: Any, **how: Any) -> None:
+    def made(part: UploadDriver, *arguments: Any, **how: Any) -> None:
         alive.add(part)
         make(part, *arguments, **how)
 
-    monkeypatch.setattr(Part, "__init__", made)
+    monkeypatch.setattr(UploadDriver, "__init__", made)
     files = make_files(tmp_path / "files", SHORT)
     with running_server() as server:
         settings = Settings(server=server.url, protocol="tus", state_dir=tmp_path / "state")

@@ -262,8 +262,3 @@ def upload_calls(api: Api, terms: Terms, chunk: ChunkSize | None = None) -> Uplo
     server = Server(endpoint, terms, api.server, api.option, tuple(api.settings.retry_status))
     is_ietf = terms.tus is not None and terms.tus.ietf
     return UploadCalls(api, terms, IetfDialect(server) if is_ietf else TusDialect(server), chunk)
-
-
-def impossible(answer: Position, offset: int, body: Body) -> errors.OffsetConflict:
-    """Return the error for an offset that the bytes sent at `offset` can't have led to: HEAD decides."""
-    return errors.OffsetConflict(f"{body.sent} bytes at offset {offset} led to offset {answer.offset}", status=204)

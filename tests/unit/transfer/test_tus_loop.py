@@ -26,8 +26,8 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.transfer import bodies
 from uploader_cli.transfer.journal import PendingUpload
-from uploader_cli.transfer.protocols.tus_part import RESTARTS
 from uploader_cli.transfer.protocols.tus_state import Tus
+from uploader_cli.transfer.protocols.upload import RESTARTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,7 +199,7 @@ def test_creation_at_a_distant_server_carries_the_first_chunk(
     tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It knows the key of an upload whose creation was not answered; other servers would keep it as garbage."""
-    monkeypatch.setattr("uploader_cli.transfer.protocols.tus_part.ONE_TRIP_LESS", len(DATA))
+    monkeypatch.setattr("uploader_cli.transfer.upload_driver.ONE_TRIP_LESS", len(DATA))
     case = Case(tmp_path, script)
     outcome = case.send(round_trip=0.08)
     assert bytes(case.model.uploads[outcome.content_location or ""].data) == DATA
@@ -207,7 +207,7 @@ def test_creation_at_a_distant_server_carries_the_first_chunk(
 
 
 def test_creation_at_a_distant_foreign_server_has_no_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploader_cli.transfer.protocols.tus_part.ONE_TRIP_LESS", len(DATA))
+    monkeypatch.setattr("uploader_cli.transfer.upload_driver.ONE_TRIP_LESS", len(DATA))
     case = Case(tmp_path, keys=False)
     case.send(round_trip=0.08, foreign=True)
     assert case.model.methods == "POST PATCH PATCH PATCH"

@@ -204,10 +204,14 @@ class Answered(Record, frozen=True):
 
 
 class Failed(Record, frozen=True):
-    """A request failed; `sent`: the server may have the whole of it."""
+    """A request failed; `sent`: the server may have the whole of it.
+
+    `accepted`: an upload server has accepted the token in this run, for the creation of an upload.
+    """
 
     error: errors.UploaderError
-    sent: bool
+    sent: bool = False
+    accepted: bool = False
 
 
 class Waited(Record, frozen=True):

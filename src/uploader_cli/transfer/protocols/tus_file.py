@@ -20,10 +20,11 @@ from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pool import Step, Worker
 from uploader_cli.transfer.projections import of_awaited
 from uploader_cli.transfer.protocols.dialect import Creation
-from uploader_cli.transfer.protocols.tus_part import Part
 from uploader_cli.transfer.protocols.tus_reading import stored_url
 from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
+from uploader_cli.transfer.protocols.upload import ended, is_refused, refusal, usable
 from uploader_cli.transfer.results import FileResult, failed, not_compared
+from uploader_cli.transfer.upload_driver import UploadDriver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -43,7 +44,7 @@ class TusFile:
     def __init__(self, tus: Tus, session: UploadSession, file: LocalFile, claim: Claim) -> None:
         self.session, self.file = session, file
         self.state = TusFileState(tus, session.id, file, claim)
-        self.parts: list[Part] = []
+        self.parts: list[UploadDriver] = []
         self._tus, self._context = tus, tus.context
         if claim.doubtful:
             tus.context.doubts.add(file)
@@ -75,7 +76,7 @@ class TusFile:
         else:
             yield [self._stored(worker.tus, sent)]
 
-    def _send_part(self, part: Part, worker: Worker) -> Iterator[Sequence[FileResult]]:
+    def _send_part(self, part: UploadDriver, worker: Worker) -> Iterator[Sequence[FileResult]]:
         """Send one part. The last one to end joins them and yields the outcome of the file."""
         state, failure = self.state, None
         try:
@@ -135,14 +136,17 @@ class TusFile:
         if (known := state.receipt) is not None:
             found = FileResult(file, None, known.server_id, known.location, result_url=known.link, new=False)
             return found._replace(skipped=SkipReason.PRESENT, compares=self._context.settings.verify)
-        verified = not state.unchecked and sum(part.entry.checked for part in self.parts) == state.size
+        uploads = [part.state for part in self.parts]
+        known_by = uploads[0].known_by  # of parts the request tells that joins them
+        adopted, unchecked = (any(getattr(one, name) for one in uploads) for name in ("adopted", "unchecked"))
+        verified = not unchecked and sum(one.checked for one in uploads) == state.size
         verified = verified and (state.size > 0 or state.terms.tells_stored)
         server_id = state.id_in(sent) or state.server_id
         file = replace(file, size=state.size) if file.once else file
-        if state.known_by is KnownBy.NOTHING:
+        if known_by is KnownBy.NOTHING:
             state.begin()  # the attempt is reported before it fails
-            return not_compared(file) if state.adopted else FileResult(file, errors.OutcomeUnknown(NOT_CONFIRMED))
-        if not state.terms.tells_stored and state.known_by is KnownBy.ANSWER:
+            return not_compared(file) if adopted else FileResult(file, errors.OutcomeUnknown(NOT_CONFIRMED))
+        if not state.terms.tells_stored and known_by is KnownBy.ANSWER:
             self._tus.readings.confirmed(file, sent, state.size)
         # Some servers name uploads by their metadata: an old URL may be the new one.
         replaced = [old for old in state.upload.replaced if old != sent.url]
@@ -150,14 +154,14 @@ class TusFile:
             text = f"{utf8(file.path)}: an upload of it that failed may be stored, and can't be deleted: {old}"
             self._context.warn(WarningCode.MAY_BE_STORED, f"{text} ({error})")
         stored = FileResult(file, server_id=server_id, location=location, content_location=url)
-        continued = not state.terms.tells_stored and any(part.continued for part in self.parts)
-        stored = stored._replace(values=self._values(sent, server_id), continued=state.adopted or continued)
-        stored = stored._replace(adopted=state.adopted)
-        if state.adopted or state.known_by is KnownBy.READING:  # it may be the local file itself
+        continued = not state.terms.tells_stored and any(one.continued for one in uploads)
+        stored = stored._replace(values=self._values(sent, server_id), continued=adopted or continued)
+        stored = stored._replace(adopted=adopted)
+        if adopted or known_by is KnownBy.READING:  # it may be the local file itself
             stored = stored._replace(new=False)
         if not verified:
             return stored
-        by = verified_by(self._tus.terms.checksum, resumed=any(part.resumed for part in self.parts))
+        by = verified_by(self._tus.terms.checksum, resumed=any(one.resumed for one in uploads))
         return stored._replace(verified=True, verified_by=by)
 
     def _values(self, sent: Position, server_id: str | None) -> dict[str, str] | None:
@@ -198,7 +202,7 @@ class TusFile:
             parts = (upload.piece(ENDLESS if file.once else file.size, url=url),)
         state.session, self._left = session, len(parts)
         state.divide(len(parts))
-        self.parts = [Part(state, tus, part, whole=len(parts) == 1) for part in parts]
+        self.parts = [UploadDriver(state, tus, part, whole=len(parts) == 1) for part in parts]
         return self._find_joined(worker) if len(parts) > 1 else None
 
     def _find_joined(self, worker: Worker) -> Position | None:
@@ -211,7 +215,7 @@ class TusFile:
         if not state.terms.keys and state.upload.url is not None:
             joined = self._head(client, state.upload.url)
         heads = [
-            self._head(client, part.entry.url) if part.entry.url and joined is None else None for part in self.parts
+            self._head(client, part.state.url) if part.state.url and joined is None else None for part in self.parts
         ]
         if state.terms.keys and len(self._urls) == len(heads) and not any(heads):
             joined = self._context.pacer.call(lambda: client.create(Creation(size, state.metadata())))
@@ -222,12 +226,12 @@ class TusFile:
                 return self._divide(worker)
         complete = joined if joined is not None and joined.offset == size else None
         for part, head in zip(self.parts, heads, strict=True):
-            part.found(part.size if complete else part.usable(head.offset or 0) if head else 0)
+            part.found(part.state.size if complete else usable(part.state, head.offset or 0) if head else 0)
         if complete is not None:
             return self._joined(client, complete)
         if state.session != (state.upload.session or ""):  # their keys move them to this session
             for part in self.parts:
-                part.entry.url = None
+                part.state = replace(part.state, url=None)
         return None
 
     def _head(self, client: UploadCalls, url: str) -> Position | None:
@@ -236,11 +240,11 @@ class TusFile:
         return None
 
     def _join(self, client: UploadCalls) -> Position:
-        state, pacer, ended = self.state, self._context.pacer, list[Ending]()
+        state, pacer, endings = self.state, self._context.pacer, list[Ending]()
         tells = state.terms.tells_stored
         if state.error is not None:
             raise state.error
-        if Ending(state.upload.ending) in UNCERTAIN and not state.resends:
+        if Ending(state.upload.ending) in UNCERTAIN and not self._context.settings.resend_unknown:
             raise errors.OutcomeUnknown(JOINED)
 
         def join() -> Position:
@@ -249,7 +253,7 @@ class TusFile:
             try:
                 return client.create(Creation(None, state.metadata(), parts=self._urls))
             except errors.UploaderError as error:
-                self._join_failed(error if tells else state.refusal(error), ended)
+                self._join_failed(error if tells else refusal(error), endings)
                 raise
 
         joined = pacer.call(join, on_retry=state.retry)
@@ -261,21 +265,22 @@ class TusFile:
             raise errors.FileFailure(words, code=FailureCode.INTEGRITY)
         return self._joined(client, joined)
 
-    def _join_failed(self, error: errors.UploaderError, ended: list[Ending]) -> None:
-        """Add to `ended` how a request to join the parts ended; raise what the file fails with."""
-        ending = self.state.ended(error, Ending.NONE)
+    def _join_failed(self, error: errors.UploaderError, endings: list[Ending]) -> None:
+        """Add to `endings` how a request to join the parts ended; raise what the file fails with."""
+        ending = ended(error, Ending.NONE)
+        error.forgets = error.forgets or is_refused(self.state.terms, error, given=False)
         refused = isinstance(error, errors.AnswerError) and error.status < 500
         tells = self.state.terms.tells_stored
         joined = not (tells or refused or ending is Ending.NONE)  # at least tried
-        ended += [ending] * joined
-        unsure = next((ending for ending in ended if ending in UNCERTAIN), None)
+        endings += [ending] * joined
+        unsure = next((ending for ending in endings if ending in UNCERTAIN), None)
         if not tells:
             self._context.run.update(self.file, ending=unsure or Ending.NONE)
         if not joined:
             raise error
-        if len(ended) > 1 and unsure is not None:
+        if len(endings) > 1 and unsure is not None:
             raise errors.OutcomeUnknown(JOINED) from error
-        if len(ended) > 1 and isinstance(error, errors.AnswerError):
+        if len(endings) > 1 and isinstance(error, errors.AnswerError):
             raise errors.NotFinished(error) from error
 
     def _joined(self, client: UploadCalls, joined: Position) -> Position:
@@ -298,4 +303,4 @@ class TusFile:
 
     @property
     def _urls(self) -> list[str]:
-        return [part.entry.url for part in self.parts if part.entry.url]
+        return [part.state.url for part in self.parts if part.state.url]

@@ -10,15 +10,6 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, QUEUED_PART, Capabilities
-from uploader_cli.core.confirmation import (
-    UNCERTAIN,
-    Ending,
-    KnownBy,
-    UploadState,
-    ending_of,
-    refuses,
-    stored_without_patch,
-)
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
 from uploader_cli.sources.chunks import IN_MEMORY, Buffers
@@ -33,17 +24,11 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.pool import Pool
     from uploader_cli.transfer.protocols.machine import Position
     from uploader_cli.transfer.protocols.tus_reading import Readings
-    from uploader_cli.transfer.upload_calls import UploadCalls
     from uploader_cli.transfer.upload_session import RunContext
 
 ID_HEADERS = ("Upload-File-Id", "stream-media-id")  # headers with the server's ID of a file, without `id-header`
 FAR = 0.02  # seconds of round trip from which one connection does not fill the link
 ONE_TRIP_LESS = 32 << 20  # minimum bytes of a file whose first chunk is sent with its creation to a distant server
-NOT_STORED = "the answer to its last byte was lost, and the server does not have the file"
-TWICE = "the answer to its creation with all bytes was lost, and it is sent again: the server may store it twice"
-GONE = "all its bytes were sent, and its upload is gone: it is sent again, and the server may store it twice"
-EARLIER = "the server answered an earlier request for its last bytes with an error"
-NOT_ENDED = "all bytes arrived and their end was declared, and the server says that the upload is not complete"
 FAILURE_TICK = 0.25  # seconds between two checks for a failure of another part
 
 
@@ -116,10 +101,7 @@ class TusFileState:
     """
 
     error: BaseException | None = None  # the first failure of a part: it stops the others
-    known_by = KnownBy.ANSWER
-    adopted = False  # whether the server had the upload before this client created it
-    receipt: Stored | None = None  # of the file, where the upload was adopted and is full
-    unchecked = False  # whether bytes are there that this client has not sent, or no answer confirmed the end
+    receipt: Stored | None = None  # of the file, all of which the server had before its upload was created
 
     def __init__(self, tus: Tus, session: str, file: LocalFile, claim: Claim) -> None:
         """`session` is the ID that is named to the server; `claim` is the file's state in the journal."""
@@ -129,8 +111,6 @@ class TusFileState:
         self.upload = claim.upload or PendingUpload("")
         self.server_id = self.upload.server_id  # from the answer to the creation
         self.terms = tus.terms
-        self.unchecked = self.terms.may_forget  # a server of the IETF's protocol does not say what it compares
-        self.resends = tus.context.settings.resend_unknown
         self._tus, self._context = tus, tus.context
         self._confirmed: list[int] = []
         self._sent: list[int] = []
@@ -232,74 +212,23 @@ class TusFileState:
         own = self._context.settings.id_header
         return next(filter(None, map(answer.headers.get, (own,) if own else ID_HEADERS)), None)
 
-    @property
-    def stored_at_creation(self) -> bool:
-        """Whether the creation of the upload stores the file, which is empty: no PATCH follows."""
-        return self.terms.empty_at_creation and not self.size
-
-    def adopt(self, offset: int) -> bool:
-        """Take over an upload with `offset` bytes; return whether it is full, and a receipt counts for the file."""
-        self.unchecked = self.adopted = True
-        if offset == self.size and not self._context.settings.resend:
+    def recall(self) -> bool:
+        """Return whether a receipt counts for the file, all of which the server had before."""
+        if not self._context.settings.resend:
             (receipt,) = self._context.run.receipts([self.file])
             if receipt is not None and not is_doubtful(self.file, receipt):
                 self.receipt = receipt
         return self.receipt is not None
 
-    def stores_early(self, error: errors.AnswerError) -> bool:
-        """Return whether the refusal of the PATCH of an empty file says that it was stored at its creation.
-
-        A server of the IETF's protocol would say so in `Upload-Complete`.
-        """
-        tells = self.terms.tells_stored or self.terms.may_forget
-        return not tells and stored_without_patch(error.status, str(error))
-
-    def read_last(self, client: UploadCalls, position: Position) -> UploadState:
-        """Read the last byte of the file, whose end no answer confirmed; one that is confirmed so is not verified."""
-        found = self._tus.readings.state(client, self.file, position, self.size, self.sleep)
-        if found is UploadState.CONFIRMED:
-            self.known_by, self.unchecked = KnownBy.READING, True
-        return found
-
-    def may_be_stored(self, ending: Ending) -> bool:
-        """Return whether the file of an upload that is gone may be stored."""
-        return self.terms.may_forget and ending in UNCERTAIN
-
-    def refusal(self, error: errors.UploaderError) -> errors.UploaderError:
-        """Return the error of a request that would complete an upload, of which the server has accepted bytes.
-
-        Its 403 refuses the file then, as a hook does; the token was good for the requests before. Without
-        `Tus-Resumable` a gateway may have given it.
-        """
-        if not (isinstance(error, errors.Unauthorized) and refuses(error.status, by_server=error.by_server)):
-            return error
-        refused = errors.AnswerError(str(error), status=error.status, error=error.error)
-        refused.by_server = True
-        return refused
-
-    def ended(self, error: errors.UploaderError, before: Ending) -> Ending:
-        """Return how the request ended that would complete an upload of the file and has failed.
-
-        Where only such requests tell whether a file is stored, one that the server refuses for good is forgotten,
-        unless it has an upload URL, which stays refused.
-        """
-        if isinstance(error, errors.AnswerError):
-            refused = refuses(error.status, by_server=error.by_server) and not error.retryable
-            refused = refused and not self.terms.tells_stored
-            error.forgets = error.forgets or (refused and not self.file.upload_url)
-            return ending_of(error.status, before, by_server=error.by_server)
-        is_lost = isinstance(error, errors.ConnectionLost) and error.body_sent
-        return ending_of(None, before, by_server=False) if is_lost else before
-
-    def renew(self, index: int | None, url: str | None, *, failed: bool) -> str:
-        """Journal another upload in place of `url`, for a part or for the whole file (None), and return its key.
+    def renew(self, index: int | None, failed: str | None) -> str:
+        """Journal another upload, for a part or for the whole file (None), and return its key.
 
         One that the server `failed` to store is deleted once the file is stored.
         """
         run, file = self._context.run, self.file
         with self._lock:  # parts may do this at once
             old = self.upload.replaced
-            replaced = (*old, url) if failed and url is not None else old
+            replaced = old if failed is None else (*old, failed)
             self.upload = replace(self.upload, replaced=replaced)
             if index is not None:
                 return run.creating_part(file, index, replaced=replaced)
