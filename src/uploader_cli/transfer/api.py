@@ -182,7 +182,7 @@ class Api(HttpClient):
         given_up = {"failed": failed} if failed else None
         own = self.may_write(session_id)
         self._call(
-            "POST", f"/api/upload/session/{_segment(session_id)}/finish", _accepted, json=given_up, headers=own, **how
+            "POST", f"/api/upload/session/{_segment(session_id)}/finish", _finished, json=given_up, headers=own, **how
         )
 
     def progress(self, session_id: str, *, patient: bool = False, **how: Any) -> SessionProgress | None:
@@ -354,6 +354,15 @@ def _checked(answer: Answer, content: T | None, what: str) -> T:
 def _accepted(answer: Answer) -> Answer:
     if not answer.ok:
         raise answer_error(answer)
+    return answer
+
+
+def _finished(answer: Answer) -> Answer:
+    if not answer.ok:
+        error = answer_error(answer)
+        # A request of the session has not ended there yet: its connection may have been closed just now.
+        error.retryable = error.retryable or error.error == "SESSION_BUSY"
+        raise error
     return answer
 
 

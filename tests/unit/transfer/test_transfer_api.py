@@ -235,6 +235,14 @@ def test_finish_calls_the_session(called: Called, wire: Wire) -> None:
     assert [request.path for request in wire.requests] == ["/api/upload/session/s-1/finish"]
 
 
+def test_finish_is_repeated_while_a_request_of_the_session_has_not_ended(called: Called, wire: Wire) -> None:
+    """As after a file that changed while it was sent: the server learns later that its connection was closed."""
+    wire.on("POST /api/upload/session/s-1/finish", 409, {"error": "SESSION_BUSY", "message": "busy"})
+    wire.on("POST /api/upload/session/s-1/finish", body={})
+    called.api.finish("s-1", failed=1, retries=1)
+    assert [json.loads(request.body) for request in wire.requests] == [{"failed": 1}] * 2
+
+
 def test_id_is_quoted_as_one_segment_of_the_path(called: Called, wire: Wire) -> None:
     wire.on("POST /api/upload/cancel/..%2Fx%3Fy", body={"success": True})
     assert called.api.cancel("../x?y") == {"success": True}
