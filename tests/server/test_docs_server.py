@@ -12,7 +12,7 @@ from docs_pages import codes, page, rows, section
 from uploader_server.__main__ import configured, parser
 from uploader_server.config import OPTIONS
 from uploader_server.serving import EmbeddedServer
-from uploader_server.simulation.table import markdown
+from uploader_server.simulation.table import FAULTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,9 +27,9 @@ def test_every_option_is_on_the_page() -> None:
     assert on_the_page - options <= {"--server", "--token-file", "--retries", "--log-file"}
 
 
-def test_the_tables_of_faults_are_those_of_the_server() -> None:
-    """`uploader_server.simulation.table.markdown()` prints them."""
-    assert markdown() in PAGE
+def test_every_kind_of_fault_is_on_the_page() -> None:
+    named = {code for row in rows(section(PAGE, "## Faults on demand")) for code in codes(row[0])}
+    assert FAULTS.keys() <= named
 
 
 def test_page_lists_exactly_the_metrics() -> None:

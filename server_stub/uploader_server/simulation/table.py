@@ -213,16 +213,3 @@ def listing() -> str:
     for fault in FAULTS.values():
         lines += [f"  {fault.form}", f"      {fault.text}", f"      --fault '{fault.example}'", ""]
     return "\n".join([*lines, *(f"{field}: {text}" for field, text in FIELD_TEXTS.items()), ""])
-
-
-def markdown() -> str:
-    """Return the tables of docs/server.md."""
-
-    def row(*cells: str) -> str:
-        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
-
-    lines = ["| rule | effect | example |", "|---|---|---|"]
-    lines += [row(f"`{fault.form}`", fault.text, f"`{fault.example}`") for fault in FAULTS.values()]
-    lines += ["", "| field | values |", "|---|---|"]
-    lines += [row(f"`{field}`", text) for field, text in FIELD_TEXTS.items()]
-    return "\n".join([*lines, ""])
