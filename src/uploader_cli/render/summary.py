@@ -76,7 +76,7 @@ _EXITS_OF_A_WATCH = {
 _NO_BREAK = "\xa0"
 """Between a number and its unit. `safe` replaces it in names by a plain space."""
 _INTERRUPTED = (130, 143)
-_USAGE, _LATE, _FOR_GOOD = 2, 3, 4
+_USAGE, _LATE, _FOR_GOOD, _DIFFERS = 2, 3, 4, 7
 _ANSI = {"✓": "\x1b[32m", "✗": "\x1b[1;31m", "!": "\x1b[1;33m", "■": "\x1b[1;33m", "→": "\x1b[36m"}
 
 
@@ -132,7 +132,8 @@ def summary(
     unfinished = outcome.exit_code != _USAGE and left
     if resume_hint and state.resumable and unfinished and not watching and not _complete(state, outcome):
         asks = {code for code, _ in state.failed_as} == {FailureCode.OUTCOME_UNKNOWN}  # nothing need be corrected
-        for_good = for_good and not asks and not any(retryable for _, retryable in state.failed_as)
+        is_final = for_good or outcome.exit_code == _DIFFERS
+        for_good = is_final and not asks and not any(retryable for _, retryable in state.failed_as)
         again = "retry once that is corrected" if for_good else "retry"
         again = again if outcome.failed or refused else "send the files in a new session" if for_good else again
         helps = state.resuming_helps(permanent=outcome.exit_code in PERMANENT)

@@ -175,12 +175,13 @@ def test_deletion_of_a_replaced_upload_is_repeated(failures: int, left: int, war
 @pytest.mark.parametrize(("fault", "code"), [("gateway", "server_error"), ("lose", "network")])
 @pytest.mark.parametrize("verify", [False, True])
 def test_last_byte_that_can_be_read_confirms_the_file(fault: str, code: str, verify: bool, tmp_path: Path) -> None:
-    """It is not verified, unless all bytes are read (`--verify`)."""
+    """It is not verified, unless all bytes are read (`--verify`), which no warning denies."""
     with Finishing(fault) as service:
         service.readable = True
         done = send(service, tmp_path, *["--verify"] * verify)
         assert told(done) == ([f"retry {code}", "warning unconfirmed", "completed"], 0)
         assert [event["verified"] for event in done.of("file.completed")] == [verify]
+        assert "not verified" not in "".join(event["text"] for event in done.of("warning"))
     assert len(service.stored) == 1
 
 

@@ -99,6 +99,7 @@ def test_permanent_failures_are_retried_only_once_corrected(run: Script) -> None
         (FailureCode.REFUSED_TYPE, 4, False, "→ to retry once that is corrected: run the same command again"),
         (FailureCode.SERVER_REFUSED, 3, True, "→ to retry: uploader resume"),
         (FailureCode.UNAUTHORIZED, 5, False, "→ to retry: uploader resume"),
+        (FailureCode.INTEGRITY, 7, False, "→ to retry once that is corrected: uploader resume"),
         (FailureCode.OUTCOME_UNKNOWN, 4, False, "→ to retry: uploader resume"),
     ],
 )

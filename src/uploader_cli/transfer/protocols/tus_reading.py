@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.protocols.machine import Position
     from uploader_cli.transfer.upload_calls import UploadCalls
 
-READ = "no answer confirmed its end, and the server gives out its last byte: it counts as stored, and is not verified"
+READ = (
+    "no answer confirmed its end, and the server gives out its last byte: it counts as stored, and only all its bytes can"
+    " verify it"
+)
 ASK_AGAIN = 1.0  # seconds between two readings
 
 
