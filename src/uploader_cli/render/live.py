@@ -195,7 +195,7 @@ class _Title:
         if not self._title:
             return ""
         percent = overview.share(state).strip()
-        doing = "waiting" if state.waiting else percent or "uploading"
+        doing = "waiting" if state.waiting else overview.processing(state, now) or percent or "uploading"
         words = f"\x1b]2;{doing} {overview.what(state)} – uploader\x1b\\"
         if self._bar:
             kind = _PAUSED if state.paused(now) else _BROKEN if state.failed else _NORMAL if percent else _ENDLESS

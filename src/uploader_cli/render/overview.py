@@ -183,6 +183,14 @@ def finishing(state: ProgressState, now: float) -> str:
     return "the server is finishing" if waits and is_sent else ""
 
 
+def processing(state: ProgressState, now: float) -> str:
+    """Return `processing` where the server has all bytes of the run, and works on the last files; else nothing."""
+    files = state.running.values()
+    is_last = not state.growing and state.over + len(files) >= state.selected
+    are_there = all(file.processing is not None and now - file.processing >= BRIEF for file in files)
+    return "processing" if files and is_last and are_there else ""
+
+
 def alert(state: ProgressState, now: float, *, brief: bool = False) -> str:
     """Return what stops the run or makes its numbers outdated; empty if nothing does.
 

@@ -245,7 +245,7 @@ class FileChecks:
             result = result._replace(server_id=receipt.server_id, location=receipt.location, result_url=receipt.link)
             result = result._replace(verified=receipt.verified, compares=compares)
             reads = compares or settings.consumes  # this run reads it
-            if context.digests is not None and not reads and is_recorded(file, receipt):
+            if not reads and is_recorded(file, receipt):
                 result = result._replace(digest=receipt.checksum)
         if result.location is None and context.terms.limits.relative_paths:
             result = result._replace(location=location_of(file, settings.category))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -20,6 +21,8 @@ from uploader_cli.transfer import bodies
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from uploader_server.serving import EmbeddedServer
 
     Files = Callable[..., Path]
 
@@ -122,3 +125,16 @@ def test_digest_of_a_resumed_file_includes_what_was_sent_before(parts: int, tmp_
         assert {event["path"]: event["checksum"] for event in ends} == expected
     subprocess.run(["sha256sum", "--strict", "-c", "files.sha256"], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
     assert len((tmp_path / "files.sha256").read_text().splitlines()) == 2
+
+
+def test_skipped_file_has_the_digest_of_its_receipt(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
+    """Also without --digest, in the event and in both columns of a CSV report."""
+    files = make_files(**{"a.bin": b"a", "b.bin": b"bb"})
+    command = ("upload", files, "-s", server.url, "--json")
+    assert uploader(*command, "--digest", home=tmp_path).code == 0
+    again = uploader(*command, "--skip-existing", "--report", "files.csv", home=tmp_path)
+    with (tmp_path / "files.csv").open(newline="") as report:
+        rows = [(row["outcome"], row["checksum"], row["sha256"]) for row in csv.DictReader(report)]
+    found = {event["path"]: event.get("checksum") for event in again.of("file.skipped")}
+    assert found == {str(path): f"sha256:{sha256(path)}" for path in files.iterdir()}
+    assert sorted(rows) == sorted(("skipped", checksum, checksum.partition(":")[2]) for checksum in found.values())

@@ -723,6 +723,25 @@ def test_a_caller_with_jitter_still_gets_ten_frames() -> None:
     assert out(terminal).count("uploader") >= 49
 
 
+def test_window_title_says_that_the_server_processes_the_last_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not 99 %, which would be of bytes: the server has all of them."""
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = console()
+    monkeypatch.setattr(terminal.file, "isatty", lambda: True)
+    run = Script(LiveView(terminal))
+    run.begin(files=2)
+    run.start(0, 1)
+    run.tick()  # the first frame of a terminal waits
+    titles = []
+    for step in range(2):
+        run.sent(step, 10 * MIB)
+        run.put(ev.BodySent((step,)))
+        run.tick(2.0)
+        run.tick()
+        titles.append(re.findall(r"\x1b\]2;(.*?)\x1b", out(terminal))[-1])
+    assert titles == ["50 % 2 files – uploader", "processing 2 files – uploader"]
+
+
 def test_close_restores_the_terminal() -> None:
     """Everything from the place on where the view begins is erased; closing twice is harmless."""
     terminal = console()
