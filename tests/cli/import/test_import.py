@@ -516,6 +516,16 @@ def test_server_without_lookup_is_refused(tmp_path: Path) -> None:
     assert "can't take imports" in done.err
 
 
+@pytest.mark.parametrize("fault", ["types:health#1", "html:health#1:200", "truncated:health#1", "empty:health#1"])
+def test_one_answer_to_health_that_no_upload_server_gives_is_asked_for_again(
+    fault: str, bundled: EmbeddedServer, tmp_path: Path
+) -> None:
+    (tmp_path / "a.bin").write_bytes(b"a")
+    bundled.faults.add(fault)
+    done = uploader("import", "a.bin", "-s", bundled.url, "--on", "local:1", "--json", home=tmp_path)
+    assert (done.code, done.finished["completed"]) == (0, 1), done.err
+
+
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("uploader_cli.extras.find_spec", lambda _name: None)
     with pytest.raises(UsageError, match="not installed") as raised:

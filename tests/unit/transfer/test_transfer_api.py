@@ -251,7 +251,7 @@ def test_id_is_quoted_as_one_segment_of_the_path(called: Called, wire: Wire) -> 
 def test_path_of_the_server_url_is_kept(calling: Callable[..., Called], wire: Wire) -> None:
     called = calling()
     called.api = Api(Settings(server=f"{wire.url}/base"), called.events.append, called.stop)
-    wire.on("GET /base/health", body={})
+    wire.on("GET /base/health", body={"status": "OK"})
     called.api.health()
     assert [request.path for request in wire.requests] == ["/base/health"]
 
@@ -579,7 +579,7 @@ def test_missing_token_is_neither_sent_nor_refreshed(called: Called, wire: Wire)
 
 def test_withheld_token_is_not_sent(calling: Callable[..., Called], wire: Wire) -> None:
     called = calling(token="sesame", distrust="nobody named it")
-    wire.on("GET /health", body={})
+    wire.on("GET /health", body={"status": "OK"})
     called.api.health()
     assert wire.authorizations == [None]
 
