@@ -8,9 +8,9 @@ CREATE TABLE pending (
   server_id TEXT, sent_until INTEGER, ending TEXT NOT NULL DEFAULT '', replaced TEXT NOT NULL DEFAULT '[]',
   awaited TEXT, identity BLOB, PRIMARY KEY (target, path)
 ) WITHOUT ROWID;
-INSERT INTO "pending" VALUES(1,X'2F646174612F7061727473',7,5,2,'6f0cb8e87303678fd4339625b676f864',NULL,NULL,0,0,0,'[[0, 0, 3, "p0", "http://here:1/p0", 2, 3, 3, ""], [1, 3, 4, "p1", null, 0, 0, null, ""]]',NULL,NULL,'','[]',NULL,NULL);
-INSERT INTO "pending" VALUES(1,X'2F646174612F7761697473',10,5,2,'a804471168d5e627e902df6199bc84d6',NULL,NULL,0,0,0,'[]',NULL,NULL,'','[]','{"values":{"url":"http://here:1/w"},"server_id":"w","location":null,"content_location":null,"sha256":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","verified":false,"verified_by":null}',NULL);
-INSERT INTO "pending" VALUES(1,X'2F646174612F77686F6C65',10,5,2,'01b8419de6a2a7dd7e25656a97540a6b','http://here:1/u','s1',4,6,0,'[]','i',6,'','["http://here:1/old"]',NULL,NULL);
+INSERT INTO "pending" VALUES(1,X'2F646174612F7061727473',7,5,2,'622bdcba4ffd179d8fc48906809456bb',NULL,NULL,0,0,0,'[[0, 0, 3, "p0", "http://here:1/p0", 2, 3, 3, ""], [1, 3, 4, "p1", null, 0, 0, null, ""]]',NULL,NULL,'','[]',NULL,NULL);
+INSERT INTO "pending" VALUES(1,X'2F646174612F7761697473',10,5,2,'553dc845a6fac57856c2e4e1d1628bf3',NULL,NULL,0,0,0,'[]',NULL,NULL,'','[]','{"values":{"url":"http://here:1/w"},"server_id":"w","location":null,"content_location":null,"sha256":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","verified":false,"verified_by":null}',NULL);
+INSERT INTO "pending" VALUES(1,X'2F646174612F77686F6C65',10,5,2,'e5f44ed2320fe3226aa42627f49d49ec','http://here:1/u','s1',4,6,0,'[]','i',6,'','["http://here:1/old"]',NULL,X'8000000000000000FFFFFFFFFFFFFFF9');
 CREATE TABLE period (number INTEGER PRIMARY KEY, receipts INTEGER NOT NULL DEFAULT 0, last_at INTEGER);
 INSERT INTO "period" VALUES(0,0,NULL);
 INSERT INTO "period" VALUES(1,1,1700000000);
@@ -33,9 +33,9 @@ CREATE TABLE run (
   updated_at REAL NOT NULL, finished INTEGER NOT NULL DEFAULT 0, since INTEGER NOT NULL,
   files INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, outcome TEXT NOT NULL DEFAULT '{}'
 );
-INSERT INTO "run" VALUES(1,'34e40ec607ca41f1','',1,'9a4312c3bf9a99bbe83c669d9dd3dbe5648705937de432fe9b3c37219bb62edd','{"paths":["before"]}',1700000000.0,1700000000.0,1,0,0,0,'{}');
-INSERT INTO "run" VALUES(2,'bef4d84928f7d91e','',1,'616e67978e848ef043d7a0d6a0c7caa6e9e657d55fc133bb454cdca5387fa720','{"options": {"server": "http://here:1"}, "paths": ["a"]}',1700000060.0,1700000060.0,0,1,5,50,'{}');
-INSERT INTO "run" VALUES(3,'1735c60ec4a4fcc8','',1,'f0f46cc6b0c9b4d2e5807fe5a794f00a8d62560c506a508dbc6d80fc27f62ec4','{"paths": ["b"]}',1700000120.0,1700000120.0,0,2,0,0,'{"done": 0, "failed": 1, "total": 1}');
+INSERT INTO "run" VALUES(1,'f604bfac0b7acf7d','',1,'9a4312c3bf9a99bbe83c669d9dd3dbe5648705937de432fe9b3c37219bb62edd','{"paths":["before"]}',1700000000.0,1700000000.0,1,0,0,0,'{}');
+INSERT INTO "run" VALUES(2,'06183285d32f8156','',1,'616e67978e848ef043d7a0d6a0c7caa6e9e657d55fc133bb454cdca5387fa720','{"options": {"server": "http://here:1"}, "paths": ["a"]}',1700000060.0,1700000060.0,0,1,5,50,'{}');
+INSERT INTO "run" VALUES(3,'1a73e2c6cc5ca3f6','',1,'f0f46cc6b0c9b4d2e5807fe5a794f00a8d62560c506a508dbc6d80fc27f62ec4','{"paths": ["b"]}',1700000120.0,1700000120.0,0,2,0,0,'{"done": 0, "failed": 1, "total": 1}');
 CREATE TABLE session (
   run INTEGER NOT NULL, id TEXT NOT NULL, category TEXT NOT NULL DEFAULT '', secret TEXT NOT NULL DEFAULT '',
   open INTEGER NOT NULL DEFAULT 1, UNIQUE (run, id)

@@ -14,14 +14,19 @@ from old_journals import VERSIONS, recorded
 from unit.transfer.journal_fakes import HERE, Clock, a_file, begin, claimed, names, open_sessions, receipt
 
 from uploader_cli import private_files
+from uploader_cli.core.plan import Identity
 from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.transfer.journal import Awaited, Journal, PendingPart, PendingUpload, Stored, locking
 from uploader_cli.transfer.journal.migrations import MIGRATED
 from uploader_cli.transfer.journal.schema import VERSION
 
-OPEN = [a_file("/data/whole"), a_file("/data/parts", file=2, size=7), a_file("/data/waits", file=3)]
-"""Files in progress in recorded journals."""
+OPEN = [
+    replace(a_file("/data/whole"), identity=Identity(1, 1 << 63, 10, 5, -8)),
+    a_file("/data/parts", file=2, size=7),
+    a_file("/data/waits", file=3),
+]
+"""Files in progress in recorded journals. The first one has had another ctime, which version 10 did not record."""
 STORED = [
     Stored(
         a_file("/data/sub/a b.jpg", file=4),
@@ -171,7 +176,9 @@ def test_journal_of_an_earlier_version_is_changed_in_place(tmp_path: Path, versi
         run = journal.begin(HERE, arguments)
         assert open_sessions(run) == ("s1",)
         assert run.sessions()["s1"].secret == "the-secret-of-a-session"
-        whole, parts, waits = (claim.upload for claim in run.claim(OPEN))
+        claims = run.claim(OPEN)
+        assert [claim.doubtful for claim in claims] == [version > 12, False, False]
+        whole, parts, waits = (claim.upload for claim in claims)
         assert whole == PendingUpload(
             *(whole.upload_key, "http://here:1/u", "s1", 4, 6),
             server_id="i",
@@ -187,7 +194,9 @@ def test_journal_of_an_earlier_version_is_changed_in_place(tmp_path: Path, versi
         assert claimed(run, before).state == "new", "an earlier run has sent it"
         run.close()
     with Journal(tmp_path, now=Clock(1.7e9 + 200)) as journal:
-        assert claimed(journal.begin(HERE, arguments), OPEN[0]).upload == whole
+        again = replace(OPEN[0], identity=Identity(1, 1 << 63, 10, 5, -7))
+        claim = claimed(journal.begin(HERE, arguments), again)
+        assert (claim.upload, claim.doubtful) == (whole, False)
 
 
 def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
