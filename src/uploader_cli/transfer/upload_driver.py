@@ -1,14 +1,15 @@
-"""The driver of one upload: it does what `protocols.upload` wants, and tells it what came.
+"""The drivers of an upload and of the joining of parts: they do what the machine wants, and tell it what came.
 
-It repeats nothing by itself: where the machine wants a `Retry`, the pacer waits, or refuses. Its retries count anew
-once the offset is higher than ever.
+They repeat nothing by themselves: where a machine wants a `Retry`, the pacer waits, or refuses. Its retries count anew
+after progress.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from msgspec.structs import replace
 
@@ -17,7 +18,8 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import Stream
 from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.pacer import Tries
-from uploader_cli.transfer.protocols import dialect
+from uploader_cli.transfer.protocols import dialect, join, upload
+from uploader_cli.transfer.protocols.join import Concatenate, Join
 from uploader_cli.transfer.protocols.machine import Begin, Failed, GaveUp, Named, Waited
 from uploader_cli.transfer.protocols.tus_chunks import Chunks
 from uploader_cli.transfer.protocols.tus_state import ONE_TRIP_LESS, is_far
@@ -40,26 +42,146 @@ from uploader_cli.transfer.protocols.upload import (
     Replace,
     Retry,
     Upload,
-    begin,
-    found,
-    step,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from uploader_cli.transfer.bodies import Piece
     from uploader_cli.transfer.journal import PendingPart
     from uploader_cli.transfer.pool import Worker
     from uploader_cli.transfer.protocols.machine import Position
     from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
-    from uploader_cli.transfer.protocols.upload import Came, Wanted
     from uploader_cli.transfer.upload_calls import UploadCalls
 
 
-class UploadDriver:
-    """Send a file, or one part of it, in one upload. `state` is what is known of that; offsets count from its start."""
+State = TypeVar("State", Upload, Join)
+Wanted: TypeAlias = upload.Wanted | join.Wanted
+Came: TypeAlias = upload.Came | join.Came
+
+
+class PositionDriver(ABC, Generic[State]):
+    """Run a machine that ends at a position in an upload; `state` is what is known. Its progress renews the retries."""
 
     _client: UploadCalls
     _wanted: Wanted
+    _part: int | None = None  # the part in whose entry of the journal it is kept; None: that of the file
+
+    def __init__(
+        self, file: TusFileState, tus: Tus, step: Callable[[State, Any], tuple[State, Wanted]], state: State
+    ) -> None:
+        self.state: State = state
+        self._step: Callable[[State, Any], tuple[State, Wanted]] = step
+        self._kept = state.kept
+        self._file, self._tus, self._context = file, tus, tus.context
+
+    def run(self, worker: Worker) -> Position:
+        """Return once the server has all of it. Raise the last error, or what stopped it."""
+        self._client = worker.tus
+        with self._opened(worker):
+            self._tell(Begin())
+            tries = self._fresh_tries()
+            while not isinstance(self._wanted, Done):
+                with tries.leave():
+                    mark = self.state.most
+                    while not (isinstance(self._wanted, Retry | Done) or self.state.is_beyond(mark)):
+                        self._do(self._wanted)
+                    if isinstance(self._wanted, Retry):
+                        self._wait_out(tries, self._wanted.error)
+                        continue
+                tries.succeeded()
+                tries = self._fresh_tries()
+        if (failure := self._wanted.error) is not None:
+            failure.forgets = failure.forgets or self.state.forgets
+            raise failure
+        return self._wanted.position
+
+    @contextmanager
+    def _opened(self, worker: Worker) -> Iterator[None]:
+        """Keep open what the machine needs."""
+        del worker
+        yield
+
+    def _fresh_tries(self) -> Tries:
+        pacer = self._context.pacer
+        return Tries(pacer, pacer.retries, self._repeats, self._shrink, self._file.sleep)
+
+    def _wait_out(self, tries: Tries, error: errors.UploaderError) -> None:
+        """Wait until what has failed may be repeated, if that can help. The leave is held meanwhile."""
+        came: Came
+        try:
+            came = Waited() if tries.waited_out(error) else GaveUp(error)
+        except errors.UploaderError as stopped:
+            came = GaveUp(stopped)
+        self._tell(came)
+
+    def _tell(self, came: Came) -> None:
+        """Tell the machine what came; journal what is to be kept, before what it wants is done."""
+        state, self._wanted = self._step(self.state, came)
+        self._go_to(state)
+
+    def _go_to(self, state: State) -> None:
+        """Take the next state, and journal what is to be kept of it."""
+        self.state, kept = state, self._kept
+        if state.kept == kept:
+            return
+        self._kept = state.kept
+        names = [name for name in Kept.__struct_fields__ if getattr(state.kept, name) != getattr(kept, name)]
+        changed = {name: getattr(state.kept, name) for name in names}
+        self._context.run.update(self._file.file, part=self._part, **changed)
+
+    def _do(self, wanted: Wanted) -> None:
+        """Do what is wanted, and tell what came. No other request creates an upload until its URL is journaled."""
+        alone = self._context.run.creation(self._file.file) if isinstance(wanted, Create) else nullcontext()
+        with alone:
+            came: Came
+            try:
+                came = self._done(wanted)
+            except errors.UploaderError as error:
+                came = Failed(error, accepted=self._client.has_created)
+            self._tell(came)
+
+    @abstractmethod
+    def _done(self, wanted: Wanted) -> Came:
+        """Do what is wanted; return what came."""
+
+    def _locate(self, url: str) -> Located:
+        self._take_leave()
+        return Located(self._client.head(url))
+
+    def _take_leave(self, *, creates: bool = False) -> None:
+        self._file.checkpoint()
+        self._context.pacer.wait_out_pause(self._file.sleep, creates=creates)
+
+    def _repeats(self, error: errors.UploaderError, delay: float) -> None:
+        self._file.retry(error, delay)
+
+    def _shrink(self) -> bool:
+        """Make the request smaller, which is too large, and return whether that is possible."""
+        return False
+
+
+class JoinDriver(PositionDriver[Join]):
+    """Join the parts of a file at `urls`."""
+
+    def __init__(self, file: TusFileState, tus: Tus, urls: Sequence[str]) -> None:
+        kept = Kept(url=file.upload.url, ending=file.upload.ending)
+        resends = tus.context.settings.resend_unknown
+        super().__init__(file, tus, join.step, Join(tus.terms, file.size, tuple(urls), kept, resends))
+
+    def _done(self, wanted: Wanted) -> Came:
+        match wanted:
+            case Locate(url):
+                return self._locate(url)
+            case Concatenate(urls):
+                new = dialect.Creation(None, self._file.metadata(), parts=urls)
+                return Created(self._client.create(new))
+        raise TypeError(wanted)
+
+
+class UploadDriver(PositionDriver[Upload]):
+    """Send a file, or one part of it, in one upload; offsets count from its start."""
+
     _chunk: tuple[Piece, str | None]  # that is ready to be sent, and its checksum
 
     def __init__(self, file: TusFileState, tus: Tus, known: PendingPart, *, whole: bool) -> None:
@@ -80,59 +202,28 @@ class UploadDriver:
             resends=context.settings.resend_unknown,
             elsewhere=context.run.kept_elsewhere,
         )
-        self._kept = Kept(known.url, known.checked_until, known.pledged_until, known.sent_until, known.ending)
-        self.state = begin(state, self._kept)
-        self.start = known.offset
-        self._file, self._tus, self._context, self._number = file, tus, context, known.index
+        kept = Kept(known.url, known.checked_until, known.pledged_until, known.sent_until, known.ending)
+        super().__init__(file, tus, upload.step, upload.begin(state, kept))
+        self.start, self._number, self._part = known.offset, known.index, state.index
         self._chunks = Chunks(file, tus, known.offset, known.size, state.checksum)
         self._carried = 0  # bytes of the body of the last request
 
-    def run(self, worker: Worker) -> Position:
-        """Return once the server has all of it. Raise the last error, or what stopped it."""
-        self._client, file = worker.tus, self._file
-        far = is_far(worker.api.request_ids.round_trip) and file.size >= ONE_TRIP_LESS
+    @contextmanager
+    def _opened(self, worker: Worker) -> Iterator[None]:
+        far = is_far(worker.api.request_ids.round_trip) and self._file.size >= ONE_TRIP_LESS
         self.state = replace(self.state, far=far)
         with self._chunks.opened(worker):
-            self._tell(Begin())
-            tries = self._fresh_tries()
-            while not isinstance(self._wanted, Done):
-                with tries.leave():
-                    mark = self.state.most
-                    while not (isinstance(self._wanted, Retry | Done) or self.state.is_beyond(mark)):
-                        self._do(self._wanted)
-                    if isinstance(self._wanted, Retry):
-                        self._wait_out(tries, self._wanted.error)
-                        continue
-                tries.succeeded()
-                tries = self._fresh_tries()
-        if (failure := self._wanted.error) is not None:
-            failure.forgets = failure.forgets or self.state.forgets
-            raise failure
-        return self._wanted.position
+            yield
 
     def found(self, offset: int) -> None:
         """Record the server's offset before the machine begins."""
-        self._go_to(found(self.state, offset))
+        self._go_to(upload.found(self.state, offset))
         self._file.found(self._number, offset)
 
-    def _fresh_tries(self) -> Tries:
-        pacer = self._context.pacer
-        return Tries(pacer, pacer.retries, self._repeats, self._shrink, self._file.sleep)
-
-    def _wait_out(self, tries: Tries, error: errors.UploaderError) -> None:
-        """Wait until what has failed may be repeated, if that can help. The leave is held meanwhile."""
-        came: Came
-        try:
-            came = Waited() if tries.waited_out(error) else GaveUp(error)
-        except errors.UploaderError as stopped:
-            came = GaveUp(stopped)
-        self._tell(came)
-
     def _tell(self, came: Came) -> None:
-        """Tell the machine what came; journal what is to be kept, before what it wants is done."""
         before = self.state
-        state, self._wanted = step(before, came)
-        self._go_to(state)
+        super()._tell(came)
+        state = self.state
         for warning in state.warnings[len(before.warnings) :]:
             self._context.warn(*warning)
         if state.parts_refused:
@@ -145,26 +236,6 @@ class UploadDriver:
             self._file.found(self._number, state.offset)
             self._file.report_confirmed(state.offset)
 
-    def _go_to(self, state: Upload) -> None:
-        """Take the next state, and journal what is to be kept of it."""
-        self.state, kept = state, self._kept
-        if state.kept == kept:
-            return
-        self._kept = state.kept
-        names = [name for name in Kept.__struct_fields__ if getattr(state.kept, name) != getattr(kept, name)]
-        changed = {name: getattr(state.kept, name) for name in names}
-        self._context.run.update(self._file.file, part=state.index, **changed)
-
-    def _do(self, wanted: Wanted) -> None:
-        """Do what is wanted, and tell what came. No other request creates an upload until its URL is journaled."""
-        alone = self._context.run.creation(self._file.file) if isinstance(wanted, Create) else nullcontext()
-        with alone:
-            try:
-                came = self._done(wanted)
-            except errors.UploaderError as error:
-                came = Failed(error, accepted=self._client.has_created)
-            self._tell(came)
-
     def _done(self, wanted: Wanted) -> Came:
         match wanted:
             case Prepare(offset, creates):
@@ -175,8 +246,7 @@ class UploadDriver:
                 return self._append(wanted)
             case Locate(url):
                 self._carried = 0
-                self._take_leave()
-                return Located(self._client.head(url))
+                return self._locate(url)
             case ReadLast(position):
                 file = self._file
                 found = self._tus.readings.state(self._client, file.file, position, file.size, file.sleep)
@@ -199,10 +269,6 @@ class UploadDriver:
         size = self._chunks.size
         at_creation = self._tus.with_creation(size) if self._tus.in_one_request(size) else None
         return Prepared(length, size, at_creation)
-
-    def _take_leave(self, *, creates: bool = False) -> None:
-        self._file.checkpoint()
-        self._context.pacer.wait_out_pause(self._file.sleep, creates=creates)
 
     def _create(self, wanted: Create) -> Created:
         state, file, local = self.state, self._file, self._file.file

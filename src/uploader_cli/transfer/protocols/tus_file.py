@@ -22,9 +22,9 @@ from uploader_cli.transfer.projections import of_awaited
 from uploader_cli.transfer.protocols.dialect import Creation
 from uploader_cli.transfer.protocols.tus_reading import stored_url
 from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
-from uploader_cli.transfer.protocols.upload import ended, is_refused, refusal, usable
+from uploader_cli.transfer.protocols.upload import usable
 from uploader_cli.transfer.results import FileResult, failed, not_compared
-from uploader_cli.transfer.upload_driver import UploadDriver
+from uploader_cli.transfer.upload_driver import JoinDriver, UploadDriver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 DELETE_RETRIES = 2
 NOT_CONFIRMED = "no answer of the server confirms its last byte: the server may have stored the file, or not"
-JOINED = "the server was asked to join its parts, and no answer tells whether it did: it may have stored the file"
 
 
 class TusFile:
@@ -91,7 +90,7 @@ class TusFile:
         if not is_last:
             return
         try:
-            joined = self._join(worker.tus)
+            joined = self._join(worker)
         except errors.UploaderError as error:
             yield self._failed(worker, error)
         else:
@@ -239,49 +238,10 @@ class TusFile:
             return self._context.pacer.call(lambda: client.head(url))
         return None
 
-    def _join(self, client: UploadCalls) -> Position:
-        state, pacer, endings = self.state, self._context.pacer, list[Ending]()
-        tells = state.terms.tells_stored
-        if state.error is not None:
-            raise state.error
-        if Ending(state.upload.ending) in UNCERTAIN and not self._context.settings.resend_unknown:
-            raise errors.OutcomeUnknown(JOINED)
-
-        def join() -> Position:
-            if not tells:  # also for a process that is killed before the answer
-                self._context.run.update(self.file, ending=Ending.LOST)
-            try:
-                return client.create(Creation(None, state.metadata(), parts=self._urls))
-            except errors.UploaderError as error:
-                self._join_failed(error if tells else refusal(error), endings)
-                raise
-
-        joined = pacer.call(join, on_retry=state.retry)
-        self._context.run.update(self.file, url=joined.url)
-        if joined.offset is None:
-            joined = pacer.call(lambda: client.head(joined.url), on_retry=state.retry)
-        if joined.offset != self.file.size:
-            words = f"the server has joined its parts to {joined.offset or 0:,} bytes, and it has {self.file.size:,}"
-            raise errors.FileFailure(words, code=FailureCode.INTEGRITY)
-        return self._joined(client, joined)
-
-    def _join_failed(self, error: errors.UploaderError, endings: list[Ending]) -> None:
-        """Add to `endings` how a request to join the parts ended; raise what the file fails with."""
-        ending = ended(error, Ending.NONE)
-        error.forgets = error.forgets or is_refused(self.state.terms, error, given=False)
-        refused = isinstance(error, errors.AnswerError) and error.status < 500
-        tells = self.state.terms.tells_stored
-        joined = not (tells or refused or ending is Ending.NONE)  # at least tried
-        endings += [ending] * joined
-        unsure = next((ending for ending in endings if ending in UNCERTAIN), None)
-        if not tells:
-            self._context.run.update(self.file, ending=unsure or Ending.NONE)
-        if not joined:
-            raise error
-        if len(endings) > 1 and unsure is not None:
-            raise errors.OutcomeUnknown(JOINED) from error
-        if len(endings) > 1 and isinstance(error, errors.AnswerError):
-            raise errors.NotFinished(error) from error
+    def _join(self, worker: Worker) -> Position:
+        if self.state.error is not None:
+            raise self.state.error
+        return self._joined(worker.tus, JoinDriver(self.state, self._tus, self._urls).run(worker))
 
     def _joined(self, client: UploadCalls, joined: Position) -> Position:
         self.state.report_joined()

@@ -310,9 +310,9 @@ class Upload(Record, frozen=True):
         """Whether the creation stores the file, which is empty: no request follows."""
         return self.terms.empty_at_creation and not self.size
 
-    def is_beyond(self, offset: int) -> bool:
-        """Return whether the server has more than `offset` bytes, as far as is known."""
-        return self.offset is not None and self.offset > offset
+    def is_beyond(self, mark: int) -> bool:
+        """Return whether there was progress since `most` was `mark`."""
+        return self.most > mark
 
 
 def begin(state: Upload, kept: Kept) -> Upload:

@@ -1,0 +1,122 @@
+"""The machine that joins the parts of a file once all were sent (tus 1.0, concatenation; docs/resumable-uploads.md).
+
+    concatenate ─▶ locate ─▶ done
+
+The offset is asked for where the answer does not have it. Where no offset tells whether a file is stored, the second
+request that may have joined the parts is the last one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec.structs import replace
+
+from uploader_cli import errors
+from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.confirmation import UNCERTAIN, Ending
+from uploader_cli.core.record import Record
+from uploader_cli.transfer.protocols.machine import Begin, Failed, GaveUp, Position, Waited
+from uploader_cli.transfer.protocols.upload import (
+    Created,
+    Done,
+    Kept,
+    Locate,
+    Located,
+    Retry,
+    ended,
+    is_refused,
+    refusal,
+)
+
+if TYPE_CHECKING:
+    from uploader_cli.core.terms import Terms
+
+JOINED = "the server was asked to join its parts, and no answer tells whether it did: it may have stored the file"
+
+
+class Concatenate(Record, frozen=True):
+    """Join the uploads at `urls` to one file."""
+
+    urls: tuple[str, ...]
+
+
+Wanted: TypeAlias = Concatenate | Locate | Retry | Done
+Came: TypeAlias = Begin | Created | Located | Waited | Failed | GaveUp
+
+
+class Join(Record, frozen=True):
+    """All that is known of the upload of `size` bytes that the parts at `urls` are joined to.
+
+    `kept` is what the journal has of it. `endings` are those of requests after which it may be stored. `most` is the
+    progress: 0 once the parts are joined. `resends`: a file is sent again that may be stored.
+    """
+
+    terms: Terms
+    size: int
+    urls: tuple[str, ...]
+    kept: Kept = Kept()
+    resends: bool = False
+    endings: tuple[Ending, ...] = ()
+    most: int = -1
+    forgets: bool = False
+
+    def is_beyond(self, mark: int) -> bool:
+        """Return whether there was progress since `most` was `mark`."""
+        return self.most > mark
+
+
+def step(state: Join, came: Came) -> tuple[Join, Wanted]:
+    """Return the next state and what is wanted, after what `came`."""
+    match came:
+        case Begin() if Ending(state.kept.ending) in UNCERTAIN and not state.resends:
+            return state, Done(error=errors.OutcomeUnknown(JOINED))
+        case Begin() | Waited():
+            return _go_on(state)
+        case Created(position):
+            state = replace(state, most=0, kept=replace(state.kept, url=position.url))
+            return _go_on(state) if position.offset is None else _joined(state, position)
+        case Located(position):
+            return _joined(state, position)
+        case Failed(error):
+            return (state, Retry(error)) if state.most >= 0 else _failed(state, error)
+        case GaveUp(error):
+            return state, Done(error=error)
+    raise TypeError(came)
+
+
+def _go_on(state: Join) -> tuple[Join, Wanted]:
+    if state.most >= 0:
+        return state, Locate(state.kept.url or "")
+    if not state.terms.tells_stored:  # also for a process that is killed before the answer
+        state = replace(state, kept=replace(state.kept, ending=Ending.LOST))
+    return state, Concatenate(state.urls)
+
+
+def _joined(state: Join, position: Position) -> tuple[Join, Wanted]:
+    if position.offset == state.size:
+        return state, Done(position)
+    words = f"the server has joined its parts to {position.offset or 0:,} bytes, and it has {state.size:,}"
+    return state, Done(error=errors.FileFailure(words, code=FailureCode.INTEGRITY))
+
+
+def _failed(state: Join, error: errors.UploaderError) -> tuple[Join, Wanted]:
+    """Repeat the request, or end where two may have joined the parts."""
+    if state.terms.tells_stored:
+        return state, Retry(error)
+    error = refusal(error)
+    ending = ended(error, Ending.NONE)
+    tried = ending is not Ending.NONE and not (isinstance(error, errors.AnswerError) and error.status < 500)
+    endings = (*state.endings, ending) if tried else state.endings
+    unsure = next((one for one in endings if one in UNCERTAIN), None)
+    state = replace(
+        state,
+        endings=endings,
+        kept=replace(state.kept, ending=unsure or Ending.NONE),
+        forgets=is_refused(state.terms, error, given=False),
+    )
+    if tried and len(endings) > 1 and unsure is not None:
+        return state, Retry(errors.OutcomeUnknown(JOINED))
+    if tried and len(endings) > 1 and isinstance(error, errors.AnswerError):
+        return state, Retry(errors.NotFinished(error))
+    return state, Retry(error)
