@@ -45,6 +45,17 @@ def thorough(session: nox.Session) -> None:
 
 
 @nox.session
+def without(session: nox.Session) -> None:
+    """Run the tests without each feature in turn, or without the one that the first argument after `--` names."""
+    session.install("-e", ".[dev]")
+    names = session.posargs[:1] or sorted(
+        path.parent.name for path in Path("src/uploader_cli/features").glob("*/__init__.py")
+    )
+    for name in names:
+        session.run("python", ".ci/without.py", name, *session.posargs[1:])
+
+
+@nox.session
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml allows."""
     session.install("uv")

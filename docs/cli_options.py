@@ -16,7 +16,9 @@ from typing import Any, Literal, get_args, get_origin
 from typer.main import get_command
 
 from uploader_cli.cli.app import app
+from uploader_cli.feature import features
 from uploader_cli.settings import OPTIONS
+from uploader_cli.settings.keywords import FEATURE_OF
 from uploader_cli.settings.model import SECTIONS, Settings
 
 KEYWORDS = Path(__file__).parents[1] / "src/uploader_cli/settings/keywords.py"
@@ -144,6 +146,14 @@ class Options(TypedDict, total=False):
 '''
 
 
+_FEATURES = '''
+
+FEATURE_OF = {{
+{rows}}}
+"""The options of features, also of those that are not there, and their features."""
+'''
+
+
 def keywords() -> str:
     """Return the module with the types of the options: as `Settings` has them, or as text."""
     own: set[str] = set()
@@ -152,7 +162,9 @@ def keywords() -> str:
         for spec in fields(Settings)
         if spec.name in OPTIONS
     ]
-    return _HEAD.format(values=", ".join(sorted(own))) + "".join(lines)
+    parts = FEATURE_OF | {option.name: feature.name for feature in features() for option in feature.options}
+    rows = "".join(f'    "{name}": "{part}",\n' for name, part in sorted(parts.items()))
+    return _HEAD.format(values=", ".join(sorted(own))) + "".join(lines) + _FEATURES.format(rows=rows)
 
 
 def _types(given: Any, own: set[str]) -> Iterator[str]:

@@ -22,6 +22,8 @@ import pytest
 from hypothesis import HealthCheck, settings, strategies
 from serving import running_server
 
+from uploader_cli.features import FEATURES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
@@ -72,6 +74,14 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests with a feature that is not there."""
+    others = [item for item in items if not {mark.args[0] for mark in item.iter_markers("feature")} <= {*FEATURES}]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
 
 
 def pytest_xdist_auto_num_workers() -> int | None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command import environment
 
 from uploader_cli.core.codes import WarningCode
 from uploader_cli.feature import Feature, features
@@ -56,3 +61,28 @@ def test_what_a_feature_names_can_be_loaded(feature: Feature) -> None:
     hooks += [option.parse for option in feature.options if option.parse]
     hooks += [feature.words] if feature.words else []
     assert all(feature.load(hook) for hook in hooks)
+
+
+@pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)
+def test_installation_without_a_feature_names_it(feature: Feature, tmp_path: Path) -> None:
+    """`without.py` runs the other tests without it."""
+    copy = tmp_path / "uploader_cli"
+    shutil.copytree(CLIENT, copy, ignore=shutil.ignore_patterns("__pycache__", feature.name))
+    listed = copy / "features" / "__init__.py"
+    listed.write_text(re.sub(f'"{feature.name}",? ?', "", listed.read_text(encoding="utf-8")), encoding="utf-8")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        env = {**environment(tmp_path), "PYTHONPATH": str(tmp_path)}
+        command = [sys.executable, "-m", "uploader_cli", "upload", *arguments]
+        return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    shown, schema = run("--help").stdout, run("--json-schema").stdout
+    assert OPTIONS["dry_run"].variable in shown
+    assert "file.completed" in schema
+    for option in feature.options:
+        assert OPTIONS[option.name].variable not in shown
+        refused = run(OPTIONS[option.name].flag, ".")
+        assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
+    fields = feature.load(feature.fields) if feature.fields else {}
+    names = {name for added in fields.values() for name, *_ in added} | {code.name for code in feature.codes}
+    assert not {name for name in names - {str(code) for code in WarningCode} if f'"{name}"' in schema}

@@ -38,7 +38,7 @@ from uploader_cli.settings import (
     working_directory,
 )
 from uploader_cli.settings.keywords import Options
-from uploader_cli.settings.spelling import guess
+from uploader_cli.settings.spelling import guess, lacking
 from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile
 from uploader_cli.transfer.journal import Journal, RunHandle
 
@@ -272,7 +272,7 @@ def _settings(settings: Settings | None, options: Options) -> Settings:
     """Return the settings with `options` in place of theirs. Raises `UsageError` that names the option."""
     for name in options:
         if name not in OPTIONS:
-            hint = guess(name, OPTIONS, "options are the fields of uploader_cli.Settings")
+            hint = lacking(name) or guess(name, OPTIONS, "options are the fields of uploader_cli.Settings")
             raise UsageError(f"there is no option {name!r}", hint=hint)
     given = {name: _plain(name, value) for name, value in options.items() if value is not None}
     if settings is None:

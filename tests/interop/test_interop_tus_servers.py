@@ -72,6 +72,7 @@ def test_small_and_empty_files_are_stored_with_the_preset(partner: PartnerServer
     assert sent <= partner.stored()
 
 
+@pytest.mark.feature("then")
 def test_other_bytes_under_the_same_name_size_and_time_are_stored_or_kept(
     partner: PartnerServer, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from uploader_cli import __version__
 from uploader_cli.cli.options import signature
 from uploader_cli.errors import UsageError
 from uploader_cli.settings.model import OPTIONS, SECTIONS
-from uploader_cli.settings.spelling import nearest
+from uploader_cli.settings.spelling import lacking, nearest
 
 COMMANDS = {
     "demo": "demo",
@@ -171,6 +171,9 @@ def _usage_error(refusal: Any, words: Sequence[str]) -> UsageError:
         if takers := _takers(refusal.option_name):
             others = f"{', '.join(takers[:3])}{' …' if len(takers) > 3 else ''}"
             return UsageError(text, hint=f"it is an option of {others} ({see if command else 'after the command'})")
+        own = refusal.option_name.removeprefix("--").removeprefix("no-").replace("-", "_")
+        if hint := lacking(own):
+            return UsageError(text, hint=hint)
         guess = nearest(refusal.option_name, near or [])
     return UsageError(text, hint=_HABITS.get(text) or (f"did you mean {guess}?" if guess else see))
 

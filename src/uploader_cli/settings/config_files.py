@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from uploader_cli.errors import UsageError
 from uploader_cli.settings.model import OPTIONS
 from uploader_cli.settings.option import Layer, Source
-from uploader_cli.settings.spelling import guess
+from uploader_cli.settings.spelling import guess, lacking
 
 PROFILES = "profile"  # the table of a config file that holds the profiles
 PRESETS = "preset"  # the table of a config file that holds the presets
@@ -122,7 +122,7 @@ def _settings(table: Mapping[str, Any], file: Path, layer: Layer, prefix: str = 
     for key, raw in table.items():
         name, source = key.replace("-", "_"), Source(layer, f"{file}: {prefix}{key}")
         if name not in OPTIONS or name == PROFILES:
-            hint = guess(name, OPTIONS.keys() - {PROFILES}, "uploader config lists the settings")
+            hint = lacking(name) or guess(name, OPTIONS.keys() - {PROFILES}, "uploader config lists the settings")
             raise UsageError(f"{source}: unknown setting", hint=hint)
         if OPTIONS[name].config == "none":
             why = "secrets are" if OPTIONS[name].secret else "it is of one run, and"

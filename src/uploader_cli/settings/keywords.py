@@ -107,3 +107,10 @@ class Options(TypedDict, total=False):
     category: Literal["personal", "scenic"] | None
     analyze: Literal["none", "content", "fusion", "music"] | None
     analysis_to: Text | None
+
+
+FEATURE_OF = {
+    "then": "then",
+    "then_unverified": "then",
+}
+"""The options of features, also of those that are not there, and their features."""

@@ -16,7 +16,7 @@ from uploader_cli.settings.config_files import PROFILES, Given
 from uploader_cli.settings.model import OPTIONS, Settings
 from uploader_cli.settings.option import VARIABLES_BEGIN, Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory
-from uploader_cli.settings.spelling import nearest
+from uploader_cli.settings.spelling import lacking, nearest
 from uploader_cli.settings.stored import NAMED_BY_DIRECTORY
 from uploader_cli.settings.values import Invalid, merged, written_size
 
@@ -53,7 +53,7 @@ def resolve(
     if unknown := sorted((stored or {}).keys() - OPTIONS.keys() - {NAMED_BY_DIRECTORY}):
         raise UsageError(
             f"the run has the option {unknown[0]}, which this version does not know",
-            hint="resume it with the version of uploader that started it, or a newer one",
+            hint=lacking(unknown[0]) or "resume it with the version of uploader that started it, or a newer one",
         )
     here, notes = config_files.of_directory(cwd, user_config)
     own = config_files.of_user(user_config)
@@ -179,6 +179,7 @@ def _unknown_variables(env: Mapping[str, str]) -> Iterator[str]:
         if name.startswith(VARIABLES_BEGIN) and (own := name.removeprefix(VARIABLES_BEGIN)) not in known:
             near = nearest(own, known)
             why = f"did you mean {VARIABLES_BEGIN}{near}?" if near else "no setting has this name"
+            why = lacking(own.lower()) or why
             yield f"{name} has no effect: {why}"
 
 

@@ -1,4 +1,4 @@
-"""Find the name that somebody has misspelled."""
+"""Say what is wrong with a name: misspelled, or of a feature that is missing."""
 
 from __future__ import annotations
 
@@ -21,3 +21,11 @@ def guess(given: str, known: Iterable[str], otherwise: str) -> str:
     """Return a hint: the name that is likely meant, or what to do `otherwise`."""
     name = nearest(given, known)
     return f"did you mean {name}?" if name else otherwise
+
+
+def lacking(option: str) -> str:
+    """Return a hint for an option of a feature that this installation lacks; empty for any other name."""
+    from uploader_cli.settings.keywords import FEATURE_OF  # deferred: few names are unknown
+
+    part = FEATURE_OF.get(option)
+    return f"it is of the feature {part}, which this installation lacks" if part else ""

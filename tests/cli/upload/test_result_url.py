@@ -122,6 +122,7 @@ def test_file_that_could_not_be_processed_fails_and_is_sent_anew(make_files: Fil
 
 
 @pytest.mark.parametrize(("end", "code"), [(DONE, 0), (BROKEN, 4)])
+@pytest.mark.feature("then")
 def test_file_is_deleted_once_it_is_processed(end: Answer, code: int, make_files: Files, tmp_path: Path) -> None:
     """With `--then delete`; a file that could not be processed is kept."""
     clip, there = make_files(**{"clip.mp4": 1000}) / "clip.mp4", list[bool]()

@@ -157,6 +157,7 @@ def test_refusal_of_a_patch_that_arrived_is_not_repeated_by_post(status: int, si
     [({}, 100, 403), ({"with_upload": True}, 100, 500), ({}, 200, 403), ({}, 0, 500)],
     ids=["last byte", "creation with all bytes", "joining", "empty file"],
 )
+@pytest.mark.feature("then")
 def test_slow_finish_is_waited_for(how: dict[str, Any], size: int, status: int, tmp_path: Path) -> None:
     """It ends with a refusal, which a client that asks for the offset meanwhile would take for a success."""
     with Hooked(status, seconds=1.0, **how) as service:

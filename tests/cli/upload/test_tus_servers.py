@@ -217,6 +217,7 @@ class Receiving(Service):
 
 
 @pytest.mark.parametrize(("readable", "code"), [(False, "outcome_unknown"), (True, "integrity")])
+@pytest.mark.feature("then")
 def test_other_bytes_under_a_known_name_size_and_time_are_not_confirmed(
     readable: bool, code: str, make_files: Files, tmp_path: Path
 ) -> None:
@@ -238,6 +239,7 @@ def test_other_bytes_under_a_known_name_size_and_time_are_not_confirmed(
 
 
 @pytest.mark.parametrize(("readable", "code"), [(False, "outcome_unknown"), (True, "integrity")])
+@pytest.mark.feature("then")
 def test_creation_that_is_answered_with_200_after_others_with_201_confirms_nothing(
     readable: bool, code: str, make_files: Files, tmp_path: Path
 ) -> None:
@@ -276,7 +278,14 @@ def test_bytes_go_with_creations_once_the_server_tells_new_uploads(
     assert sorted(chunks) == [[99, 1]] * cut + [[100]] * (20 - cut)
 
 
-@pytest.mark.parametrize(("more", "sent"), [((), 0), (("--no-resume",), 0), (("--then", "delete"), 0)])
+@pytest.mark.parametrize(
+    ("more", "sent"),
+    [
+        ((), 0),
+        (("--no-resume",), 0),
+        pytest.param(("--then", "delete"), 0, marks=pytest.mark.feature("then")),
+    ],
+)
 def test_file_that_a_repeated_creation_finds_is_present_by_its_receipt(
     more: tuple[str, ...], sent: int, make_files: Files, tmp_path: Path
 ) -> None:
@@ -305,6 +314,7 @@ def test_file_that_may_have_changed_since_its_receipt_is_compared_with_the_uploa
         assert uploader(*command, home=tmp_path).code == code
 
 
+@pytest.mark.feature("then")
 def test_unknown_upload_of_somebody_else_stays_unknown_until_it_is_read(make_files: Files, tmp_path: Path) -> None:
     """Also for a file in several chunks: nobody writes to it between the runs."""
     files = make_files(**{"a.mp4": b"a" * 3000})
@@ -334,6 +344,7 @@ class Mounted(Naming):
 
 
 @pytest.mark.parametrize("sent_before", [False, True], ids=["without a receipt", "with a receipt"])
+@pytest.mark.feature("then")
 def test_then_keeps_a_local_file_that_is_the_upload_which_the_server_had(
     sent_before: bool, make_files: Files, tmp_path: Path
 ) -> None:
@@ -349,6 +360,7 @@ def test_then_keeps_a_local_file_that_is_the_upload_which_the_server_had(
     assert [event["code"] for event in done.of("file.failed")] == ["kept"], done.err
 
 
+@pytest.mark.feature("then")
 def test_then_keeps_a_file_while_the_server_does_not_say_whether_it_has_its_own(
     make_files: Files, tmp_path: Path
 ) -> None:

@@ -175,7 +175,13 @@ def test_resumed_run_sends_a_stored_file_that_changed_with_its_time_kept(
 
 @pytest.mark.parametrize("how", [(), ("--no-pack",)], ids=["pack", "tus"])
 @pytest.mark.parametrize(
-    "compares", [("--verify",), ("--verify", "--skip-existing"), ("--then", "delete")], ids=["verify", "skip", "then"]
+    "compares",
+    [
+        ("--verify",),
+        ("--verify", "--skip-existing"),
+        pytest.param(("--then", "delete"), marks=pytest.mark.feature("then")),
+    ],
+    ids=["verify", "skip", "then"],
 )
 def test_other_file_in_the_place_of_a_stored_one_fails_where_files_are_compared(
     how: tuple[str, ...],

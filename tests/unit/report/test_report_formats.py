@@ -20,7 +20,8 @@ def test_csv_has_crlf_lower_case_booleans_and_empty_cells() -> None:
     spool.put({"file": 0, "path": "=a,b", "outcome": "failed", "size": 3, "verified": False, "retryable": True})
     header, row, end = "".join(as_csv({}, spool)).split("\r\n")
     assert header == ",".join(CSV_COLUMNS)
-    assert row == '0,"./=a,b",,,failed,3,,,,,,,,false,,,true,,,,,,,,,'
+    assert row.rstrip(",") == '0,"./=a,b",,,failed,3,,,,,,,,false,,,true'
+    assert len(next(csv.reader([row]))) == len(CSV_COLUMNS)
     assert end == ""
 
 
