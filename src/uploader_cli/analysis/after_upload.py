@@ -115,7 +115,7 @@ class Analyses:
         thread.start()
         while thread.is_alive():
             loop.turn()
-            connections.tend()
+            connections.tend(loop.state)
             if interrupts.pending() and not connections.stop.is_set():
                 interrupts.stop(connections.stop, loop.emit)
                 self._analyst.shut()

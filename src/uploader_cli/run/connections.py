@@ -24,6 +24,7 @@ from uploader_cli.core.events import (
     WarningCode,
 )
 from uploader_cli.core.last_heard import LastHeard
+from uploader_cli.core.state import ProgressState
 from uploader_cli.realtime.channel import Channel
 from uploader_cli.run.loop import Loop
 from uploader_cli.run.views import open_log
@@ -34,8 +35,9 @@ from uploader_cli.transfer.pacer import Stop
 
 DRAIN = 0.25
 """Seconds to listen after the end: final events may follow the response by 18 ms (docs/protocol.md section 3.8)."""
-DIAL_AFTER = 0.1
-"""Seconds after which an upload connects Socket.IO: a shorter run needs no channel, whose import takes as long."""
+DIAL_AFTER, SHORT = 0.3, 1.0
+"""Seconds after which an upload connects Socket.IO, and those that it has to take in all, as far as is known by then:
+the import of the library takes 0.3 s of CPU time, for which the files of a short run would wait."""
 
 
 class Connections:
@@ -47,7 +49,7 @@ class Connections:
         self.on_analysis: Callable[[AnalysisMessage], None] = lambda _event: None
         """Called with messages of an analysis, in a thread of the channel."""
         self._loop = loop
-        self._dial_at = math.inf
+        self._began = math.inf
         self._unanswered = False  # whether the last poll failed
         self._leaving = deque[tuple[float, str]]()
         self.api = api = Api(settings, loop.emit, self.stop, run=run)
@@ -75,18 +77,23 @@ class Connections:
             self.api.pacer.delays.follow_channel()
             self.channel.start()
 
-    def start_soon(self) -> None:
-        """Connect in `DIAL_AFTER` seconds, unless the run has ended by then."""
-        self._dial_at = time.monotonic() + DIAL_AFTER
+    def start_soon(self, *, at_once: bool) -> None:
+        """Connect in the next frame, or (not `at_once`) when the run turns out to be no short one."""
+        self._began = -math.inf if at_once else time.monotonic()
+
+    def _is_due(self, state: ProgressState) -> bool:
+        now = time.monotonic()
+        lasted, left = now - self._began, state.eta(now)
+        return lasted >= DIAL_AFTER and (left is None or lasted + left >= SHORT)
 
     def leave(self, session: str) -> None:
         """Stop following the session in `DRAIN` seconds, after its last messages."""
         self._leaving.append((time.monotonic() + DRAIN, session))
 
-    def tend(self) -> None:
+    def tend(self, state: ProgressState) -> None:
         """Connect or stop following sessions when due; called every frame in the loop's thread."""
-        if time.monotonic() >= self._dial_at:
-            self._dial_at = math.inf
+        if self._is_due(state):
+            self._began = math.inf
             self.start()
         while self._leaving and self._leaving[0][0] <= time.monotonic():
             _, session = self._leaving.popleft()

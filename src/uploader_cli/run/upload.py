@@ -170,6 +170,7 @@ class _Sending:
         files = len(found.ahead) if found.complete else None
         is_known = found.complete and not any(file.once for file in found.files)
         size = sum(file.size for file in found.files) if is_known else None
+        is_batch = protocol == "batch"
         protocol = protocol if self.connections.api.budget.answered else "auto"  # known after the server's response
         resumed = self._run.resumed_from
         out = sum(isinstance(item, ev.FileSkipped) for item in found.ahead)
@@ -181,7 +182,8 @@ class _Sending:
         caution(settings, emit)
         self._queue.start()
         if settings.on is None:
-            self.connections.start_soon()
+            # In batch mode and of an analysis only messages tell what the server does.
+            self.connections.start_soon(at_once=is_batch or settings.analyze != "none")
 
     def _work(self, sender: Sender) -> None:
         """Run the sender in its thread; always emit an event for its end."""
@@ -200,7 +202,7 @@ class _Sending:
         interrupts.keys.update(keys)
         while True:
             stopped = loop.turn()
-            connections.tend()
+            connections.tend(loop.state)
             if stopped is not None:
                 for key in keys:
                     del interrupts.keys[key]

@@ -96,7 +96,7 @@ def _follow(loop: Loop, connections: Connections, wait: float, patience: float, 
                 connections.channel.ask(watched.session.session)
         if followed:
             loop.turn()
-        connections.tend()
+        connections.tend(loop.state)
     return interrupts.code if interrupts.count else exit_status.worst(codes)
 
 

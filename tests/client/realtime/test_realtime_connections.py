@@ -14,7 +14,17 @@ from serving import running_server
 from time_limits import SLACK
 
 from uploader_cli.core.alarms import Alarms
-from uploader_cli.core.events import ChannelState, ChannelStats, RunStarted, SessionCreated, SessionFinished
+from uploader_cli.core.events import (
+    BytesSent,
+    ChannelChanged,
+    ChannelState,
+    Event,
+    FileSelected,
+    FileStarted,
+    RunStarted,
+    SessionCreated,
+    SessionFinished,
+)
 from uploader_cli.run.connections import DRAIN, Connections
 from uploader_cli.run.loop import Loop
 from uploader_cli.settings import Settings
@@ -61,27 +71,33 @@ def test_run_does_not_wait_where_the_channel_was_never_live() -> None:
             assert made.drain_seconds() == 0.0
 
 
-def test_short_run_opens_no_realtime_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploader_cli.run.connections.DIAL_AFTER", 3600.0)
-    loop = Loop([], Alarms(stall=30.0))
+def is_dialled(*, sent: int = 0, at_once: bool = False) -> bool:
+    """Whether an upload connects in the frame after its start, with so many of 100 bytes sent in a second before."""
+    ago, heard = 1.0, list[Event]()
+    loop = Loop([], Alarms(stall=30.0), lambda: time.monotonic() - ago)
+    loop.listeners.append(heard.extend)
     made = Connections(Settings(server="http://127.0.0.1:1"), loop)
-    made.start_soon()
-    made.tend()
+    loop.apply(RunStarted("http://127.0.0.1:1", 1, 100, 1, "tus"))
+    loop.apply(FileSelected(0, "a.bin", 100))
+    loop.apply(FileStarted(0, "a.bin", 100, "", 0, 1, "a.bin"))
+    ago = 0.0
+    loop.apply(BytesSent(0, 1, sent))
+    made.start_soon(at_once=at_once)
+    made.tend(loop.state)
     made.close()
     loop.flush()
-    assert loop.state.channel.state is ChannelState.CLOSED
-    assert made.channel.stats() == ChannelStats()
+    return any(isinstance(event, ChannelChanged) for event in heard)
 
 
-def test_longer_run_opens_a_realtime_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_that_lasts_opens_a_realtime_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_dialled()
+    assert is_dialled(at_once=True)
     monkeypatch.setattr("uploader_cli.run.connections.DIAL_AFTER", 0.0)
-    loop = Loop([], Alarms(stall=30.0))
-    made = Connections(Settings(server="http://127.0.0.1:1"), loop)
-    loop.apply(RunStarted("http://127.0.0.1:1", None, None, 1, "tus"))
-    made.start_soon()
-    made.tend()
-    wait_until(lambda: loop.turn() or loop.state.channel.state is not ChannelState.CLOSED)
-    made.close()
+    assert is_dialled()  # nobody knows how long it takes
+    monkeypatch.setattr("uploader_cli.run.connections.SHORT", 3600.0)
+    assert not is_dialled(sent=90)
+    monkeypatch.setattr("uploader_cli.run.connections.SHORT", 0.05)
+    assert is_dialled(sent=50)
 
 
 def test_session_whose_end_is_queued_is_not_left_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +108,7 @@ def test_session_whose_end_is_queued_is_not_left_before(monkeypatch: pytest.Monk
     loop.apply(SessionCreated("session", "personal", 1))
     loop.emit(SessionFinished("session", "completed"))
     made.leave("session")
-    made.tend()
+    made.tend(loop.state)
     loop.flush()
     made.close()
     assert (loop.state.sessions_done, loop.state.sessions) == (1, {})
