@@ -7,18 +7,17 @@ import os
 import re
 import socket
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import Done, start, uploader
 from scripted_server import Answer, Peer, ScriptedServer
-from serving import REPOSITORY
 from time_limits import PATIENCE
 from tus_services import FIRST, OF_TUS, Finishing, Overtaken, Service, Sharing, Spoiling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TERMS = "uploader_cli.transfer.protocols.tus_state"
 QUICK = {"uploader_cli.transfer.pacer.FIRST_DELAY": 0.0, "uploader_cli.transfer.pacer.JITTER": 0.0}
@@ -42,7 +41,7 @@ REQUESTS = {
 
 
 def told(done: Done) -> tuple[list[str], int]:
-    """Return the events of the only file, as the page has them, and the exit code."""
+    """Return the events of the only file, as the table has them, and the exit code."""
     words = {
         "file.retry": lambda event: f"retry {event['code']}",
         "file.failed": lambda event: f"failed {event['code']}",
@@ -56,9 +55,9 @@ def told(done: Done) -> tuple[list[str], int]:
 
 
 def table() -> Iterator[tuple[str, str, list[tuple[list[str], int] | None]]]:
-    """Yield finish, request, and events with the exit code of each column of the page."""
-    page = (REPOSITORY / "docs" / "tus-servers.md").read_text()
-    rows = page.partition("| finish | request |")[2].partition("\n\n")[0].splitlines()[2:]
+    """Yield finish, request, and events with the exit code of each column."""
+    page = Path(__file__).with_name("tus_outcomes.md").read_text(encoding="utf-8")
+    rows = page.partition("| finish | request |")[2].splitlines()[2:]
     finish = ""
     for row in rows:
         first, requests, *cells = [cell.strip() for cell in row.strip("|").split("|")]
