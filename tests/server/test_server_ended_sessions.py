@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.parametrize("durability", ["none", "fsync"])
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("request_", REQUESTS)
-def test_session_that_ends_at_any_wait_of_a_request_stays_ended(request_: str, end: str, tmp_path: Path) -> None:
+def test_session_that_ends_at_any_wait_of_a_request_stays_ended(
+    request_: str, end: str, durability: str, tmp_path: Path
+) -> None:
     """What is answered as stored is stored and counted; of what is refused nothing is."""
 
     async def run() -> int:
         asyncio.get_running_loop().set_task_factory(make_task)  # type: ignore[arg-type]
-        application = Application(tmp_path)
+        application = Application(tmp_path, durability)
         at = 1
         while await ended_at(application, [request_], end, at, files=2):
             at += 1
