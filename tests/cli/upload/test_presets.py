@@ -272,11 +272,11 @@ def test_preset_is_shown_with_its_command_and_its_page(preset: str, tmp_path: Pa
     command = next(line.split(None, 1)[1] for line in shown.out.splitlines() if line.startswith("  command "))
     assert found["endpoint"] in command
     assert all(what in shown.out for what in [*found["needs"].values(), *found["unknown"], *found["metadata"]])
-    page = (ROOT / found["page"]).read_text(encoding="utf-8")
+    page = " ".join((ROOT / found["page"]).read_text(encoding="utf-8").split())
     assert found["page"] in shown.out
     assert f"--preset {preset}" in page
     assert "**Tested against**" in page
-    assert all(f"- {what}" in page for what in found["unknown"])
+    assert all(what in page for what in found["unknown"])
 
 
 def test_unknown_preset_exits_2(tmp_path: Path) -> None:
