@@ -106,7 +106,7 @@ class Driver:
         offer = context.target.ask(api, context.chunk)
         looks_up = offer.lookup is not None and offer.limits is not None and offer.limits.relative_paths
         if offer.tus is None or (context.terms.sessions and not looks_up):
-            raise errors.UsageError(
+            raise api.lacking(
                 f"{settings.server} can't take imports: it has no resumable uploads, or can't look up stored files",
                 hint="use `uploader upload`, with --shard on several machines",
             )

@@ -55,7 +55,7 @@ class Api(HttpClient):
     """Calls to a server. Each thread has its own connections; budget, token and retry policy are shared."""
 
     offer = Offer()  # the last one, of `/health` or of an answer that opened a session
-    healthy = False  # whether the last `health` was answered as an upload server does
+    _health_answer: Answer | None = None  # the last one
 
     def __init__(
         self,
@@ -104,6 +104,11 @@ class Api(HttpClient):
         secret = self._secrets.get(session)
         return {SESSION_SECRET: secret} if secret else {}
 
+    @property
+    def healthy(self) -> bool:
+        """Whether the last `health` was answered as an upload server does."""
+        return self._health_answer is not None and self._health_answer.ok and _is_health(self._health_answer)
+
     def health(self, **how: Any) -> Offer:
         """Return what `GET /health` offers. Raise `NetworkError`; no status but that of an outage fails.
 
@@ -112,15 +117,14 @@ class Api(HttpClient):
         self._health(**how)
         return self.offer
 
-    def _health(self, **how: Any) -> Answer:
+    def _health(self, **how: Any) -> None:
         """Ask once more after a success that is none of an upload server: a page of a proxy, or a damaged body."""
         answer = self._call("GET", "/health", _unless_down, **how)
         if answer.ok and not _is_health(answer):
             answer = self._call("GET", "/health", _unless_down, **how)
         body = protocol.as_object(answer.body)
         self._offered(body, protocol.parse_limits(body.get("limits")))
-        self.healthy = answer.ok and _is_health(answer)
-        return answer
+        self._health_answer = answer
 
     def create_session(self, category: str, expected: int, size: int | None = None, **how: Any) -> protocol.Session:
         """Open a session of `size` bytes with a new secret. Raise `NotAnUploadServer` for any other answer."""
@@ -152,13 +156,18 @@ class Api(HttpClient):
 
         Raise `NotAnUploadServer` for any other server.
         """
-        answer = self._health()
-        if self.offer.lookup is not None:
-            return self.offer.lookup
-        if is_tus(answer) or self.healthy:
+        self._health()
+        if self.offer.lookup is None:
             words = f"{self.settings.server} can't be asked which files it has: it has no lookup"
-            raise errors.UsageError(words, hint=hint)
-        raise self._no_result(answer)
+            raise self.lacking(words, hint=hint)
+        return self.offer.lookup
+
+    def lacking(self, words: str, *, hint: str) -> errors.UploaderError:
+        """Return the error for what `/health` does not offer: a `UsageError` where an upload server answered it."""
+        answer = self._health_answer
+        if answer is None or is_tus(answer) or self.healthy:
+            return errors.UsageError(words, hint=hint)
+        return self._no_result(answer)
 
     def lookup(
         self, offer: LookupOffer, files: Sequence[LookedUp], *, digests: str = "known", **how: Any

@@ -526,6 +526,17 @@ def test_one_answer_to_health_that_no_upload_server_gives_is_asked_for_again(
     assert (done.code, done.finished["completed"]) == (0, 1), done.err
 
 
+@pytest.mark.parametrize("fault", ["status:any:204", "html:any:200"])
+def test_server_that_never_answers_health_as_an_upload_server_does_exits_6(
+    fault: str, bundled: EmbeddedServer, tmp_path: Path
+) -> None:
+    (tmp_path / "a.bin").write_bytes(b"a")
+    bundled.faults.add(fault)
+    done = uploader("import", "a.bin", "-s", bundled.url, "--on", "local:1", home=tmp_path)
+    assert done.code == 6, done.err
+    assert "not as an upload server does" in done.err
+
+
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("uploader_cli.extras.find_spec", lambda _name: None)
     with pytest.raises(UsageError, match="not installed") as raised:
