@@ -297,6 +297,37 @@ def test_run_of_odd_shape_is_left_out_and_named(journal: Journal, column: str, v
     assert [info.id for info in journal.runs()] == [second.id]
 
 
+@pytest.mark.parametrize("value", ["'long ago'", "x'ff'"])
+def test_receipt_with_an_odd_time_counts(tmp_path: Path, value: str) -> None:
+    with Journal(tmp_path) as journal:
+        complete(begin(journal), a_file())
+        journal.db.execute(f"UPDATE receipt SET completed_at = {value}")
+    with Journal(tmp_path) as journal:
+        assert claimed(begin(journal), a_file()).state == "done"
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [("'../x'", "../x"), ("x'302f78'", "0/x"), ("hex(zeroblob(2500))", "0" * 5000), ("'a' || char(0)", None)],
+    ids=["path", "bytes", "long", "NUL"],
+)
+def test_run_with_an_odd_id_is_left_out_and_can_be_forgotten(tmp_path: Path, value: str, name: str | None) -> None:
+    """The ID is a part of the name of the file that tells whether a run is alive."""
+    with Journal(tmp_path) as journal:
+        first, second = begin(journal, "a"), begin(journal, "b")
+        for run in (first, second):
+            run.close()
+        journal.db.execute(f"UPDATE run SET id = {value} WHERE id = ?", (first.id,))
+    with Journal(tmp_path) as journal:
+        assert [info.id for info in journal.runs()] == [second.id]
+        (notice,) = journal.notices
+        assert f"run {name or ''}" in notice
+        assert "is left out" in notice
+        if name is not None:
+            journal.forget(name)
+            assert journal.db.execute("SELECT id FROM run").fetchall() == [(second.id,)]
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [

@@ -145,7 +145,7 @@ class Journal(Store):
         with self.write() as db:
             info = None if run_id in _get_runs(db, f"{run_id} ")[1] else _find_idle(db, run_id)
             run = (run_id if info is None else info.id,)
-            delete_open(db, db.execute("DELETE FROM run WHERE id = ? RETURNING number", run).fetchall())
+            delete_open(db, db.execute("DELETE FROM run WHERE CAST(id AS TEXT) = ? RETURNING number", run).fetchall())
         return info.arguments.get("list") if info is not None else None
 
     def _resume(self, db: Connection, old_id: str, arguments: str) -> RunHandle:

@@ -33,7 +33,7 @@ _CHANGES = {
     13: "ALTER TABLE receipt ADD COLUMN identity BLOB;",
     14: "ALTER TABLE receipt RENAME TO packed;" + TABLE + _UNPACKED,
 }
-_shortened = re.compile(r"(\d+)([ /])(.*)", re.DOTALL).fullmatch
+_shortened = re.compile(r"(\d{1,9})([ /])(.*)", re.DOTALL).fullmatch
 
 
 def changed(db: Connection, version: int) -> str:

@@ -34,8 +34,10 @@ INSERT OR REPLACE INTO receipt
   (target, path, size, mtime_ns, server_id, location, checksum, verified, completed_at, link, identity)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+# A time that another program has written as a text counts as 0.
+_OLDEST = "SELECT number, CAST(completed_at AS INTEGER) < ? FROM receipt ORDER BY number LIMIT 1"
 _SPARE = """
-DELETE FROM receipt WHERE completed_at < ?
+DELETE FROM receipt WHERE CAST(completed_at AS INTEGER) < ?
   AND number <= (SELECT number FROM receipt ORDER BY number DESC LIMIT 1 OFFSET ?)
   AND number <= coalesce((SELECT min(since) FROM run WHERE NOT finished), number)
 """
@@ -108,8 +110,8 @@ def prune_receipts(db: Connection, before: float) -> None:
 
     It reads all receipts, so only where the oldest one may be one of them.
     """
-    oldest = db.execute("SELECT number, completed_at FROM receipt ORDER BY number LIMIT 1").fetchone()
-    if oldest is None or oldest[1] >= before:
+    oldest = db.execute(_OLDEST, (before,)).fetchone()
+    if oldest is None or not oldest[1]:
         return
     (newest,) = db.execute("SELECT max(number) FROM receipt").fetchone()
     if newest - oldest[0] >= MOST_RECEIPTS:

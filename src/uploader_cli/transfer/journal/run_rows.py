@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, convert, field
 
 from uploader_cli.core.record import Record
+
+is_run_id = re.compile(r"[0-9A-Za-z_-]{1,64}").fullmatch  # it is a part of the name of a file
 
 
 class RunInfo(Record, frozen=True):
@@ -78,7 +81,7 @@ def run_info(texts: Sequence[bytes], numbers: Sequence[object], state: str, sess
     convert(outcome, _Outcome)
     started, updated = convert(numbers[:2], tuple[float, float])
     files, size, open_files = convert(numbers[2:], tuple[int, int, int])
-    if not ident or not math.isfinite(started + updated):
+    if not is_run_id(ident) or not math.isfinite(started + updated):
         raise ValueError("no ID, or no time")
     known = (ident, server, destination, started, updated, state, files, size, open_files)
     return RunInfo(*known, arguments, outcome, sessions)

@@ -18,6 +18,7 @@ from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.transfer.journal import receipts
 from uploader_cli.transfer.journal.locking import OURS, error_code, is_locked, locked, persist, words
 from uploader_cli.transfer.journal.migrations import MIGRATED, changed
+from uploader_cli.transfer.journal.run_rows import is_run_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -235,9 +236,10 @@ class Store:
         for suffix in _FILES:
             check_file(self._path.with_name(NAME + suffix), OURS)
 
-    def _is_alive(self, run_id: str | None) -> bool:
+    def _is_alive(self, run_id: object) -> bool:
+        """Return whether a process has locked a run; not so for an ID of another shape, or none."""
         try:
-            return run_id is not None and is_locked(self._run_lock(run_id))
+            return isinstance(run_id, str) and bool(is_run_id(run_id)) and is_locked(self._run_lock(run_id))
         except BaseException as error:  # as of a signal: SQLite turns it into an error of its own
             self._raised = error
             raise
