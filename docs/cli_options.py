@@ -25,6 +25,7 @@ KEYWORDS = Path(__file__).parents[1] / "src/uploader_cli/settings/keywords.py"
 DOCS = Path(__file__).parent
 SHARED_PAGES = dict.fromkeys(("status", "cancel", "delete"), "commands/sessions.md") | {
     "runs": "commands/resume.md",
+    "smoke": "smoke.md",
     "presets": "tus-servers.md",
 }
 """The pages of commands that have none of their own."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from command import start, uploader, workers_of
-from docs_pages import blocks, page
+from docs_pages import ROOT, blocks, page
 from interop.light_s3 import BUCKET
 from interop.proxies import nginx_http, redis, running
 from interop.stores import Store, light_s3, s3
@@ -93,7 +93,8 @@ def kind() -> str:
 def cluster(node: Node, tmp_path: Path, kind: str) -> Iterator[Cluster]:
     """Run the configurations of the page, but for addresses, TLS and the directory."""
     text = {block.language: block.text for block in blocks(page("scaling.md"))}
-    script, directory = node.add("server.mjs", text["js"]), tmp_path / "uploads"
+    script = node.add("server.mjs", (ROOT / "docs/scaling/server.mjs").read_text(encoding="utf-8"))
+    directory = tmp_path / "uploads"
     directory.mkdir()
     ports = [free_port(), free_port()]
     config = re.sub("listen 443 ssl;|server_name .*;|ssl_certificate.*;", "", text["nginx"])
