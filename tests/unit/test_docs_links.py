@@ -7,12 +7,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
-from docs_pages import BLOCK, ROOT, codes, page, rows, section
+from docs_pages import BLOCK, ROOT, codes
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-SENDING = ROOT / "src/uploader_cli/transfer"
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
@@ -21,17 +19,8 @@ def test_every_module_that_a_page_names_exists(name: str) -> None:
     text = BLOCK.sub("", (ROOT / name).read_text(encoding="utf-8"))
     named = {code for code in codes(text) if re.fullmatch(r"[\w.][\w./]*(/|\.py)", code)}
     assert len(named) > 5
-    tops = (ROOT, ROOT / "src/uploader_cli", SENDING, ROOT / "server_stub/uploader_server")
+    tops = (ROOT, ROOT / "src/uploader_cli", ROOT / "src/uploader_cli/transfer", ROOT / "server_stub/uploader_server")
     assert [code for code in sorted(named) if not any((top / code).exists() for top in tops)] == []
-
-
-def test_every_module_of_the_send_path_exists() -> None:
-    path = rows(section(page("architecture.md"), "## The send path (`transfer/`)"))
-    named = {code for row in path for code in codes(row[0])}
-    assert len(named) > 20
-    assert [
-        code for code in sorted(named) if not ((SENDING / code).exists() or (SENDING / f"{code}.py").exists())
-    ] == []
 
 
 @cache
