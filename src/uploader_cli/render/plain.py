@@ -48,7 +48,7 @@ class PlainView(Observer):
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
         few = self._verbose or state.settling is not None or (state.selected <= FILES_LISTED and not state.walking)
         match event:
-            case ev.FileProgress() | ev.CallMade():  # the most frequent ones
+            case ev.FileProgress() | ev.CallMade() | ev.FileEnded():  # the most frequent ones
                 return
             case ev.FileStarted() if self._verbose > 1:
                 self._say(f"  {safe(event.path)}: {f'resumed at {size(event.offset)}' if event.offset else 'started'}")
@@ -64,6 +64,8 @@ class PlainView(Observer):
                 self._say(f"✗ {safe(event.path)}: {_brief(event.message)}", kind="failure", wrong=True)
             case ev.FileSkipped() if self._verbose or (few and event.reason is not ev.SkipReason.NOT_TRIED):
                 self._say(f"- {safe(event.path)}: skipped ({event.reason}{_added(event)})", kind="skip")
+            case ev.FileStarted() | ev.FileCompleted() | ev.FileFailed() | ev.FileSkipped():
+                return
             case _:
                 self._of_the_run(event, state, now)
 

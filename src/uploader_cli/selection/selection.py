@@ -28,6 +28,7 @@ AHEAD_SECONDS = 1.0  # maximum seconds for these steps, for a slow file system
 MOST_AHEAD = 10_000  # maximum items taken if none of them can be sent
 MOST_OPEN = 10_000  # maximum selected items that have not ended: more than one session, in little memory
 NOTICEABLE = 64 << 20  # minimum bytes of a file whose content check is announced
+_ENDS = frozenset({ev.FileCompleted, ev.FileFailed, ev.FileSkipped})
 JOIN_WITHIN = 0.5  # seconds that `close` waits for the walk, since a file system may hang
 
 
@@ -176,7 +177,7 @@ class WalkQueue:
 
     def settle(self, events: Sequence[ev.Event]) -> None:
         """Continue the walk by the number of files that ended; a listener of the run's loop, in any thread."""
-        ended = sum(isinstance(event, ev.FileCompleted | ev.FileFailed | ev.FileSkipped) for event in events)
+        ended = sum(type(event) in _ENDS for event in events)
         if ended:
             self._free.release(ended)
 

@@ -153,7 +153,7 @@ class UploadCalls:
             if (warning := dialect.lacks(call, answer)) is not None:
                 self._api.warn_once(WarningCode.PROTOCOL, warning)
             came = dialect.judged(call, answer, self._known, body.sent if body is not None else 0)
-            if isinstance(call, Create):
+            if isinstance(call, Create) and not self._api.has_created.is_set():
                 self._api.has_created.set()
             if isinstance(came, Position):
                 return came
@@ -181,9 +181,9 @@ class UploadCalls:
     def _learn(self, known: Known) -> None:
         if self._chunk is not None and known.limits != self._own.limits:
             self._chunk.restrict(known.limits.least, known.limits.most)
-        if known.created:
+        if known.created and not self._api.has_created.is_set():  # to set it again costs more
             self._api.has_created.set()
-        if known.patched:
+        if known.patched and not self._api.has_patched.is_set():
             self._api.has_patched.set()
         self._own = known
 
