@@ -13,7 +13,7 @@ from uploader_cli.transfer.journal.file_keys import is_same, path_key
 from uploader_cli.transfer.journal.reading import SavedSession, get_sessions, saved_sessions
 from uploader_cli.transfer.journal.receipts import Stored, find_receipts
 from uploader_cli.transfer.journal.run_handle import RunHandle
-from uploader_cli.transfer.journal.run_rows import RunInfo, run_info
+from uploader_cli.transfer.journal.run_rows import RunInfo, is_run_id, run_info
 from uploader_cli.transfer.journal.schema import Store
 from uploader_cli.transfer.journal.unwritten import as_json, delete_open
 
@@ -163,11 +163,11 @@ def _find_resumable(db: Connection, target: RunTarget, identity: str) -> tuple[i
     found = db.execute("SELECT id FROM target WHERE server = ? AND destination = ?", astuple(target)).fetchone()
     number = found[0] if found is not None else 0
     runs = db.execute(
-        "SELECT id, since FROM run WHERE target = ? AND identity = ? AND NOT finished AND NOT alive(id)"
+        "SELECT id, since FROM run WHERE target = ? AND identity = ? AND NOT finished AND NOT alive(CAST(id AS BLOB))"
         " ORDER BY updated_at DESC, number DESC",
         (number, identity),
     )
-    return number, runs.fetchall()
+    return number, [(name, since) for name, since in runs if isinstance(name, str) and is_run_id(name)]
 
 
 def _get_runs(db: Connection, named: str = "") -> tuple[list[RunInfo], list[str]]:
@@ -175,7 +175,7 @@ def _get_runs(db: Connection, named: str = "") -> tuple[list[RunInfo], list[str]
     found = db.execute(
         "SELECT CAST(run.id AS BLOB), CAST(server AS BLOB), CAST(destination AS BLOB), CAST(arguments AS BLOB),"
         " CAST(outcome AS BLOB), started_at, updated_at, files, bytes, coalesce(open_files, 0), number,"
-        " CASE WHEN alive(run.id) THEN 'running' WHEN finished THEN 'finished' ELSE 'interrupted' END"
+        " CASE WHEN alive(CAST(run.id AS BLOB)) THEN 'running' WHEN finished THEN 'finished' ELSE 'interrupted' END"
         " FROM run JOIN target ON target.id = run.target"
         " LEFT JOIN (SELECT run AS owner, count(*) AS open_files FROM pending GROUP BY run) ON owner = number"
         " WHERE instr(' ' || earlier || ' ' || run.id || ' ', ' ' || ?) ORDER BY updated_at DESC, number DESC",

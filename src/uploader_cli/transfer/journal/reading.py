@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 _PENDING = """
-SELECT path, run = ?2, run != ?2 AND alive((SELECT id FROM run WHERE number = pending.run)), size, mtime_ns, upload_key,
-  url, session, checked_until, pledged_until, uncertain, parts, server_id, sent_until, ending, replaced, awaited,
-  identity
+SELECT path, run = ?2, run != ?2 AND alive((SELECT CAST(id AS BLOB) FROM run WHERE number = pending.run)), size,
+  mtime_ns, upload_key, url, session, checked_until, pledged_until, uncertain, parts, server_id, sent_until, ending,
+  replaced, awaited, identity
 FROM pending WHERE target = ?1"""
 _Session = tuple[str, str, Annotated[str, Meta(pattern=r"^[!-~]*\Z")]]  # the secret becomes a header
 

@@ -52,7 +52,7 @@ class RunHandle(UploadJournal):
             raise UploaderError(f"run {run_id} can't be locked: {why}", hint="see --state-dir") from error
         found = db.execute("SELECT number, target, since, earlier FROM run WHERE id = ?", (run_id,)).fetchone()
         self.number, self._target, self._since, earlier = found
-        self.resumed_from: str | None = earlier.split()[-1] if earlier else None
+        self.resumed_from: str | None = earlier.split()[-1] if isinstance(earlier, str) and earlier.strip() else None
         self.on_trouble: Callable[[str], None] = lambda _text: None
         self._mutex = threading.Lock()
         self._claimed: dict[bytes, Pending] = {}

@@ -69,7 +69,7 @@ _OUTDATED_RUNS = """
 DELETE FROM run WHERE number IN (
   SELECT number FROM (
     SELECT *, row_number() OVER (PARTITION BY finished ORDER BY updated_at DESC, number DESC) AS place FROM run
-  ) WHERE CASE WHEN finished THEN place > ? ELSE (place > ? OR updated_at < ?) AND NOT alive(id) END
+  ) WHERE CASE WHEN finished THEN place > ? ELSE (place > ? OR updated_at < ?) AND NOT alive(CAST(id AS BLOB)) END
 ) RETURNING finished
 """
 
@@ -207,6 +207,7 @@ class Store:
         db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None, check_same_thread=False)
         try:
             db.create_function("alive", 1, self._is_alive)
+            db.text_factory = _text
             # For new files. File systems without WAL use a slower, safe mode.
             db.executescript(
                 f"PRAGMA page_size = {_PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
@@ -236,10 +237,11 @@ class Store:
         for suffix in _FILES:
             check_file(self._path.with_name(NAME + suffix), OURS)
 
-    def _is_alive(self, run_id: object) -> bool:
+    def _is_alive(self, written: bytes | None) -> bool:
         """Return whether a process has locked a run; not so for an ID of another shape, or none."""
+        run_id = (written or b"").decode(errors="replace")
         try:
-            return isinstance(run_id, str) and bool(is_run_id(run_id)) and is_locked(self._run_lock(run_id))
+            return is_run_id(run_id) is not None and is_locked(self._run_lock(run_id))
         except BaseException as error:  # as of a signal: SQLite turns it into an error of its own
             self._raised = error
             raise
@@ -262,3 +264,11 @@ class Store:
         if stale := deleted.count((0,)):
             reason = f"untouched for 90 days or beyond the newest {MOST_UNFINISHED}"
             self.notices += (f"interrupted runs removed from the journal: {stale}, {reason}",)
+
+
+def _text(written: bytes) -> str | bytes:
+    """Return a text; one of another program that is not UTF-8 stays bytes, as a value of another shape."""
+    try:
+        return written.decode()
+    except UnicodeDecodeError:
+        return written

@@ -98,7 +98,7 @@ class Unwritten:
         changes = self._changes.items()
         db.executemany(
             "DELETE FROM pending WHERE target = ? AND path = ?"
-            " AND (run = ? OR NOT alive((SELECT id FROM run WHERE number = pending.run)))",
+            " AND (run = ? OR NOT alive((SELECT CAST(id AS BLOB) FROM run WHERE number = pending.run)))",
             [(target, key, run) for key in self._changes],
         )
         db.executemany(
@@ -121,7 +121,7 @@ def _end(db: Connection, run: int, now: float, ended: RunEnd) -> None:
         # An upload URL is kept only as long as the run can be resumed.
         db.execute(_WITHOUT_URL, (run,))
         same = db.execute(
-            "DELETE FROM run WHERE NOT finished AND NOT alive(id)"
+            "DELETE FROM run WHERE NOT finished AND NOT alive(CAST(id AS BLOB))"
             " AND (target, identity) = (SELECT target, identity FROM run WHERE number = ?) RETURNING number",
             (run,),
         ).fetchall()
