@@ -17,7 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = (".git", ".venv*", ".*_cache", ".nox", "__pycache__", "build", "dist", "node_modules")
-PAGES = ("tests/unit/test_docs_*.py", "tests/docs/*")
+PAGES = "tests/**/test_docs_*.py"
+SCRIPT = """#!{python}
+import sys
+from uploader_cli.__main__ import run
+sys.exit(run())
+"""
 
 
 def delete(feature: str, place: Path) -> None:
@@ -39,7 +44,11 @@ def python_of(place: Path) -> str:
     (packages,) = (place / ".venv").glob("lib/python*/site-packages")
     paths = (place / "src", place / "server_stub", sysconfig.get_path("purelib"))
     (packages / "tree.pth").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
-    return str(place / ".venv/bin/python")
+    python = place / ".venv/bin/python"
+    script = python.with_name("uploader")
+    script.write_text(SCRIPT.format(python=python), encoding="utf-8")
+    script.chmod(0o755)
+    return str(python)
 
 
 def main(feature: str, *arguments: str) -> int:
@@ -49,8 +58,11 @@ def main(feature: str, *arguments: str) -> int:
         shutil.copytree(ROOT, place, symlinks=True, ignore=shutil.ignore_patterns(*MADE))
         delete(feature, place)
         python = python_of(place)
-        pages = [f"--ignore-glob={pattern}" for pattern in PAGES]
-        for command in (["docs/cli_options.py"], ["-m", "mypy"], ["-m", "pytest", *pages, *arguments]):
+        for command in (
+            ["docs/cli_options.py"],
+            ["-m", "mypy"],
+            ["-m", "pytest", f"--ignore-glob={PAGES}", *arguments],
+        ):
             code = subprocess.run([python, *command], cwd=place, check=False).returncode
             if code:
                 return code

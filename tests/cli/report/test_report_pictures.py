@@ -137,7 +137,9 @@ def test_report_of_others_sends_no_control_characters_to_the_terminal(
     assert "\x1b" not in out
 
 
-@pytest.mark.parametrize("kind", ["txt", "narrow.txt", "html", "md", "xml", "csv"])
+@pytest.mark.parametrize(
+    "kind", ["txt", "narrow.txt", "html", "md", "xml", pytest.param("csv", marks=pytest.mark.feature("then"))]
+)
 def test_report_with_everything_is_written_as_before(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
