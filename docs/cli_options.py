@@ -1,4 +1,4 @@
-"""Update what follows from the table of options: the tables of docs/commands, and the keywords of the library.
+"""Update what follows from the table of options: the tables of docs/commands, and types of the library.
 
 `python docs/cli_options.py`. Flags, environment variables, defaults and the order are generated, descriptions of the
 pages are kept. A new option gets its help text as description.
@@ -16,12 +16,13 @@ from typing import Any, Literal, get_args, get_origin
 from typer.main import get_command
 
 from uploader_cli.cli.app import app
-from uploader_cli.feature import features
+from uploader_cli.feature import Feature, features
 from uploader_cli.settings import OPTIONS
 from uploader_cli.settings.keywords import FEATURE_OF
 from uploader_cli.settings.model import SECTIONS, Settings
 
-KEYWORDS = Path(__file__).parents[1] / "src/uploader_cli/settings/keywords.py"
+CLIENT = Path(__file__).parents[1] / "src/uploader_cli"
+KEYWORDS, TYPED = CLIENT / "settings/keywords.py", CLIENT / "features/typed.py"
 DOCS = Path(__file__).parent
 SHARED_PAGES = dict.fromkeys(("status", "cancel", "delete"), "commands/sessions.md") | {
     "runs": "commands/resume.md",
@@ -168,6 +169,54 @@ def keywords() -> str:
     return _HEAD.format(values=", ".join(sorted(own))) + "".join(lines) + _FEATURES.format(rows=rows)
 
 
+_TYPED = '''"""What features add to classes of the library, for type checkers; written by docs/cli_options.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+{imports}
+
+class Added:
+    """The fields of events and receipts."""
+{fields}
+
+@dataclass(frozen=True, kw_only=True)
+class AddedOptions:
+    """The options, as fields of `Settings`."""
+{options}'''
+
+
+def typed() -> str:
+    """Return the module with the types of what features add."""
+    own: set[type] = set()
+    added = {name: kind for feature in features() for name, kind in _added(feature)}
+    for kind in added.values():
+        own |= {part for part in get_args(kind) if part.__module__.startswith("uploader_cli")}
+    fields = [f"\n    {name}: {_written(kind)}" for name, kind in added.items()]
+    rows = [
+        f"\n    {option.name}: {'bool' if isinstance(option.default, bool) else 'Any'} = {option.default}"
+        for feature in features()
+        for option in feature.options
+    ]
+    imports = "".join(sorted(f"\nfrom {kind.__module__} import {kind.__name__}" for kind in own))
+    return _TYPED.format(
+        imports=f"{imports}\n" if imports else "",
+        fields="".join(fields) + "\n" * bool(fields),
+        options="".join(rows) + "\n" * bool(rows),
+    )
+
+
+def _added(feature: Feature) -> Iterator[tuple[str, Any]]:
+    """Yield the fields that a feature adds, with their types."""
+    for added in feature.load(feature.fields).values() if feature.fields else ():
+        yield from ((name, kind) for name, kind, _ in added)
+
+
+def _written(kind: Any) -> str:
+    return " | ".join("None" if part is NoneType else part.__name__ for part in get_args(kind) or [kind])
+
+
 def _types(given: Any, own: set[str]) -> Iterator[str]:
     """Yield what a type is written as, and `str` where a text is parsed; add the names of our types to `own`."""
     if get_origin(given) is tuple:
@@ -205,6 +254,7 @@ def _quoted(value: str) -> str:
 
 if __name__ == "__main__":
     KEYWORDS.write_text(keywords(), encoding="utf-8")
+    TYPED.write_text(typed(), encoding="utf-8")
     for name in COMMANDS:
         page = page_of(name)
         text = page.read_text(encoding="utf-8")

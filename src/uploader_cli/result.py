@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Event, FailureCode, Metrics, Phase, VerifiedBy
 from uploader_cli.core.incidents import Incident
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.feature import fields_of
+
+if TYPE_CHECKING:
+    from uploader_cli.features.typed import Added
+else:
+    Added = object
 
 T = TypeVar("T")
 
@@ -24,7 +29,7 @@ def _with_features(receipt: type[T]) -> type[T]:
 
 @dataclass(frozen=True, slots=True)
 @_with_features
-class Receipt:
+class Receipt(Added):
     """The outcome of a file. `size` is in bytes, 0 if unknown; `code`, `message` and `retryable` describe a failure."""
 
     file: int

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from uploader_cli.errors import UsageError
 from uploader_cli.feature import Feature, features, used
@@ -21,6 +21,11 @@ from uploader_cli.settings.bearer import TokenCommand, token_from_file
 from uploader_cli.settings.option import DEFAULT, Group, Layer, Option, Source
 from uploader_cli.settings.places import user_state_directory
 from uploader_cli.settings.values import ChunkRule, Condition, Header, Metadata, Moment, ReportFile, or_none
+
+if TYPE_CHECKING:
+    from uploader_cli.features.typed import AddedOptions
+else:
+    AddedOptions = object
 
 T = TypeVar("T")
 LEAST_CHUNK = 1024
@@ -70,7 +75,7 @@ def _parsed(feature: Feature, parser: str, raw: object) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 @_with_features
-class Settings:
+class Settings(AddedOptions):
     """The settings of a command. Times are in seconds, sizes in bytes; `jobs` is the number of parallel uploads.
 
     `server` may be empty for a dry run or with a `tus_endpoint`, which replaces it (and sets the protocol to tus), as

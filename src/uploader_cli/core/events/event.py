@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from msgspec import Meta, defstruct, to_builtins
 from msgspec.structs import astuple, replace
@@ -51,6 +51,15 @@ def with_features(kind: type[E]) -> type[E]:
         return kind
     named = {"__doc__": kind.__doc__, "__module__": kind.__module__}
     return cast("type[E]", defstruct(kind.__name__, fields, bases=(kind,), namespace=named, frozen=True, kw_only=True))
+
+
+if TYPE_CHECKING:
+    from uploader_cli.features.typed import Added
+
+    class Extended(Event, Added, frozen=True):
+        """An event with fields of features."""
+else:
+    Extended = Event  # see `with_features`
 
 
 @cache

@@ -20,6 +20,7 @@ from uploader_cli.core.events.event import (
     Bytes,
     Count,
     Event,
+    Extended,
     FileNumber,
     Internal,
     Measured,
@@ -109,7 +110,7 @@ class FileRetry(Event, frozen=True, tag="file.retry"):
 
 
 @with_features
-class FileCompleted(Event, frozen=True, tag="file.completed"):
+class FileCompleted(Extended, frozen=True, tag="file.completed"):
     """The server confirmed the file. `size` is None if unknown, as in `watch` of some servers."""
 
     file: FileNumber
@@ -151,7 +152,7 @@ class FileFailed(Event, frozen=True, tag="file.failed"):
 
 
 @with_features
-class FileSkipped(Event, frozen=True, tag="file.skipped"):
+class FileSkipped(Extended, frozen=True, tag="file.skipped"):
     """The file was skipped, which is no failure."""
 
     file: FileNumber
@@ -297,7 +298,7 @@ class PlanSession(Event, frozen=True, tag="plan.session"):
 
 
 @with_features
-class PlanFile(Event, frozen=True, tag="plan.file"):
+class PlanFile(Extended, frozen=True, tag="plan.file"):
     """A file that would be sent, with its name on the server."""
 
     file: FileNumber

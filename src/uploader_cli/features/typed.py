@@ -1,0 +1,23 @@
+"""What features add to classes of the library, for type checkers; written by docs/cli_options.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from uploader_cli.features.then.fields import Removed
+
+
+class Added:
+    """The fields of events and receipts."""
+
+    removed: Removed | None
+    moved_to: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddedOptions:
+    """The options, as fields of `Settings`."""
+
+    then: Any = None
+    then_unverified: bool = False
