@@ -31,9 +31,11 @@ PARTS = st.builds(
     st.none() | OFFSETS,
     st.sampled_from(Ending),
 )
+KEYS = TEXTS.map(lambda text: text.replace(":", ""))
+POSITIONS = st.just("") | st.integers(0, 999_999_999).map(":{}".format)  # of files in packs
 UPLOADS = st.builds(
     PendingUpload,
-    TEXTS,
+    st.builds(str.__add__, KEYS, POSITIONS),
     st.none() | TEXTS,
     st.none() | TEXTS,
     OFFSETS,
