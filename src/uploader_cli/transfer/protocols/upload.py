@@ -320,7 +320,7 @@ def begin(state: Upload, kept: Kept) -> Upload:
     # without `sent_until` it is not known how far requests went
     reach = 0 if not state.resumes else state.size if kept.sent_until is None else kept.sent_until
     ending = Ending(kept.ending)
-    if kept.url is not None and ending is Ending.NONE and reach >= state.size and state.terms.may_forget:
+    if kept.url is not None and ending is Ending.NONE and reach >= state.size > 0 and not state.terms.tells_stored:
         ending = Ending.LOST  # the process was killed before the answer to the last byte
     return replace(
         state,
@@ -466,6 +466,8 @@ def _sends(state: Upload, offset: int, end: int) -> Upload:
     whole = end - offset == state.size and not state.terms.may_forget  # a request with all of it needs no entry
     sent_until = known if whole and known is None else max(reach, known or 0)
     kept = replace(kept, pledged_until=0 if whole else pledged, sent_until=sent_until)
+    if end == state.size and kept.ending == Ending.ERROR:  # of an earlier request: this one may succeed
+        kept = replace(kept, ending=Ending.NONE)
     if not state.size and not state.terms.tells_stored:
         kept = replace(kept, ending=Ending.LOST, url=state.url)
     return replace(state, pledged=pledged, reach=reach, kept=kept)
