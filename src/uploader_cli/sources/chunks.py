@@ -18,6 +18,7 @@ from uploader_cli.sources.unchanged import OnDoubt, ignore_doubt, open_unchanged
 
 IN_MEMORY = 16 << 20  # most bytes of a chunk kept in memory after hashing; a larger one is read again
 LOCAL_IN_MEMORY = 1 << 20  # the same for a local file
+LEAST_AHEAD = 64 << 10  # least bytes of a chunk of a local file that takes longer to hash than to pass to the helper
 CHUNK_MEMORY = 40 << 20  # most bytes of all such chunks of a run
 
 
@@ -100,7 +101,7 @@ class HashedChunks:
     def prepare(self, start: int, length: int) -> None:
         """Compute the next chunk in the background. Raise `FileError` for a file that can't be opened."""
         self._discard()
-        if length > 0:
+        if length >= (LEAST_AHEAD if self._source is not None else 1):
             if self._source is not None and self.helpers_source is None:
                 self.helpers_source = open_unchanged(self._file)
             loading = self._helper.submit(self._load, start, length, self.helpers_source, self._discarded)

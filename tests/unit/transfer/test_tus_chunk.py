@@ -20,7 +20,7 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError, Interrupted
 from uploader_cli.sources import checksums, content
 from uploader_cli.sources import chunks as chunks_module
-from uploader_cli.sources.chunks import Buffers, HashedChunks
+from uploader_cli.sources.chunks import LEAST_AHEAD, Buffers, HashedChunks
 from uploader_cli.sources.content import PIECE, hash_range, open_unchanged, read_at, read_block
 from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.pacer import Stop
@@ -264,6 +264,14 @@ class TestHashedChunks:
                 chunks.prepare(10 + PIECE, PIECE + 1)
             chunks.close()
 
+    def test_small_chunk_of_an_open_file_is_hashed_without_the_helper(self, file: LocalFile, helper: Helper) -> None:
+        with open_unchanged(file) as source:
+            chunks = HashedChunks(file, "crc32c", lambda: None, helper, Buffers(), source=source)
+            chunks.prepare(0, LEAST_AHEAD - 1)
+            assert chunks.helpers_source is None
+            assert chunks.of(0, 10).digest == google_crc32c.Checksum(DATA[:10]).digest()
+            chunks.close()
+
     @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="lists descriptors")
     def test_file_stays_open_until_the_helper_has_read(self, file: LocalFile, helper: Helper) -> None:
         """A descriptor that is closed in a read may be that of another file when the read begins."""
@@ -275,7 +283,7 @@ class TestHashedChunks:
 
         with open_unchanged(file) as source:
             chunks = HashedChunks(file, "crc32c", checkpoint, helper, Buffers(), source=source)
-            chunks.prepare(0, 10)
+            chunks.prepare(0, LEAST_AHEAD)
             assert reading.wait(PATIENCE)
             chunks.close()
             links = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
