@@ -23,6 +23,13 @@ def test_every_module_that_a_page_names_exists(name: str) -> None:
     assert [code for code in sorted(named) if not any((top / code).exists() for top in tops)] == []
 
 
+def test_every_page_that_code_names_exists() -> None:
+    files = [file for top in ("src", "server_stub", "tests") for file in (ROOT / top).rglob("*.py")]
+    named = {name for file in files for name in re.findall(r"\bdocs/[\w/-]+\.md", file.read_text(encoding="utf-8"))}
+    assert len(named) > 5
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 @cache
 def anchors(path: Path) -> set[str]:
     """Return the anchors of the headings, as GitHub and the site write them."""
