@@ -170,8 +170,9 @@ class _Sending:
         files = len(found.ahead) if found.complete else None
         is_known = found.complete and not any(file.once for file in found.files)
         size = sum(file.size for file in found.files) if is_known else None
-        is_batch = protocol == "batch"
-        protocol = protocol if self.connections.api.budget.answered else "auto"  # known after the server's response
+        api = self.connections.api
+        is_batch = protocol == "batch" and api.healthy  # and no gateway has answered in place of the server
+        protocol = protocol if api.budget.answered else "auto"  # known after the server's response
         resumed = self._run.resumed_from
         out = sum(isinstance(item, ev.FileSkipped) for item in found.ahead)
         finishes = not self._context.terms.tells_stored
