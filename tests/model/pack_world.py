@@ -178,10 +178,10 @@ def killed(world: World, missing: int = 0) -> World:
     )
 
 
-def new_tries() -> Tries:
+def new_tries(retries: int = RETRIES) -> Tries:
     stop = Stop()
     stop.sleep = lambda _seconds: None  # type: ignore[method-assign]
-    settings = Settings(server=ENDPOINT, retries=RETRIES)
+    settings = Settings(server=ENDPOINT, retries=retries)
     pacer = Pacer(stop, RateBudget(), settings, lambda _event: None, refresh=lambda: True, clock=lambda: 0.0)
     pacer.budget.answered = True
     return Tries(pacer, pacer.retries, sleep=lambda _seconds: None)

@@ -48,8 +48,9 @@ Came: TypeAlias = Begin | Created | Located | Waited | Failed | GaveUp
 class Join(Record, frozen=True):
     """All that is known of the upload of `size` bytes that the parts at `urls` are joined to.
 
-    `kept` is what the journal has of it. `endings` are those of requests after which it may be stored. `most` is the
-    progress: 0 once the parts are joined. `resends`: a file is sent again that may be stored.
+    `kept` is what the journal has of it. `unsure` is how the first request ended after which it may be stored, `tried`
+    counts those of this run that the server has at least tried to carry out. `most` is the progress: 0 once the parts
+    are joined. `resends`: a file is sent again that may be stored.
     """
 
     terms: Terms
@@ -57,7 +58,8 @@ class Join(Record, frozen=True):
     urls: tuple[str, ...]
     kept: Kept = Kept()
     resends: bool = False
-    endings: tuple[Ending, ...] = ()
+    unsure: Ending = Ending.NONE
+    tried: int = 0
     most: int = -1
     forgets: bool = False
 
@@ -69,8 +71,9 @@ class Join(Record, frozen=True):
 def step(state: Join, came: Came) -> tuple[Join, Wanted]:
     """Return the next state and what is wanted, after what `came`."""
     match came:
-        case Begin() if Ending(state.kept.ending) in UNCERTAIN and not state.resends:
-            return state, Done(error=errors.OutcomeUnknown(JOINED))
+        case Begin() if Ending(state.kept.ending) in UNCERTAIN:
+            state = replace(state, unsure=Ending(state.kept.ending))
+            return _go_on(state) if state.resends else (state, Done(error=errors.OutcomeUnknown(JOINED)))
         case Begin() | Waited():
             return _go_on(state)
         case Created(position):
@@ -81,7 +84,10 @@ def step(state: Join, came: Came) -> tuple[Join, Wanted]:
         case Failed(error):
             return (state, Retry(error)) if state.most >= 0 else _failed(state, error)
         case GaveUp(error):
-            return state, Done(error=error)
+            # the parts may be refused because they were joined before
+            refused = isinstance(error, errors.AnswerError) and not error.retryable and state.most < 0
+            refused = refused and not isinstance(error, errors.Unauthorized | errors.SessionCancelled)
+            return state, Done(error=errors.OutcomeUnknown(JOINED) if refused and state.unsure else error)
     raise TypeError(came)
 
 
@@ -107,16 +113,16 @@ def _failed(state: Join, error: errors.UploaderError) -> tuple[Join, Wanted]:
     error = refusal(error)
     ending = ended(error, Ending.NONE)
     tried = ending is not Ending.NONE and not (isinstance(error, errors.AnswerError) and error.status < 500)
-    endings = (*state.endings, ending) if tried else state.endings
-    unsure = next((one for one in endings if one in UNCERTAIN), None)
+    unsure = state.unsure or (ending if ending in UNCERTAIN else Ending.NONE)
     state = replace(
         state,
-        endings=endings,
-        kept=replace(state.kept, ending=unsure or Ending.NONE),
-        forgets=is_refused(state.terms, error, given=False),
+        tried=state.tried + tried,
+        unsure=unsure,
+        kept=replace(state.kept, ending=unsure),
+        forgets=not unsure and is_refused(state.terms, error, given=False),
     )
-    if tried and len(endings) > 1 and unsure is not None:
+    if tried and state.tried > 1 and unsure:
         return state, Retry(errors.OutcomeUnknown(JOINED))
-    if tried and len(endings) > 1 and isinstance(error, errors.AnswerError):
+    if tried and state.tried > 1 and isinstance(error, errors.AnswerError):
         return state, Retry(errors.NotFinished(error))
     return state, Retry(error)

@@ -1,0 +1,208 @@
+"""The joining of parts by the real machine, against a model of a server, with the pacer's real decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from copy import copy
+
+from model.exploring import Budget, Move
+from model.pack_world import new_tries
+from msgspec.structs import replace
+
+from uploader_cli import errors
+from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.record import Record
+from uploader_cli.core.terms import Terms
+from uploader_cli.transfer.ledger import ends_run
+from uploader_cli.transfer.pacer import Tries
+from uploader_cli.transfer.protocols import join
+from uploader_cli.transfer.protocols.machine import Begin, Failed, GaveUp, Position, Waited
+from uploader_cli.transfer.protocols.upload import Created, Done, Kept, Locate, Located, Retry
+
+SIZE = 20
+PARTS = ("https://up.example/files/1", "https://up.example/files/2")
+JOINED = "https://up.example/files/3"
+FOREIGN = Terms(sessions=False, keys=False, gets_keys=False, tells_stored=False, strict=False, parts=True)
+BUNDLED = Terms(parts=True)
+MOST_REQUESTS = 30
+RETRIES = 3
+
+
+class World(Record, frozen=True):
+    """Everything: the server, which has `copies` of the file; the journal; and the run of the client.
+
+    `doubt` is the run whose request may have joined the parts, 0 without one; `tried` counts what it tried in a run.
+    """
+
+    terms: Terms
+    resends: bool
+    copies: int = 0
+    kept: Kept = Kept()
+    state: join.Join | None = None
+    wanted: join.Wanted | None = None
+    tries: Tries | None = None
+    run: int = 1
+    doubt: int = 0
+    tried: int = 0
+    requests: int = 0
+    faults: int = 0
+    end: str = ""
+
+
+def first_world(terms: Terms, *, resends: bool) -> World:
+    return begin_run(World(terms, resends))
+
+
+def begin_run(world: World) -> World:
+    """Begin a run that has sent all parts; it asks first whether they are joined already."""
+    if world.copies and (world.terms.keys or world.kept.url is not None):
+        return replace(world, end="stored", state=None, wanted=None)
+    state = join.Join(world.terms, SIZE, PARTS, world.kept, world.resends)
+    fresh = replace(world, state=state, tries=new_tries(RETRIES), tried=0, requests=0, faults=0, end="")
+    return tell(fresh, Begin())
+
+
+def killed(world: World, *, asked: bool = False) -> World:
+    """Kill the client, and begin another run; `asked`: a request may be under way."""
+    doubt = world.doubt or world.run if asked and not world.terms.tells_stored else world.doubt
+    return begin_run(replace(world, run=world.run + 1, doubt=doubt))
+
+
+def tell(world: World, came: join.Came) -> World:
+    assert world.state is not None
+    state, wanted = join.step(world.state, came)
+    return replace(world, state=state, wanted=wanted, kept=state.kept)
+
+
+def key_of(world: World) -> Hashable:
+    used = world.tries and [value for value in vars(world.tries).values() if isinstance(value, int | float)]
+    return repr((replace(world, tries=None, requests=0), used))
+
+
+def refused(status: int, *, by_server: bool = True) -> errors.AnswerError:
+    kinds: dict[int, type[errors.AnswerError]] = {
+        401: errors.Unauthorized,
+        403: errors.Unauthorized,
+        404: errors.NotFound,
+        409: errors.OffsetConflict,
+        413: errors.TooLarge,
+        423: errors.Locked,
+        429: errors.RateLimited,
+    }
+    error = kinds.get(status, errors.ServerFault if status >= 500 else errors.AnswerError)("no", status=status)
+    error.by_server = by_server
+    return error
+
+
+def to_join(world: World) -> Iterator[tuple[str, bool, bool, join.Came]]:
+    """Yield what can come of the request: class, whether it joins the parts, whether that is uncertain, what comes."""
+    yield "ok", True, False, Created(Position(JOINED, SIZE, {}))
+    yield "wrong offset", False, False, Created(Position(JOINED, SIZE - 1, {}))
+    yield "no offset", True, False, Created(Position(JOINED, None, {}))
+    for status in (400, 401, 403, 404, 409, 413, 423, 429, 503):
+        yield f"{status} before", False, False, Failed(refused(status))
+    yield "403 of a gateway", False, False, Failed(refused(403, by_server=False))
+    for name, done in (("after", True), ("before", False)):
+        yield f"502 {name}", done, True, Failed(refused(502, by_server=False))
+        yield f"lost {name}", done, True, Failed(errors.ConnectionLost("lost", body_sent=True))
+    yield "late", True, True, Failed(errors.TimedOut("late", body_sent=True))
+    yield "500 before", False, False, Failed(refused(500))
+    yield "cut", False, False, Failed(errors.ConnectionLost("cut", body_sent=False))
+    yield "not reached", False, False, Failed(errors.ConnectFailed("no"))
+
+
+def to_locate() -> Iterator[tuple[str, join.Came]]:
+    """Yield what can come of a question for the offset, after the file was joined."""
+    yield "ok", Located(Position(JOINED, SIZE, {}))
+    for status in (403, 404, 500, 502):
+        yield f"{status}", Failed(refused(status, by_server=status != 502))
+    yield "lost", Failed(errors.ConnectionLost("lost", body_sent=True))
+
+
+def moves(world: World, left: Budget) -> Iterator[Move[World]]:
+    """Yield all that can happen next."""
+    assert world.requests <= MOST_REQUESTS, "the run does not end"
+    wanted = world.wanted
+    match wanted:
+        case join.Concatenate(urls):
+            assert urls == PARTS
+            yield from joining(world, left)
+        case Locate(url):
+            assert url == JOINED
+            yield Move("kill before the question", killed(world), kills=1)
+            for name, came in to_locate():
+                then = replace(world, requests=world.requests + 1, faults=world.faults + (name != "ok"))
+                yield Move(name, tell(then, came), faults=int(name != "ok"), pair=("HEAD", name))
+        case Retry(error):
+            tries = copy(world.tries)
+            assert tries is not None
+            again = tries.waited_out(error)
+            yield Move("wait", tell(replace(world, tries=tries), Waited() if again else GaveUp(error)))
+        case Done():
+            yield from ended(world, wanted)
+
+
+def joining(world: World, left: Budget) -> Iterator[Move[World]]:
+    assert world.doubt in (0, world.run) or world.resends, "joined again after a run that may have joined it"
+    if not world.terms.tells_stored:
+        assert world.kept.ending == "lost", "a kill would leave nothing that tells of the request"
+    yield Move("kill before the request", killed(world, asked=True), kills=1)
+    assert world.tried < 2 or world.terms.tells_stored, "a third request may join the parts"
+    kind = "POST again" if world.doubt else "POST"
+    for name, done, uncertain, came in to_join(world):
+        faults = int(name not in ("ok", "no offset"))
+        if left.less(faults, 0) is None:
+            continue
+        doubt = 0 if world.terms.tells_stored else world.run if uncertain else world.doubt
+        then = replace(
+            world,
+            copies=1 if world.terms.keys and (done or world.copies) else world.copies + done,
+            requests=world.requests + 1,
+            faults=world.faults + faults,
+            doubt=0 if not faults else doubt,
+            tried=world.tried + (uncertain or name in ("500 before", "503 before")),
+        )
+        if done:
+            yield Move("kill before the answer", killed(then, asked=True), kills=1, pair=(kind, "kill"))
+        then = tell(then, came)
+        if not world.terms.tells_stored and isinstance(then.wanted, Retry):
+            check_failure(then, name, then.wanted.error)
+        yield Move(name, then, faults, pair=(kind, name))
+
+
+def check_failure(world: World, name: str, error: errors.UploaderError) -> None:
+    """The second request that the server has at least tried to carry out is the last one; a refusal is none."""
+    final = isinstance(error, errors.OutcomeUnknown | errors.NotFinished)
+    assert final == (world.tried == 2), error
+    if name == "403 before":
+        assert not isinstance(error, errors.Unauthorized), "the token was good for the parts"
+
+
+def ended(world: World, done: Done) -> Iterator[Move[World]]:
+    """Check how the run has ended, and that a later one without faults ends well."""
+    assert world.state is not None
+    error = done.error
+    if error is None:
+        assert world.copies, "confirmed, and not on the server"
+        return
+    if error.code is FailureCode.INTEGRITY:  # it is joined, and other bytes are stored
+        return
+    unknown = isinstance(error, errors.OutcomeUnknown)
+    if world.doubt and not world.terms.tells_stored:
+        told = unknown or error.retryable or ends_run(error) or isinstance(error, errors.Unauthorized)
+        assert told, f"{error!r}, and it may be stored"
+        assert not world.state.forgets, "the journal forgets a file that may be stored"
+    else:
+        assert not unknown, "it is certain"
+        assert world.faults, "it fails without a fault"
+    kept = Kept() if world.state.forgets else world.kept
+    last = killed(replace(world, kept=kept))
+    while not isinstance(last.wanted, Done) and not last.end:
+        last = next(move.world for move in moves(last, Budget(0, 0)) if not move.kills)
+    if last.end or last.wanted.error is None:
+        assert last.copies
+    else:
+        assert isinstance(last.wanted.error, errors.OutcomeUnknown), last.wanted.error
+        assert world.doubt, "nobody can tell whether it is stored"
+        assert not world.resends
+    yield from ()
