@@ -27,12 +27,18 @@ HAPPENED = {"expired", "a byte is lost", "a stranger writes"}
 REFUSED = {"400", "403", "413", "409"}
 DONE = {"500 after", "502 after", "lost after", "late, and done"}
 CUT = {"cut, nothing is kept", "cut, a part is kept"}
+OFFSET = {"a wrong offset", "answered early"}
 NEVER = {
-    "Create": FINISH | HAPPENED | {"404", "460"},  # no upload is there, and nothing is finished
-    "Create the end": HAPPENED | {"404", "460"},  # no upload is there; a lost chunk is that of a PATCH
+    "Create": FINISH | HAPPENED | OFFSET | {"404", "460"},  # no upload is there, and nothing is finished
+    "Create the end": HAPPENED | OFFSET | {"404", "460"},  # no upload is there; a lost chunk is that of a PATCH
     "Append": FINISH | {"no route"},  # bytes are missing
     "Append the end": {"a stranger writes", "no route"},  # what was sent reaches to the end already
-    "Offset": FINISH | REFUSED | DONE | CUT | {"404", "460", "no route"},  # it has no body, and changes nothing
+    "Offset": FINISH
+    | REFUSED
+    | DONE
+    | CUT
+    | OFFSET
+    | {"404", "460", "no route"},  # it has no body, and changes nothing
 }
 """Classes of answers that are no answers to a request."""
 

@@ -332,6 +332,12 @@ def outcomes(world: World, call: dialect.Call, data: str, faults: int) -> Iterat
         part, _, _ = processed(case, server, call, data[:kept])
         name = "cut, a part is kept" if kept else "cut, nothing is kept"
         yield Outcome(name, 1, part, errors.ConnectionLost("cut", body_sent=False), kept)
+    if isinstance(call, dialect.Append) and (full is None or case.is_ours):
+        wrong = {**answer.headers, "Upload-Offset": str(call.offset + len(data) + 1)}
+        yield Outcome("a wrong offset", 1, good, Answer(answer.status, wrong, None, ENDPOINT))
+    if isinstance(call, dialect.Append) and len(data) > 1 and not case.is_ours:
+        part, early, _ = processed(case, server, call, data[:1])
+        yield Outcome("answered early", 1, part, early, 1)
     if full is not None and not case.is_ours:
         failed = done.holding(replace(full, state="open" if case.kind == "ietf" else "failed"))
         yield Outcome("finish refuses", 1, failed, answered(case, 400))
@@ -369,6 +375,7 @@ def happened(world: World, call: dialect.Call, data: str) -> Iterator[Outcome]:
 
 RECOVERABLE = {"401", "404", "409", "423", "429", "460", "500 before", "500 after", "502 before", "502 after"}
 RECOVERABLE |= {"not reached", "lost before", "lost after", "late, and done", "late, and not done"}
+RECOVERABLE |= {"a wrong offset", "answered early"}
 RECOVERABLE |= {"cut, nothing is kept", "cut, a part is kept", "a byte is lost", "expired", "a stranger writes"}
 """After one of these the same run stores the file, or can't know."""
 
