@@ -35,9 +35,9 @@ def test_analysis_of_a_file_without_a_place_is_refused(
 ) -> None:
     """It fails for good, without a call of the server, and no result is written."""
     told: list[ev.Event] = []
-    loop: Any = SimpleNamespace(emit=told.append, turn=lambda: None, flush=lambda: None)
+    loop: Any = SimpleNamespace(emit=told.append, turn=lambda: None, flush=lambda: None, state=None)
     connections: Any = SimpleNamespace(
-        api=SimpleNamespace(another=None), stop=False, channel=None, on_analysis=None, tend=lambda: None
+        api=SimpleNamespace(another=None), stop=False, channel=None, on_analysis=None, tend=lambda _state: None
     )
     interrupts: Any = SimpleNamespace(pending=lambda: False, count=0)
     result = tmp_path / "result.json"
