@@ -52,7 +52,7 @@ def without(session: nox.Session) -> None:
         path.parent.name for path in Path("src/uploader_cli/features").glob("*/__init__.py")
     )
     for name in names:
-        session.run("python", ".ci/without.py", name, *session.posargs[1:])
+        session.run("python", "tests/without.py", name, *session.posargs[1:])
 
 
 @nox.session
