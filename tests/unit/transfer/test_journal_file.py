@@ -199,12 +199,18 @@ def test_journal_of_an_earlier_version_is_changed_in_place(tmp_path: Path, versi
         assert (claim.upload, claim.doubtful) == (whole, False)
 
 
-def test_receipt_of_odd_shape_in_an_older_journal_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"location = CAST('{'9' * 5000} x' AS BLOB)",
+        *(f"{column} = CAST(x'ff61' AS TEXT)" for column in ("server_id", "location", "checksum")),
+    ],
+)
+def test_receipt_of_odd_shape_in_an_older_journal_is_left_out(tmp_path: Path, change: str) -> None:
     """The others are as in a journal without it."""
     recorded(13, tmp_path / "journal.sqlite3")
     odd, kept = STORED[0], STORED[1]
-    sql = f"UPDATE receipt SET location = CAST('{'9' * 5000} x' AS BLOB) WHERE path = CAST('{odd.file.path}' AS BLOB)"
-    run_sql(tmp_path, sql)
+    run_sql(tmp_path, f"UPDATE receipt SET {change} WHERE path = CAST('{odd.file.path}' AS BLOB)")
     with Journal(tmp_path, now=Clock(1.7e9 + 200)) as journal:
         run = journal.begin(HERE, {"paths": ["a"], "options": {"server": "http://here:1"}})
         assert (receipt(run, odd.file), receipt(run, kept.file)) == (None, kept)

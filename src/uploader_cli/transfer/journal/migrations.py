@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from uploader_cli.core.protocol import UPLOADS
@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
 MIGRATED = 10  # the oldest version that is changed in place
-_Value: TypeAlias = str | bytes | int | float | None
 _UNPACKED = """
 INSERT INTO receipt
   (target, path, size, mtime_ns, server_id, location, checksum, verified, completed_at, link, identity)
-SELECT target, path, size, mtime_ns, unpacked(server_id), lengthened(location, path), unpacked(checksum), verified,
-  completed_at, link, identity
+SELECT target, path, size, mtime_ns, CASE typeof(server_id) WHEN 'blob' THEN unpacked(server_id) ELSE server_id END,
+  CASE typeof(location) WHEN 'blob' THEN lengthened(location, CAST(path AS BLOB)) ELSE location END,
+  CASE typeof(checksum) WHEN 'blob' THEN unpacked(checksum) ELSE checksum END, verified, completed_at, link, identity
 FROM packed ORDER BY period, completed_at;
 WITH counted AS MATERIALIZED (SELECT period, count(*) AS receipts FROM packed GROUP BY period)
 UPDATE run SET since = coalesce((SELECT sum(receipts) FROM counted WHERE period <= since), 0);
 DROP TABLE packed;
 DROP TABLE period;
 """
+# SQLite calls functions of Python only with texts that are UTF-8, and a text of another program may be none.
 # What a version has that the one before has not: columns are at the end of a table. Up to 13, receipts had periods that
 # began with runs, and their columns were in fewer bytes.
 _CHANGES = {
@@ -43,21 +44,17 @@ def changed(db: Connection, version: int) -> str:
     return "".join(change for later, change in _CHANGES.items() if later > version)
 
 
-def _unpacked(value: _Value) -> _Value:
-    """Return the text of hex digits or of a UUID in half their bytes; another value as it is."""
-    if not isinstance(value, bytes):
-        return value
+def _unpacked(value: bytes) -> str:
+    """Return the text of hex digits or of a UUID in half their bytes."""
     digits = value[1:].hex()
     return digits if value[:1] == b"h" else f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _lengthened(location: _Value, key: _Value) -> _Value:
-    """Return a location that was written without the path of its file at the end; another value as it is.
+def _lengthened(location: bytes, key: bytes) -> str | bytes:
+    """Return a location that was written without the path of its file at the end; another one as it is.
 
     It was written as the length of that path, a mark, and the prefix; the mark "/" stands for the prefix `UPLOADS`.
     """
-    if not (isinstance(location, bytes) and isinstance(key, bytes)):
-        return location
     known = _shortened(location.decode(errors="replace"))
     if known is None:
         return location
