@@ -338,6 +338,8 @@ def outcomes(world: World, call: dialect.Call, data: str, faults: int) -> Iterat
     if isinstance(call, dialect.Append) and len(data) > 1 and not case.is_ours:
         part, early, _ = processed(case, server, call, data[:1])
         yield Outcome("answered early", 1, part, early, 1)
+    if isinstance(call, dialect.Create) and len(data) > 1 and case.kind == "ietf":
+        yield Outcome("answered early", 1, server, answered(case, 201), 1)
     if full is not None and not case.is_ours:
         failed = done.holding(replace(full, state="open" if case.kind == "ietf" else "failed"))
         yield Outcome("finish refuses", 1, failed, answered(case, 400))

@@ -482,6 +482,8 @@ def _created(state: Upload, came: Created) -> tuple[Upload, Wanted]:
         raise TypeError(create)
     if create.completes:
         state = replace(state, ending=Ending.NONE)
+    if not position.url and not came.through:  # nothing can be stored yet, and no upload has what was sent
+        return _retry(state, _impossible(position, 0, came.sent))
     if not position.url:  # some servers store an empty or a small file at its creation, without an upload
         return _confirm(replace(state, unchecked=True), position, create.size, done=True)
     keys, offset = state.terms.keys, position.offset or 0
