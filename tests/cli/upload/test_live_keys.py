@@ -275,7 +275,8 @@ def test_window_title_and_task_bar_show_the_progress(
             assert bool(bar) == bool(more)
             assert not bar or (bar[0].startswith(b"1;") and bar[-1] == b"0")
             url = f"{server.url}/uploads/personal/files/a.mp4".encode()
-            assert (b"\x1b]8;;" + url + b"\x1b\\" + bytes(files)[:9] in one.text) is bool(more)
+            shown = bytes(files)[:9].split()[0]  # a line may end at a space
+            assert (b"\x1b]8;;" + url + b"\x1b\\" + shown in one.text) is bool(more)
             assert (b"\n    " + url in one.text) is not bool(more)
             one.close()
 
