@@ -521,3 +521,12 @@ def test_upload_that_is_gone_after_a_lost_end_is_sent_once_more_with_a_warning(t
     ends = ["retry network", "warning may_be_stored"]
     assert told(done) == ([*ends, "retry network", "failed outcome_unknown"], 4), done.err
     assert len(service.stored) == 2
+
+
+def test_joined_file_whose_upload_is_gone_is_completed(tmp_path: Path) -> None:
+    """The success of the join says so, also without an offset, which tus does not ask for."""
+    with Finishing() as service:
+        service.forgets, service.silent = True, {"POST"}
+        done = send(service, tmp_path, size=200)
+    assert told(done) == (["completed"], 0), done.err
+    assert [len(content) for content in service.stored] == [200]

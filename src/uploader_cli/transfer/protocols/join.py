@@ -81,6 +81,9 @@ def step(state: Join, came: Came) -> tuple[Join, Wanted]:
             return _go_on(state) if position.offset is None else _joined(state, position)
         case Located(position):
             return _joined(state, position)
+        case Failed(errors.UploadGone()) if state.most >= 0 and not state.terms.tells_stored:
+            # The success of the join has confirmed the file: servers and their hooks may delete its upload then.
+            return state, Done(Position(state.kept.url or "", state.size, {}))
         case Failed(error):
             return (state, Retry(error)) if state.most >= 0 else _failed(state, error)
         case GaveUp(error):
