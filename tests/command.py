@@ -18,7 +18,7 @@ from forking import DEVNULL, PIPE
 from time_limits import PATIENCE
 
 from uploader_cli.render.event_schema import schema_text
-from uploader_cli.transfer.protocols import tus_state
+from uploader_cli.transfer import tus_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Process = forking.Forked | subprocess.Popen[str]
 
 DEADLINE = 2 * PATIENCE
-DISTANT = {"uploader_cli.transfer.protocols.tus_state.FAR": tus_state.FAR}
+DISTANT = {"uploader_cli.transfer.tus_state.FAR": tus_state.FAR}
 NEAR = dict.fromkeys([*DISTANT, "uploader_cli.selection.selection.AHEAD_SECONDS"], PATIENCE)
 """Constants of all commands: to a busy machine its own server may look `DISTANT`, and its own disk slow."""
 QUICK_LOOKS = {"uploader_cli.transfer.protocols.batch.LOOK_AT_LEAST": 0.2}

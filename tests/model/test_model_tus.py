@@ -12,6 +12,10 @@ import pytest
 from model import tus_world
 from model.exploring import Budget, Found, explore
 from model.tus_world import Case
+from msgspec.structs import replace
+
+from uploader_cli.transfer.protocols import upload
+from uploader_cli.transfer.protocols.machine import Named
 
 KINDS = ("bundled", "finishes", "forgets", "ietf")
 CASES = [Case(kind, file) for file, kind in product(("chunks", "empty", "stream"), KINDS)]
@@ -79,4 +83,15 @@ def test_every_class_of_answer_is_met_in_every_state() -> None:
 @pytest.mark.parametrize("case", [*CASES, *AT_CREATION, *RESENT], ids=name_of)
 def test_upload_survives_three_faults_and_two_kills_at_any_step(case: Case) -> None:
     """It takes minutes."""
-    explored(case, 3, 2)
+    assert explored(case, 3, 2).worlds > 200
+
+
+def test_upload_in_place_of_another_one_knows_nothing_of_it() -> None:
+    """What was found out about the upload before it would make its bytes count as those of somebody else."""
+    world = tus_world.first_world(CASES[0])
+    assert world.state is not None
+    told = {"adopted": True, "unchecked": True, "accepted": True, "declared": True, "continued": True, "reach": 9}
+    before = replace(world.state, doing=upload.Replace(), restarts=2, **told)
+    after, wanted = upload.step(before, Named("new"))
+    assert (after.key, after.restarts, wanted) == ("new", 2, upload.Prepare(0, creates=True))
+    assert {name: getattr(after, name) for name in told} == dict.fromkeys(told, 0)

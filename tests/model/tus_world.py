@@ -165,19 +165,17 @@ def begin_run(world: World) -> World:
         kept = replace(kept, url=None)
     size = ENDLESS if case.file == "stream" else len(case.content)
     assert terms.tus is not None
-    state = upload.Upload(
+    task = upload.Task(
         terms,
         terms.tus,
         "a",
-        world.entry.key,
-        size,
         checksum=terms.checksum,
         stream=case.file == "stream",
         resumes=claimed,
         resends=case.resends,
     )
     world = replace(world, entry=replace(world.entry, claimed=True), tries=FRESH, mark=-1)
-    return fed(replace(world, state=upload.begin(state, kept)), Begin())
+    return fed(replace(world, state=upload.begin(upload.Upload(task, world.entry.key, size), kept)), Begin())
 
 
 def first_world(case: Case) -> World:
@@ -396,7 +394,7 @@ def moves(world: World, left: Budget) -> Iterator[Move[World]]:
         case upload.Locate(url):
             yield from asked(world, dialect.Offset(url), wanted, left)
         case upload.Append():
-            checksum = "crc32c AAAA" if state.checksum else None
+            checksum = "crc32c AAAA" if state.task.checksum else None
             call = dialect.Append(wanted.url, wanted.offset, wanted.size, checksum, wanted.length, world.known.posts)
             yield from asked(world, call, wanted, left)
         case upload.ReadLast(found):

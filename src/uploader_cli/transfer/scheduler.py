@@ -26,13 +26,13 @@ from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.pack_job import PackJob, packs_of
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
-from uploader_cli.transfer.protocols.tus_file import TusFile
-from uploader_cli.transfer.protocols.tus_reading import Readings
-from uploader_cli.transfer.protocols.tus_state import Tus, is_far
 from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.stage import Carrier
 from uploader_cli.transfer.stages import Stages
 from uploader_cli.transfer.targets import meeting
+from uploader_cli.transfer.tus_file import TusFile
+from uploader_cli.transfer.tus_reading import Readings
+from uploader_cli.transfer.tus_state import Tus, is_far
 from uploader_cli.transfer.upload_calls import upload_calls
 from uploader_cli.transfer.upload_session import RunContext, UploadSession
 

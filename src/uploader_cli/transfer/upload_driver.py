@@ -21,8 +21,6 @@ from uploader_cli.transfer.pacer import Tries
 from uploader_cli.transfer.protocols import dialect, join, upload
 from uploader_cli.transfer.protocols.join import Concatenate, Join
 from uploader_cli.transfer.protocols.machine import Begin, Failed, GaveUp, Named, Waited
-from uploader_cli.transfer.protocols.tus_chunks import Chunks
-from uploader_cli.transfer.protocols.tus_state import ONE_TRIP_LESS, is_far
 from uploader_cli.transfer.protocols.upload import (
     Append,
     Appended,
@@ -41,8 +39,11 @@ from uploader_cli.transfer.protocols.upload import (
     Recalled,
     Replace,
     Retry,
+    Task,
     Upload,
 )
+from uploader_cli.transfer.tus_chunks import Chunks
+from uploader_cli.transfer.tus_state import ONE_TRIP_LESS, is_far
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal import PendingPart
     from uploader_cli.transfer.pool import Worker
     from uploader_cli.transfer.protocols.machine import Position
-    from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
+    from uploader_cli.transfer.tus_state import Tus, TusFileState
     from uploader_cli.transfer.upload_calls import UploadCalls
 
 
@@ -187,12 +188,10 @@ class UploadDriver(PositionDriver[Upload]):
     def __init__(self, file: TusFileState, tus: Tus, known: PendingPart, *, whole: bool) -> None:
         """`known` is what the journal has of the upload; `whole`: it is that of the file."""
         local, context = file.file, tus.context
-        state = Upload(
+        task = Task(
             tus.terms,
             tus.capabilities,
             utf8(local.path),
-            known.upload_key,
-            known.size,
             index=None if whole else known.index,
             # What the server of an upload URL supports is unknown.
             checksum=None if local.upload_url else tus.terms.checksum,
@@ -203,15 +202,15 @@ class UploadDriver(PositionDriver[Upload]):
             elsewhere=context.run.kept_elsewhere,
         )
         kept = Kept(known.url, known.checked_until, known.pledged_until, known.sent_until, known.ending)
-        super().__init__(file, tus, upload.step, upload.begin(state, kept))
-        self.start, self._number, self._part = known.offset, known.index, state.index
-        self._chunks = Chunks(file, tus, known.offset, known.size, state.checksum)
+        super().__init__(file, tus, upload.step, upload.begin(Upload(task, known.upload_key, known.size), kept))
+        self.start, self._number, self._part = known.offset, known.index, task.index
+        self._chunks = Chunks(file, tus, known.offset, known.size, task.checksum)
         self._carried = 0  # bytes of the body of the last request
 
     @contextmanager
     def _opened(self, worker: Worker) -> Iterator[None]:
         far = is_far(worker.api.request_ids.round_trip) and self._file.size >= ONE_TRIP_LESS
-        self.state = replace(self.state, far=far)
+        self.state = replace(self.state, task=replace(self.state.task, far=far))
         with self._chunks.opened(worker):
             yield
 
@@ -254,7 +253,7 @@ class UploadDriver(PositionDriver[Upload]):
             case Recall():
                 return Recalled(self._file.recall())
             case Replace(failed):
-                key = self._file.renew(self.state.index, failed)
+                key = self._file.renew(self.state.task.index, failed)
                 self._kept = Kept()
                 self._file.lost(self._number)
                 return Named(key)
@@ -279,8 +278,8 @@ class UploadDriver(PositionDriver[Upload]):
         if wanted.has_body:
             self._chunk = self._chunks.chunk(0, wanted.size)
             body, checksum = self._body(0, completes=wanted.completes)
-        metadata = file.metadata((state.index, self.start) if state.index is not None else None)
-        if state.terms.gets_keys:
+        metadata = file.metadata((state.task.index, self.start) if state.task.index is not None else None)
+        if state.task.terms.gets_keys:
             metadata["uploadKey"] = wanted.key
         position = self._client.create(
             dialect.Creation(
@@ -288,7 +287,7 @@ class UploadDriver(PositionDriver[Upload]):
                 metadata,
                 body,
                 checksum,
-                partial=state.index is not None,
+                partial=state.task.index is not None,
                 path=utf8(local.relative_path),
                 sha256=local.sha256,
                 on_url=lambda url: self._tell(Interim(url)),

@@ -281,7 +281,7 @@ def test_expired_upload_is_sent_anew_where_no_answer_has_tus_resumable(
     assert done.code == 0, done.err
 
 
-STATE = "uploader_cli.transfer.protocols.tus_state"
+STATE = "uploader_cli.transfer.tus_state"
 PARTS = {f"{STATE}.FAR": -1.0, f"{STATE}.LARGE_AND_FAR": 200, f"{STATE}.LEAST_PART": 100}
 """Files of 200 bytes are sent in two parts."""
 

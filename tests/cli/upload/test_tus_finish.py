@@ -19,7 +19,7 @@ from tus_services import FIRST, OF_TUS, Finishing, Overtaken, Service, Sharing, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TERMS = "uploader_cli.transfer.protocols.tus_state"
+TERMS = "uploader_cli.transfer.tus_state"
 QUICK = {"uploader_cli.transfer.pacer.FIRST_DELAY": 0.0, "uploader_cli.transfer.pacer.JITTER": 0.0}
 PARTS = {f"{TERMS}.FAR": -1.0, f"{TERMS}.LARGE_AND_FAR": 200, f"{TERMS}.LEAST_PART": 100}
 """Files of 200 bytes are sent in two parts."""

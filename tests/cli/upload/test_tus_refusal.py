@@ -29,9 +29,9 @@ IMPATIENT = {
 }
 """Seconds for answers to requests that complete nothing; a slow finish takes longer."""
 PARTS = {
-    "uploader_cli.transfer.protocols.tus_state.FAR": -1.0,
-    "uploader_cli.transfer.protocols.tus_state.LARGE_AND_FAR": 200,
-    "uploader_cli.transfer.protocols.tus_state.LEAST_PART": 100,
+    "uploader_cli.transfer.tus_state.FAR": -1.0,
+    "uploader_cli.transfer.tus_state.LARGE_AND_FAR": 200,
+    "uploader_cli.transfer.tus_state.LEAST_PART": 100,
 }
 """Files of 200 bytes are sent in two parts."""
 

@@ -110,7 +110,7 @@ def test_digest_of_a_resumed_file_includes_what_was_sent_before(parts: int, tmp_
     big.write_bytes(os.urandom(4 * MIB))
     early.write_bytes(b"early")
     slow = ("-j", str(parts), "--chunk-size", "256K", "--limit-rate", "400K", "--json")
-    small = {f"uploader_cli.transfer.protocols.tus_state.{name}": MIB for name in ("LARGE_AND_FAR", "LEAST_PART")}
+    small = {f"uploader_cli.transfer.tus_state.{name}": MIB for name in ("LARGE_AND_FAR", "LEAST_PART")}
     sizes = {**small, **(DISTANT if parts > 1 else {})}
     with running_server(latency_ms=30 if parts > 1 else 0) as server:
         process = start("upload", early, big, "-s", server.url, *slow, home=tmp_path, constants=sizes)

@@ -96,7 +96,7 @@ def test_dry_run_plans_packs_as_they_are_sent(
 ) -> None:
     """Among larger files, and over the boundary of a session; a busy machine makes no pack smaller."""
     monkeypatch.setattr(pack_sizes, "PACK_SECONDS", math.inf)
-    monkeypatch.setattr("uploader_cli.transfer.protocols.tus_state.FAR", math.inf)
+    monkeypatch.setattr("uploader_cli.transfer.tus_state.FAR", math.inf)
     with running_server(packs=True, max_files=30) as server:
         state = {"state_dir": tmp_path / "journal", "chunk_size": KIB * KIB, "skip_existing": skip}
         settings = Settings(server=server.url, **state)

@@ -149,7 +149,7 @@ def test_large_file_is_sent_in_parts_on_a_slow_round_trip(tmp_path: Path, jobs: 
     """From 10 MiB on, where workers would be idle: partial uploads side by side, which the server makes one file."""
     big = tmp_path / "big.mp4"
     big.write_bytes(os.urandom(size))
-    constants = {**DISTANT, "uploader_cli.transfer.protocols.tus_state.QUEUED_PART": MIB}
+    constants = {**DISTANT, "uploader_cli.transfer.tus_state.QUEUED_PART": MIB}
     with running_server(latency_ms=30) as server, Proxy(server.url) as relay:
         done = uploader("upload", big, "-s", relay.url, "-j", jobs, "--json", home=tmp_path, constants=constants)
         concats = [

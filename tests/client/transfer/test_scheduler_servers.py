@@ -21,8 +21,7 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, WarningCode
 from uploader_cli.core.jobs import FIRST_JOBS, MOST_JOBS
-from uploader_cli.transfer import pool
-from uploader_cli.transfer.protocols import tus_state
+from uploader_cli.transfer import pool, tus_state
 from uploader_server.faults import Answer
 from uploader_server.http import shares
 

@@ -33,7 +33,7 @@ def stack_of_ours(loop: Any) -> list[str]:
 @pytest.fixture
 def sends(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The stacks of all calls of `socket.send` in workers, to a server that is not distant, however busy it is."""
-    monkeypatch.setattr("uploader_cli.transfer.protocols.tus_state.FAR", math.inf)
+    monkeypatch.setattr("uploader_cli.transfer.tus_state.FAR", math.inf)
     stacks: list[list[str]] = []
     real = socket.socket.send
 

@@ -37,9 +37,9 @@ from uploader_cli.transfer.http_client import HttpClient
 from uploader_cli.transfer.journal import Journal, RunTarget
 from uploader_cli.transfer.ledger import Ledger
 from uploader_cli.transfer.pacer import Pacer, Stop
-from uploader_cli.transfer.protocols.tus_file import TusFile
-from uploader_cli.transfer.protocols.tus_reading import Readings
-from uploader_cli.transfer.protocols.tus_state import Tus
+from uploader_cli.transfer.tus_file import TusFile
+from uploader_cli.transfer.tus_reading import Readings
+from uploader_cli.transfer.tus_state import Tus
 from uploader_cli.transfer.upload_calls import UploadCalls, upload_calls
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from uploader_cli.core.events import FailureCode, FileStatus, SessionProgress, S
 from uploader_cli.core.packs import FoundFile
 from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.journal import Journal
-from uploader_cli.transfer.protocols.tus_state import Tus
+from uploader_cli.transfer.tus_state import Tus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -34,10 +34,10 @@ from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.connection import Sockets
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
 from uploader_cli.transfer.pacer import Pacer, Stop
-from uploader_cli.transfer.protocols.tus_file import TusFile
-from uploader_cli.transfer.protocols.tus_reading import Readings
-from uploader_cli.transfer.protocols.tus_state import Tus
 from uploader_cli.transfer.targets import target_of
+from uploader_cli.transfer.tus_file import TusFile
+from uploader_cli.transfer.tus_reading import Readings
+from uploader_cli.transfer.tus_state import Tus
 from uploader_cli.transfer.upload_calls import UploadCalls, upload_calls
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""The protocols in which files are sent: tus, batches and packs. None knows another; the scheduler chooses."""
+"""The protocols in which files are sent, as pure code: tus, batches and packs. The scheduler chooses among them."""

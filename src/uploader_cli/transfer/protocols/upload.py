@@ -219,15 +219,13 @@ class Kept(Record, frozen=True):
     server_id: str | None = None
 
 
-class Upload(Record, frozen=True):
-    """All that is known of one upload of a file, or of its part `index`."""
+class Task(Record, frozen=True):
+    """What does not change: a file, or its part `index`, and what the server offers."""
 
     terms: Terms
     capabilities: Capabilities
     name: str
     """What warnings call the file."""
-    key: str
-    size: int
     index: int | None = None
     checksum: str | None = None
     """The algorithm of the checksums of chunks."""
@@ -238,12 +236,18 @@ class Upload(Record, frozen=True):
     """The first chunk is sent with the creation where the server finds it by its key: it is distant."""
     resumes: bool = False
     """An earlier run may have sent the key."""
-    resumed: bool = False
-    """An earlier run sent checksums."""
     resends: bool = False
     """A file is sent again that may be stored."""
     elsewhere: bool = False
     """Another process keeps the journal: it needs the URL also of a file in one request."""
+
+
+class Upload(Record, frozen=True):
+    """All that is known of one upload, which has a `key`; another one of the file begins without it (`_named`)."""
+
+    task: Task
+    key: str
+    size: int
 
     # what the server was sent
     kept: Kept = Kept()
@@ -256,6 +260,8 @@ class Upload(Record, frozen=True):
     """The end of all that was sent: what the server has beyond it is from somebody else."""
     ending: Ending = Ending.NONE
     """How the request ended that would complete the upload."""
+    resumed: bool = False
+    """An earlier run sent checksums."""
     reason: errors.AnswerError | None = None
     """The error of that request."""
     asked: bool = False
@@ -308,7 +314,7 @@ class Upload(Record, frozen=True):
     @property
     def stored_at_creation(self) -> bool:
         """Whether the creation stores the file, which is empty: no request follows."""
-        return self.terms.empty_at_creation and not self.size
+        return self.task.terms.empty_at_creation and not self.size
 
     def is_beyond(self, mark: int) -> bool:
         """Return whether there was progress since `most` was `mark`."""
@@ -318,9 +324,9 @@ class Upload(Record, frozen=True):
 def begin(state: Upload, kept: Kept) -> Upload:
     """Return the state of an upload of which the journal has `kept`."""
     # without `sent_until` it is not known how far requests went
-    reach = 0 if not state.resumes else state.size if kept.sent_until is None else kept.sent_until
+    reach = 0 if not state.task.resumes else state.size if kept.sent_until is None else kept.sent_until
     ending = Ending(kept.ending)
-    if kept.url is not None and ending is Ending.NONE and reach >= state.size > 0 and not state.terms.tells_stored:
+    if kept.url is not None and ending is Ending.NONE and reach >= state.size > 0 and not state.task.terms.tells_stored:
         ending = Ending.LOST  # the process was killed before the answer to the last byte
     return replace(
         state,
@@ -332,8 +338,8 @@ def begin(state: Upload, kept: Kept) -> Upload:
         reach=reach,
         continued=reach > 0,
         ending=ending,
-        asked=state.resumes,
-        unchecked=state.terms.may_forget,  # a server of the IETF's protocol does not say what it compares
+        asked=state.task.resumes,
+        unchecked=state.task.terms.may_forget,  # a server of the IETF's protocol does not say what it compares
     )
 
 
@@ -345,7 +351,7 @@ def usable(state: Upload, offset: int) -> int:
 def found(state: Upload, offset: int) -> Upload:
     """Return the state at an offset of the server, which may be lower than before."""
     checked, kept = offset if offset == state.pledged else min(state.checked, offset), state.kept
-    if checked != state.checked and (state.index is not None or offset < state.size):
+    if checked != state.checked and (state.task.index is not None or offset < state.size):
         kept = replace(kept, checked_until=checked)
     return replace(state, checked=checked, pledged=0, kept=kept)
 
@@ -399,11 +405,11 @@ def _retry(state: Upload, error: errors.UploaderError) -> tuple[Upload, Wanted]:
 
 
 def _warned(state: Upload, code: WarningCode, text: str) -> Upload:
-    return replace(state, warnings=(*state.warnings, (code, f"{state.name}: {text}")))
+    return replace(state, warnings=(*state.warnings, (code, f"{state.task.name}: {text}")))
 
 
 def _prepared(state: Upload, came: Prepared) -> tuple[Upload, Wanted]:
-    state = replace(state, size=came.size, prepared=came, dropped=state.stream and bool(state.offset))
+    state = replace(state, size=came.size, prepared=came, dropped=state.task.stream and bool(state.offset))
     return _create(state) if state.url is None else _append(state, state.url, state.offset or 0)
 
 
@@ -411,11 +417,11 @@ def _create(state: Upload) -> tuple[Upload, Wanted]:
     """Create an upload, without a body where the key was sent before: the server may know it."""
     again, size = state.asked, _first_length(state)
     if size == state.size and _may_be_stored(state):  # without a URL nothing says how that ended
-        if state.restarts or not state.resends:
+        if state.restarts or not state.task.resends:
             return _unsure(state, "")
         state = replace(state, restarts=state.restarts + 1)
     # A body without a byte tells @tus/server that an empty file is complete: its S3 store stores it only then.
-    has_body = size > 0 or (state.stored_at_creation and state.capabilities.creates_with_upload)
+    has_body = size > 0 or (state.stored_at_creation and state.task.capabilities.creates_with_upload)
     deferred = state.size == ENDLESS
     state = replace(state, asked=True, accepted=state.accepted and not size, deferred=deferred)
     if has_body:
@@ -430,14 +436,14 @@ def _first_length(state: Upload) -> int:
 
     A distant server that knows keys gets the first chunk: it finds an upload whose creation was not answered.
     """
-    if state.size < state.capabilities.resumes_from:
+    if state.size < state.task.capabilities.resumes_from:
         return state.size
     if state.asked:
         return 0
     if state.prepared.at_creation is not None:
         return state.prepared.at_creation
-    has_key = state.terms.keys and state.capabilities.creates_with_upload
-    return state.prepared.length if state.far and has_key and not state.stream else 0
+    has_key = state.task.terms.keys and state.task.capabilities.creates_with_upload
+    return state.prepared.length if state.task.far and has_key and not state.task.stream else 0
 
 
 def _append(state: Upload, url: str, offset: int) -> tuple[Upload, Wanted]:
@@ -459,16 +465,18 @@ def _sends(state: Upload, offset: int, end: int) -> Upload:
 
     No offset tells later whether the only request of an empty file was sent: its answer is recorded as lost.
     """
-    checks = state.checksum is not None and (end > offset or state.stream) and state.terms.trusts_checksums
+    checks = (
+        state.task.checksum is not None and (end > offset or state.task.stream) and state.task.terms.trusts_checksums
+    )
     pledged = end if checks and offset <= state.checked else 0
     reach, kept = max(state.reach, end), state.kept
     known = kept.sent_until
-    whole = end - offset == state.size and not state.terms.may_forget  # a request with all of it needs no entry
+    whole = end - offset == state.size and not state.task.terms.may_forget  # a request with all of it needs no entry
     sent_until = known if whole and known is None else max(reach, known or 0)
     kept = replace(kept, pledged_until=0 if whole else pledged, sent_until=sent_until)
     if end == state.size and kept.ending == Ending.ERROR:  # of an earlier request: this one may succeed
         kept = replace(kept, ending=Ending.NONE)
-    if not state.size and not state.terms.tells_stored:
+    if not state.size and not state.task.terms.tells_stored:
         kept = replace(kept, ending=Ending.LOST, url=state.url)
     return replace(state, pledged=pledged, reach=reach, kept=kept)
 
@@ -486,7 +494,7 @@ def _created(state: Upload, came: Created) -> tuple[Upload, Wanted]:
         return _retry(state, _impossible(position, 0, came.sent))
     if not position.url:  # some servers store an empty or a small file at its creation, without an upload
         return _confirm(replace(state, unchecked=True), position, create.size, done=True)
-    keys, offset = state.terms.keys, position.offset or 0
+    keys, offset = state.task.terms.keys, position.offset or 0
     if create.has_body and offset > (came.sent if keys else state.size):
         return _retry(_at_url(state, position.url, came.server_id), _impossible(position, 0, came.sent))
     if create.size and not keys:
@@ -506,14 +514,14 @@ def _at_url(state: Upload, url: str, server_id: str | None) -> Upload:
     """Record the URL of a new upload; the journal of this process finds one whose bytes went with it by its key."""
     create, state = state.doing, replace(state, url=url, broken=False)
     is_sent = isinstance(create, Create) and create.size == state.size and state.prepared.at_creation is not None
-    if state.index is None and not state.elsewhere and is_sent:
+    if state.task.index is None and not state.task.elsewhere and is_sent:
         return state
-    return _announced(state, server_id if state.index is None else None)
+    return _announced(state, server_id if state.task.index is None else None)
 
 
 def _announced(state: Upload, server_id: str | None = None) -> Upload:
     """Record the URL of a new upload, also of one whose creation is not answered yet, with its first chunk."""
-    reach = state.reach if state.terms.may_forget else max(state.reach, state.prepared.length)
+    reach = state.reach if state.task.terms.may_forget else max(state.reach, state.prepared.length)
     return replace(state, kept=_with_url(state, reach, server_id))
 
 
@@ -526,13 +534,17 @@ def _begun(state: Upload, create: Create, position: Position, *, early: bool = F
     completes, before = create.completes and not early, state.ending
     asks = create.again and before is not Ending.ERROR  # whether the server may have found the first upload by its key
     offset = position.offset if position.offset is not None or create.size or asks else 0
-    state = replace(state, accepted=completes, twice=before in UNCERTAIN and state.index is None)
+    state = replace(state, accepted=completes, twice=before in UNCERTAIN and state.task.index is None)
     if before is Ending.ERROR and not offset:  # that of a creation that was refused
         state = replace(state, ending=Ending.NONE)
     if offset is None:
         return _want(state, Locate(position.url))
     position, accepted = position._replace(offset=offset), completes or position.complete is True
-    is_there = not (state.deferred or state.terms.keys) and state.index is None and state.reach < offset <= state.size
+    is_there = (
+        not (state.deferred or state.task.terms.keys)
+        and state.task.index is None
+        and state.reach < offset <= state.size
+    )
     if not is_there:
         return _settle(state, position, accepted=accepted)
     # Servers that name uploads by their metadata, and not by keys, answer with one that has more bytes than were sent:
@@ -567,7 +579,7 @@ def _located(state: Upload, position: Position) -> tuple[Upload, Wanted]:
     state = _noted(replace(state, deferred=position.headers.get("Upload-Defer-Length") == "1"), position)
     if position.offset is not None and position.length in (None, state.size):
         return _settle(state, position, accepted=state.accepted)
-    if state.given and position.length not in (None, state.size):
+    if state.task.given and position.length not in (None, state.size):
         words = f"its upload was created for {position.length:,} bytes, and it has {state.size:,}: nothing was sent"
         return _retry(state, errors.FileFailure(words, code=FailureCode.SERVER_REFUSED))
     claim = f"offset {position.offset} of {position.length} bytes"
@@ -613,10 +625,10 @@ def _state_at(state: Upload, offset: int, *, accepted: bool = False) -> UploadSt
         None if state.deferred else state.size,
         state.reach,
         state.ending,
-        tells_stored=state.terms.tells_stored,
+        tells_stored=state.task.terms.tells_stored,
         declared=state.declared,
         accepted=accepted or state.stored_at_creation,
-        part=state.index is not None,
+        part=state.task.index is not None,
     )
 
 
@@ -627,7 +639,7 @@ def _settle(state: Upload, position: Position, *, accepted: bool = False) -> tup
     """
     offset = position.offset or 0
     means = _state_at(state, offset, accepted=accepted)
-    if means is UploadState.INTRUDED and state.given and not state.resumes and state.most < 0:
+    if means is UploadState.INTRUDED and state.task.given and not state.task.resumes and state.most < 0:
         words = f"{offset:,} bytes of its upload were sent elsewhere: they are not verified"
         state = replace(_warned(state, WarningCode.FOREIGN_BYTES, words), unchecked=True, reach=state.size)
         means = _state_at(state, offset)
@@ -638,7 +650,7 @@ def _settle(state: Upload, position: Position, *, accepted: bool = False) -> tup
         if isinstance(wanted, Replace):
             state = _warned(state, WarningCode.FOREIGN_BYTES, f"{error}; it is sent again from the beginning")
         return state, wanted
-    if means is UploadState.UNKNOWN and state.index is None:
+    if means is UploadState.UNKNOWN and state.task.index is None:
         return _want(state, ReadLast(position))
     return _settled(state, position, means)
 
@@ -653,7 +665,7 @@ def _read_back(state: Upload, means: UploadState) -> tuple[Upload, Wanted]:
 
 
 def _settled(state: Upload, position: Position, means: UploadState) -> tuple[Upload, Wanted]:
-    if means is UploadState.UNKNOWN and state.index is None and (state.renewed or not state.resends):
+    if means is UploadState.UNKNOWN and state.task.index is None and (state.renewed or not state.task.resends):
         return replace(state, known_by=KnownBy.NOTHING), Done(position)
     if means in (UploadState.FAILED, UploadState.UNKNOWN):  # a part that may be complete is no file yet
         words = EARLIER if state.ending is Ending.ERROR else NOT_STORED
@@ -675,7 +687,7 @@ def _unsure(state: Upload, url: str) -> tuple[Upload, Wanted]:
 
 def _may_be_stored(state: Upload) -> bool:
     """Return whether the file of an upload that is gone may be stored."""
-    return state.terms.may_forget and state.ending in UNCERTAIN
+    return state.task.terms.may_forget and state.ending in UNCERTAIN
 
 
 # --- another upload
@@ -687,7 +699,7 @@ def _restart(state: Upload, error: errors.UploaderError, *, failed: bool = False
     `failed`: the server has all bytes and did not store them; there is one new upload in a run then.
     """
     error = state.reason if failed and state.reason is not None else error
-    if state.given:
+    if state.task.given:
         words = f"its upload can't be used: {error}; ask the service for a new upload URL"
         return _retry(state, errors.FileFailure(words, code=FailureCode.SERVER_REFUSED))
     if state.dropped:
@@ -702,27 +714,26 @@ def _restart(state: Upload, error: errors.UploaderError, *, failed: bool = False
         restarts=state.restarts + 1,
         renewed=state.renewed or failed,
         asked=failed,
-        most=-1,
         reason=None,
-        continued=False,
-        broken=False,
-        twice=False,
     )
     return _want(state, Replace(state.url if failed else None))
 
 
 def _named(state: Upload, key: str) -> tuple[Upload, Wanted]:
+    """Begin another upload. Of the one before it stays what concerns the file, and how often that was tried."""
     replaced = state.doing
-    state = replace(
-        state,
-        key=key,
-        kept=Kept(),
-        url=None,  # without a body its URL is known if it fails, too
-        checked=0,
-        pledged=0,
-        reach=0,
-        ending=Ending.NONE,
-        offset=None,
+    state = Upload(
+        state.task,
+        key,
+        state.size,
+        reason=state.reason,
+        asked=state.asked,
+        dropped=state.dropped,
+        unchecked=state.task.terms.may_forget,
+        restarts=state.restarts,
+        renewed=state.renewed,
+        given_up=state.given_up,
+        warnings=state.warnings,
     )
     if state.given_up is not None:
         return state, Done(error=state.given_up)
@@ -752,13 +763,13 @@ def _not_sent(
     """Record how a request with content ended, or a creation."""
     before = state.ending
     state = replace(state, broken=state.broken or (doing.size > 0 and isinstance(error, BREAKS)))
-    if doing.completes and not state.terms.tells_stored:
+    if doing.completes and not state.task.terms.tells_stored:
         # With the URL of an upload, or once the server has created another one, its token was accepted before.
         if state.reach and (accepted or state.url is not None):
             error = refusal(error)
         state = _ended(state, ended(error, before))
         reason = error if isinstance(error, errors.AnswerError) else None
-        state = replace(state, reason=reason, forgets=is_refused(state.terms, error, given=state.given))
+        state = replace(state, reason=reason, forgets=is_refused(state.task.terms, error, given=state.task.given))
         if state.url is None and state.ending is Ending.ERROR and isinstance(error, errors.ServerFault):
             # A creation with all bytes: what follows is the new upload. By its key it would be the failed one.
             return _want(replace(state, renewed=True), Replace(error=error))
@@ -766,11 +777,17 @@ def _not_sent(
         return _retry(state, error)
     if isinstance(doing, Create):
         return _not_created(state, error)
-    if before in UNCERTAIN and not doing.size and state.terms.may_forget and not error.retryable:
+    if before in UNCERTAIN and not doing.size and state.task.terms.may_forget and not error.retryable:
         # A complete upload may be refused its end, and the offset does not tell that.
         state = _ended(state, before)
-        return _unsure(state, doing.url) if state.renewed or not state.resends else _restart(state, error, failed=True)
-    tells = state.terms.tells_stored or state.terms.may_forget  # the IETF's protocol would say so in `Upload-Complete`
+        return (
+            _unsure(state, doing.url)
+            if state.renewed or not state.task.resends
+            else _restart(state, error, failed=True)
+        )
+    tells = (
+        state.task.terms.tells_stored or state.task.terms.may_forget
+    )  # the IETF's protocol would say so in `Upload-Complete`
     if state.size or tells or state.last is None or not stored_without_patch(error.status, str(error)):
         return _retry(state, error)
     # The server has stored the empty file at its creation, or not.
@@ -786,7 +803,7 @@ def _ended(state: Upload, ending: Ending) -> Upload:
 def _not_created(state: Upload, error: errors.AnswerError) -> tuple[Upload, Wanted]:
     if not error.retryable:  # forget also the URL of an upload that the server announced
         state = replace(state, url=None, kept=replace(state.kept, url=None))
-    if state.index is not None and not state.terms.keys and refuses(error.status, by_server=True):
+    if state.task.index is not None and not state.task.terms.keys and refuses(error.status, by_server=True):
         state = replace(state, parts_refused=True)
     return _retry(state, error)
 
@@ -794,11 +811,11 @@ def _not_created(state: Upload, error: errors.AnswerError) -> tuple[Upload, Want
 def _not_found(state: Upload, url: str, error: errors.NotFound) -> tuple[Upload, Wanted]:
     """Begin another upload in place of one that the server does not have, or end."""
     if not isinstance(error, errors.UploadGone):  # perhaps of a proxy, which does not know a wrong URL either
-        wrong = state.given and not state.reach and state.most < 0
+        wrong = state.task.given and not state.reach and state.most < 0
         return _restart(state, error) if wrong else _retry(state, error)
     # All bytes were sent: servers and their hooks may delete an upload once its file is stored.
-    sent, unsure = state.index is None and (state.accepted or state.ending in UNCERTAIN), _may_be_stored(state)
-    if (sent and state.renewed) or (unsure and not state.resends):
+    sent, unsure = state.task.index is None and (state.accepted or state.ending in UNCERTAIN), _may_be_stored(state)
+    if (sent and state.renewed) or (unsure and not state.task.resends):
         return _unsure(state, url)
     if sent:
         state = _warned(state, WarningCode.MAY_BE_STORED, GONE)

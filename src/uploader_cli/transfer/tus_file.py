@@ -20,10 +20,10 @@ from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pool import Step, Worker
 from uploader_cli.transfer.projections import of_awaited
 from uploader_cli.transfer.protocols.dialect import Creation
-from uploader_cli.transfer.protocols.tus_reading import stored_url
-from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
 from uploader_cli.transfer.protocols.upload import usable
 from uploader_cli.transfer.results import FileResult, failed, not_compared
+from uploader_cli.transfer.tus_reading import stored_url
+from uploader_cli.transfer.tus_state import Tus, TusFileState
 from uploader_cli.transfer.upload_driver import JoinDriver, UploadDriver
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.sources.content import OnRead
     from uploader_cli.transfer.pool import Worker
-    from uploader_cli.transfer.protocols.tus_state import Tus, TusFileState
+    from uploader_cli.transfer.tus_state import Tus, TusFileState
 
 
 class Chunks:

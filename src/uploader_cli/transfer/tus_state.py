@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.journal import Stored
     from uploader_cli.transfer.pool import Pool
     from uploader_cli.transfer.protocols.machine import Position
-    from uploader_cli.transfer.protocols.tus_reading import Readings
+    from uploader_cli.transfer.tus_reading import Readings
     from uploader_cli.transfer.upload_session import RunContext
 
 ID_HEADERS = ("Upload-File-Id", "stream-media-id")  # headers with the server's ID of a file, without `id-header`
