@@ -176,6 +176,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 {imports}
+__all__ = {names}
+
 
 class Added:
     """The fields of events and receipts."""
@@ -200,8 +202,10 @@ def typed() -> str:
         for option in feature.options
     ]
     imports = "".join(sorted(f"\nfrom {kind.__module__} import {kind.__name__}" for kind in own))
+    names = ", ".join(_quoted(name) for name in sorted(kind.__name__ for kind in own))
     return _TYPED.format(
         imports=f"{imports}\n" if imports else "",
+        names=f"[{names}]",
         fields="".join(fields) + "\n" * bool(fields),
         options="".join(rows) + "\n" * bool(rows),
     )

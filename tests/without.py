@@ -1,7 +1,7 @@
 """Run the tests in a copy of the tree without a feature: `python tests/without.py NAME [ARGUMENT OF PYTEST]…`
 
-From the copy are deleted the folder of the feature, its tests, its name in the list and its types in the library. What
-is written from the table of options is written anew. Then mypy and the tests run, without those of the pages.
+The folder of the feature, its tests and its name in the list are deleted from the copy. What is written from the table
+of options is written anew. Then mypy and the tests run, without those of the pages.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MADE = (".git", ".venv*", ".*_cache", ".nox", "__pycache__", "build", "dist", "node_modules")
 PAGES = "tests/**/test_docs_*.py"
-SCRIPT = """#!{python}
-import sys
-from uploader_cli.__main__ import run
-sys.exit(run())
+SCRIPT = """#!/bin/sh
+exec "{python}" -m uploader_cli "$@"
 """
 
 
@@ -30,11 +28,8 @@ def delete(feature: str, place: Path) -> None:
     client = place / "src/uploader_cli"
     shutil.rmtree(client / "features" / feature)
     shutil.rmtree(place / "tests/features" / feature)
-    for file, gone in (
-        (client / "features/__init__.py", rf'"{feature}",? ?'),
-        (client / "__init__.py", rf".*uploader_cli\.features\.{feature}\b.*\n"),
-    ):
-        file.write_text(re.sub(gone, "", file.read_text(encoding="utf-8")), encoding="utf-8")
+    names = client / "features/__init__.py"
+    names.write_text(re.sub(rf'"{feature}",? ?', "", names.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def python_of(place: Path) -> str:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from uploader_cli.errors import Unauthorized as Unauthorized
     from uploader_cli.errors import UploaderError as UploaderError
     from uploader_cli.errors import UsageError as UsageError
-    from uploader_cli.features.then.fields import Removed as Removed
+    from uploader_cli.features.typed import *  # noqa: F403 - names that features export
     from uploader_cli.library import Uploader as Uploader
     from uploader_cli.library import upload as upload
     from uploader_cli.library import upload_async as upload_async
@@ -72,7 +72,7 @@ def __getattr__(name: str) -> object:
         from importlib import import_module
 
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name == "__all__" or name[0].isupper():  # not for modules, of which some are imported before all else
+    if name == "__all__" or name[:1].isupper():  # not for modules, of which some are imported before all else
         from uploader_cli.feature import exported
 
         if name == "__all__":

@@ -7,6 +7,8 @@ from typing import Any
 
 from uploader_cli.features.then.fields import Removed
 
+__all__ = ["Removed"]
+
 
 class Added:
     """The fields of events and receipts."""
