@@ -116,6 +116,7 @@ def to_locate() -> Iterator[tuple[str, join.Came]]:
     yield "ok", Located(Position(JOINED, SIZE, {}))
     for status in (403, 404, 500, 502):
         yield f"{status}", Failed(refused(status, by_server=status != 502))
+    yield "gone", Failed(errors.UploadGone("no", status=404))
     yield "lost", Failed(errors.ConnectionLost("lost", body_sent=True))
 
 
@@ -185,6 +186,7 @@ def ended(world: World, done: Done) -> Iterator[Move[World]]:
     if error is None:
         assert world.copies, "confirmed, and not on the server"
         return
+    assert not isinstance(error, errors.UploadGone) or world.terms.tells_stored, "the join has succeeded"
     if error.code is FailureCode.INTEGRITY:  # it is joined, and other bytes are stored
         return
     unknown = isinstance(error, errors.OutcomeUnknown)
