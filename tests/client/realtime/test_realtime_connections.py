@@ -90,6 +90,7 @@ def is_dialled(*, sent: int = 0, at_once: bool = False) -> bool:
 
 
 def test_upload_that_lasts_opens_a_realtime_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader_cli.run.connections.DIAL_AFTER", 3600.0)
     assert not is_dialled()
     assert is_dialled(at_once=True)
     monkeypatch.setattr("uploader_cli.run.connections.DIAL_AFTER", 0.0)

@@ -26,8 +26,8 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.transfer import bodies
 from uploader_cli.transfer.journal import PendingUpload
-from uploader_cli.transfer.protocols.tus_state import Tus
 from uploader_cli.transfer.protocols.upload import RESTARTS
+from uploader_cli.transfer.tus_state import Tus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -519,7 +519,9 @@ class TestPause:
         assert case.terms.pacer.budget.pause_left() == 0.0
 
     def test_advance_resets_the_time_spent_on_pauses(self, tmp_path: Path) -> None:
-        Case(tmp_path, "ok 429 429 ok ok 429 429 ok ok 429 429", max_wait=5.0).run()
+        case = Case(tmp_path, "ok 429 429 ok ok 429 429 ok ok 429 429", max_wait=5.0)
+        case.run()
+        assert sum(self.slept(case)) > 5.0
 
 
 class TestToken:
@@ -539,7 +541,9 @@ class TestToken:
 
     def test_401_after_an_advance_refreshes_again(self, tmp_path: Path) -> None:
         """A token may last an hour and a file take a day."""
-        Case(tmp_path, "ok 401 ok ok 401 ok ok 401", refresh=lambda: True).run()
+        asked: list[int] = []
+        Case(tmp_path, "ok 401 ok ok 401 ok ok 401", refresh=lambda: not asked.append(1)).run()
+        assert len(asked) == 3
 
 
 def test_413_halves_the_chunk(tmp_path: Path) -> None:

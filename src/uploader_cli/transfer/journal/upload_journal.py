@@ -26,7 +26,7 @@ class UploadJournal(ABC):
     """The journal of one run or of one task of an import. Thread-safe; what a call notes is kept when it returns."""
 
     kept_elsewhere = False
-    """Whether another process may go on with the uploads: it needs each URL, and finds no parts of files."""
+    """Whether another process may continue the uploads: it needs each URL, and finds no parts of files."""
     tried_before = False
     """Whether another process may have stored some of the files: the server is asked before they are claimed."""
 

@@ -127,7 +127,7 @@ class Request(Record, frozen=True):
 
 
 class Known(Record, frozen=True):
-    """What the answers of a run have told of the server."""
+    """What the answers of a run have said about the server."""
 
     created: bool = False  # whether it has created an upload
     patched: bool = False  # whether it has accepted a PATCH: no firewall blocks that
