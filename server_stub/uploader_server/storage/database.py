@@ -7,8 +7,6 @@ import contextlib
 import queue
 import sqlite3
 import threading
-import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -19,9 +17,9 @@ from uploader_server.storage.disk import Reserve, no_space
 T = TypeVar("T")
 
 VERSION = 10
-"""`PRAGMA user_version` of this schema. Version 10 added the identities of files, 9 the sums of sessions, 8 who may
-delete, 7 the identities of digests, 6 sizes and ends of sessions, 5 uploads of the IETF protocol, 4 who may write, who
-holds a share, a clock, 3 parts in place, 2 packs, 1 relative paths."""
+"""`PRAGMA user_version` of this schema."""
+RELEASED = 6
+"""That of 1.0.0rc1, which is upgraded: the versions between were never released."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -52,6 +50,7 @@ CREATE TABLE IF NOT EXISTS tus_uploads (
 );
 CREATE INDEX IF NOT EXISTS tus_uploads_of_session ON tus_uploads (session);
 CREATE UNIQUE INDEX IF NOT EXISTS tus_upload_keys ON tus_uploads (owner, upload_key);
+CREATE UNIQUE INDEX IF NOT EXISTS tus_uploads_of_file ON tus_uploads (file_id);
 CREATE TABLE IF NOT EXISTS packs (
   owner TEXT NOT NULL, key TEXT NOT NULL, manifest BLOB NOT NULL, session TEXT NOT NULL,
   first TEXT NOT NULL, last TEXT NOT NULL, touched REAL NOT NULL, PRIMARY KEY (owner, key)
@@ -62,11 +61,36 @@ CREATE TABLE IF NOT EXISTS place (inode INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), now REAL NOT NULL);
 """
 
+# Which of several uploads had linked a file was not recorded: the first one has. `packed` is that of `EXISTING`.
+_FROM_RELEASED = """
+ALTER TABLE digests ADD COLUMN changed INTEGER;
+ALTER TABLE digests ADD COLUMN inode INTEGER;
+ALTER TABLE files ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+ALTER TABLE files ADD COLUMN owns INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE files ADD COLUMN modified INTEGER;
+ALTER TABLE files ADD COLUMN inode INTEGER;
+ALTER TABLE sessions ADD COLUMN completed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE files SET owner = coalesce(
+  (SELECT owner FROM tus_uploads WHERE file_id = files.id), (SELECT owner FROM sessions WHERE id = files.session), ''
+);
+UPDATE files SET owns = 0 WHERE packed = 1;
+UPDATE files SET owns = 0 WHERE owns AND EXISTS (
+  SELECT 1 FROM files AS first WHERE first.path = files.path AND first.owns AND first.rowid < files.rowid
+);
+UPDATE sessions SET (completed, failed, stored_bytes) = (
+  SELECT count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed'),
+    coalesce(sum(size) FILTER (WHERE status = 'completed'), 0)
+  FROM files WHERE session = sessions.id
+);
+"""
+EXISTING = 1  # the value of `files.packed` for an equal file that was stored before
 MOST_TOGETHER = 500  # maximum actions in one transaction
 
 
 class VersionError(Exception):
-    """The database was created by a newer server."""
+    """The database was created by another version of the server."""
 
 
 class _Job(NamedTuple):
@@ -216,110 +240,16 @@ def _open(path: Path, durable: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise VersionError(f"its database has version {version}, and this server supports up to {VERSION}")
+        if version not in (0, RELEASED, VERSION):  # 0: it is new, or was not finished
+            raise VersionError(f"its database has version {version}, and this server reads {RELEASED} and {VERSION}")
         connection.executescript(_SCHEMA)
         if version < VERSION:
-            run_together(connection, [lambda db: _upgrade(db, version, path.parent.parent)], writes=True)
-        if 0 < version < 4:
-            with contextlib.suppress(sqlite3.Error):  # without space it keeps its size
-                connection.execute("VACUUM")  # free pages of earlier versions can't be given back
+            changes = _FROM_RELEASED if version else ""
+            connection.executescript(f"BEGIN IMMEDIATE;{changes}PRAGMA user_version = {VERSION};COMMIT;")
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-_ADDED = (
-    ("sessions", "given_up", "INTEGER NOT NULL DEFAULT 0"),
-    ("files", "sha256", "BLOB"),
-    ("files", "packed", "INTEGER"),
-    ("tus_uploads", "data", "TEXT"),
-    ("tus_uploads", "file_id", "TEXT"),
-    ("sessions", "owner", "TEXT NOT NULL DEFAULT ''"),
-    ("sessions", "secret", "BLOB NOT NULL DEFAULT x''"),
-    ("sessions", "holder", "TEXT NOT NULL DEFAULT ''"),
-    ("tus_uploads", "holder", "TEXT NOT NULL DEFAULT ''"),
-    ("tus_uploads", "completes", "INTEGER"),
-    ("sessions", "expected_bytes", "INTEGER NOT NULL DEFAULT 0"),
-    ("sessions", "finished", "TEXT NOT NULL DEFAULT ''"),
-    ("digests", "changed", "INTEGER"),
-    ("digests", "inode", "INTEGER"),
-    ("files", "owner", "TEXT NOT NULL DEFAULT ''"),
-    ("files", "owns", "INTEGER NOT NULL DEFAULT 1"),
-    ("files", "modified", "INTEGER"),
-    ("files", "inode", "INTEGER"),
-    ("sessions", "completed", "INTEGER NOT NULL DEFAULT 0"),
-    ("sessions", "failed", "INTEGER NOT NULL DEFAULT 0"),
-    ("sessions", "stored_bytes", "INTEGER NOT NULL DEFAULT 0"),
-)
-"""Table, name and type of the columns added after version 1, in the order of `_SCHEMA`."""
-
-
-_OWNERS = (
-    "UPDATE files SET owner = coalesce((SELECT owner FROM tus_uploads WHERE file_id = files.id),"
-    " (SELECT owner FROM sessions WHERE id = files.session), '')"
-)
-_SUMS = (
-    "UPDATE sessions SET (completed, failed, stored_bytes) = (SELECT count(*) FILTER (WHERE status = 'completed'),"
-    " count(*) FILTER (WHERE status = 'failed'), coalesce(sum(size) FILTER (WHERE status = 'completed'), 0)"
-    " FROM files WHERE session = sessions.id)"
-)
-_ONE_OWNER = (
-    "UPDATE files SET owns = 0 WHERE owns AND EXISTS"
-    " (SELECT 1 FROM files AS owner WHERE owner.path = files.path AND owner.owns AND owner.rowid < files.rowid)"
-)
-EXISTING = 1  # the value of `files.packed` for an equal file that was stored before
-
-
-def _upgrade(connection: sqlite3.Connection, version: int, root: Path) -> None:
-    """Upgrade the schema from an earlier version, or of a new database."""
-    for table, column, kind in _ADDED:
-        if column not in _columns(connection, table):
-            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
-    if "unchecked_from" in _columns(connection, "tus_uploads"):
-        connection.execute("ALTER TABLE tus_uploads RENAME COLUMN unchecked_from TO counted")
-    if version == 0:
-        _make_paths_relative(connection, root)
-    if version < 4:  # by the system time, and not saved for each request
-        for table in ("sessions", "tus_uploads", "packs"):
-            connection.execute(f"UPDATE {table} SET touched = ?", (time.time(),))  # noqa: S608 - our own
-        _separate_file_ids(connection)
-    connection.execute("UPDATE tus_uploads SET file_id = id WHERE file_id IS NULL")
-    connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS tus_uploads_of_file ON tus_uploads (file_id)")
-    if version < 8:
-        connection.execute(_OWNERS)
-        connection.execute("UPDATE files SET owns = 0 WHERE packed = ?", (EXISTING,))
-    if version < 9:
-        connection.execute(_SUMS)
-        connection.execute(_ONE_OWNER)  # version 7 did not know which upload had found its bytes there
-    connection.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def _separate_file_ids(connection: sqlite3.Connection) -> None:
-    """Give the files of unfinished uploads ids of their own: that of the upload, the right to write, was public.
-
-    Data files keep their names. The files of finished uploads keep their ids, by which clients delete them.
-    """
-    unfinished = "SELECT id FROM tus_uploads WHERE status = 'open' AND coalesce(concat, '') <> 'partial'"
-    ids = [(str(uuid.uuid4()), row["id"]) for row in connection.execute(unfinished)]
-    connection.executemany(
-        "UPDATE tus_uploads SET file_id = ?, data = coalesce(nullif(data, ''), id) WHERE id = ?", ids
-    )
-
-
-def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
-    return {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}
-
-
-def _make_paths_relative(connection: sqlite3.Connection, root: Path) -> None:
-    prefix = f"{root}/".encode("utf-8", "surrogateescape")
-    for table in ("files", "digests", "tus_uploads"):
-        connection.execute(
-            f"UPDATE OR REPLACE {table} SET path = CAST(substr(CAST(path AS BLOB), ?1) AS TEXT)"  # noqa: S608 - our own
-            " WHERE substr(CAST(path AS BLOB), 1, ?1 - 1) = ?2",
-            (len(prefix) + 1, prefix),
-        )
 
 
 def _without_cursor(result: Any) -> Any:

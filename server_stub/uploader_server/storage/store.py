@@ -133,7 +133,7 @@ class Store:
             why = error.strerror if isinstance(error, OSError) else error
             problem, hint = f"can't store files there ({why})", "choose a writable directory"
             if isinstance(error, VersionError):
-                problem, hint = str(error), "start a newer server, or choose another directory"
+                problem, hint = str(error), "start the version that wrote it, or choose another directory"
             raise StartupError(f"--root {self.root}: {problem}", hint) from error
 
     def _check_devices(self) -> None:

@@ -11,26 +11,19 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
 
 import pytest
 import requests
 from server.batches import DEADLINE, file, new_session, progress, upload
-from server.packs.packing import send_pack
 from server.tus.tus_client import (
     ENDPOINT,
     append,
-    concatenate,
     content,
     create,
     created,
-    digest_of,
-    file_id,
     head,
     metadata,
     offset_of,
-    part,
-    terminate,
 )
 from serving import running_server, server_process
 
@@ -219,98 +212,20 @@ def test_two_creations_with_one_key_at_once_make_one_upload() -> None:
         assert len({answer.headers["location"] for answer in answers}) == 1
 
 
-def test_a_database_of_a_newer_server_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [5, VERSION + 1])
+def test_a_database_of_an_unknown_version_is_refused(tmp_path: Path, version: int) -> None:
     Store(tmp_path).close()
-    edit(tmp_path, f"PRAGMA user_version = {VERSION + 1}")
-    with pytest.raises(StartupError, match="supports up to"):
+    edit(tmp_path, f"PRAGMA user_version = {version}")
+    with pytest.raises(StartupError, match=f"has version {version}"):
         Store(tmp_path)
 
 
-def test_a_database_of_an_older_server_is_upgraded(tmp_path: Path) -> None:
-    """Version 0 had absolute paths."""
-    with running_server(packs=True, root=tmp_path) as server:
-        old, session = server.url, new_session(server.url, 2)
-        resumable = created(old, 3, b"abc", sessionId=session, filename="tus é.txt")
-        digest_of(resumable)
-        upload(old, file("batch.txt", b"batch"), session=session)
-    tables = ("files", "digests", "tus_uploads")
-    edit(tmp_path, *(f"UPDATE {table} SET path = '{tmp_path}/' || path" for table in tables), "PRAGMA user_version = 0")
-    edit(tmp_path, "UPDATE tus_uploads SET path = CAST(path AS BLOB)")
-    with running_server(packs=True, root=tmp_path) as server:
-        assert content(resumable.replace(old, server.url)) == b"abc"
-    with closing(sqlite3.connect(database_of(tmp_path))) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
-        for table in tables:
-            paths = {path for (path,) in database.execute(f"SELECT path FROM {table}")}
-            assert paths == {"personal/tus é.txt"} | ({"personal/batch.txt"} if table != "tus_uploads" else set())
-
-
-def test_upgrade_leaves_one_owner_of_a_file(tmp_path: Path) -> None:
-    """Version 7 did not know which of two uploads had linked it: the first one has."""
-    with running_server(root=tmp_path) as server:
-        first, second = (upload(server.url, file("same.txt", b"same"))[0]["id"] for _ in range(2))
-    edit(tmp_path, "UPDATE files SET owns = 1", "PRAGMA user_version = 7")
-    with running_server(root=tmp_path) as server:
-        token = {"Authorization": f"Bearer {issue_token(server.config.jwt_secret)}"}
-        for known, left in ((second, True), (first, False)):
-            assert requests.delete(f"{server.url}/api/upload/file/{known}", headers=token, timeout=DEADLINE).ok
-            assert (tmp_path / "personal/same.txt").exists() is left
-
-
-def test_a_database_without_packs_is_upgraded(tmp_path: Path) -> None:
-    """Version 1 had neither packs nor files that a client gave up."""
-    with running_server(packs=True, root=tmp_path) as server:
-        session = new_session(server.url, 3)
-        upload(server.url, file("batch.txt", b"batch"), session=session)
-    edit(
-        tmp_path,
-        "DROP TABLE packs",
-        "ALTER TABLE files DROP COLUMN sha256",
-        "ALTER TABLE files DROP COLUMN packed",
-        "ALTER TABLE sessions DROP COLUMN given_up",
-        "ALTER TABLE sessions DROP COLUMN completed",
-        "ALTER TABLE sessions DROP COLUMN failed",
-        "ALTER TABLE sessions DROP COLUMN stored_bytes",
-        "PRAGMA user_version = 1",
-    )
-    with running_server(packs=True, root=tmp_path) as server:
-        send_pack(server.url, session, {"packed.txt": b"packed"})
-        known = progress(server.url, session).json()
-        assert [f["originalName"] for f in known["files"]] == ["batch.txt", "packed.txt"]
-        assert known["completedFiles"] == 2
-
-
-def test_a_database_without_parts_in_place_is_upgraded(tmp_path: Path) -> None:
-    """Version 2 ignored the place in a part's metadata: each part has its own data file."""
-    place = {"finalKey": "k", "finalLength": "4", "partOffset": "2"}
-    with running_server(root=tmp_path) as server:
-        old = server.url
-        urls = created(old, 6, b"abcd"), part(old, b"ab"), part(old, b"cd")
-        checked, early, late = (old + ENDPOINT + file_id(tmp_path, url) for url in urls)
-    edit(
-        tmp_path,
-        "UPDATE tus_uploads SET id = file_id",
-        f"UPDATE tus_uploads SET metadata = '{metadata(**place)}' WHERE concat = 'partial'",
-        f"UPDATE tus_uploads SET counted = 2 WHERE id = '{checked.rpartition('/')[2]}'",
-        "DROP INDEX tus_uploads_of_file",
-        "ALTER TABLE tus_uploads DROP COLUMN file_id",
-        "ALTER TABLE tus_uploads DROP COLUMN data",
-        "ALTER TABLE tus_uploads DROP COLUMN holder",
-        "ALTER TABLE tus_uploads DROP COLUMN completes",
-        "ALTER TABLE tus_uploads RENAME COLUMN counted TO unchecked_from",
-        "PRAGMA user_version = 2",
-    )
-    with running_server(root=tmp_path) as server:
-        checked, early, late = (url.replace(old, server.url) for url in (checked, early, late))
-        assert offset_of(checked) == 2
-        final = concatenate(server.url, early, late, uploadKey="k")
-        assert content(urljoin(server.url, final.headers["location"])) == b"abcd"
-
-
-VERSION_3 = """
+RELEASED = """
 CREATE TABLE sessions (
   id TEXT PRIMARY KEY, category TEXT NOT NULL, expected INTEGER NOT NULL, status TEXT NOT NULL,
-  progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL, given_up INTEGER NOT NULL DEFAULT 0
+  progress INTEGER NOT NULL, created TEXT NOT NULL, touched REAL NOT NULL, given_up INTEGER NOT NULL DEFAULT 0,
+  owner TEXT NOT NULL DEFAULT '', secret BLOB NOT NULL DEFAULT x'', holder TEXT NOT NULL DEFAULT '',
+  expected_bytes INTEGER NOT NULL DEFAULT 0, finished TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE files (
   id TEXT PRIMARY KEY, session TEXT NOT NULL, position INTEGER NOT NULL, original_name TEXT NOT NULL,
@@ -323,70 +238,50 @@ CREATE TABLE digests (
 CREATE TABLE tus_uploads (
   id TEXT PRIMARY KEY, owner TEXT NOT NULL, upload_key TEXT, session TEXT NOT NULL, category TEXT NOT NULL,
   metadata TEXT, concat TEXT, length INTEGER, status TEXT NOT NULL, touched REAL NOT NULL, counted INTEGER,
-  path TEXT, sha256 BLOB NOT NULL, data TEXT
+  path TEXT, sha256 BLOB NOT NULL, data TEXT, file_id TEXT, holder TEXT NOT NULL DEFAULT '', completes INTEGER
 );
+CREATE UNIQUE INDEX tus_uploads_of_file ON tus_uploads (file_id);
 CREATE UNIQUE INDEX tus_upload_keys ON tus_uploads (owner, upload_key);
 CREATE TABLE packs (
   owner TEXT NOT NULL, key TEXT NOT NULL, manifest BLOB NOT NULL, session TEXT NOT NULL,
   first TEXT NOT NULL, last TEXT NOT NULL, touched REAL NOT NULL, PRIMARY KEY (owner, key)
 );
-PRAGMA user_version = 3;
+CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), now REAL NOT NULL);
+PRAGMA user_version = 6;
 """
-"""The tables as the server of version 3 made them."""
+"""The tables as the server of 1.0.0rc1 made them."""
 
 
-def test_uploads_and_session_of_version_3_continue(tmp_path: Path) -> None:
-    session, half, dropped, stored = (str(uuid.uuid4()) for _ in range(4))
+def test_uploads_and_session_of_the_released_version_continue(tmp_path: Path) -> None:
+    """Of two uploads with one path, the first one owns the file: the other one's deletion leaves it."""
+    session, half, twice, stored, secret = (str(uuid.uuid4()) for _ in range(5))
     (tmp_path / ".uploader" / "tus").mkdir(parents=True)
     (tmp_path / "personal").mkdir()
-    for unfinished in (half, dropped):
-        (tmp_path / ".uploader" / "tus" / unfinished).write_bytes(b"abc")
+    (tmp_path / ".uploader" / "tus" / half).write_bytes(b"abc")
     (tmp_path / "personal" / "stored.txt").write_bytes(b"stored")
     now = time.time()
     fields = metadata(filename="half.txt", sessionId=session, uploadKey="k")
     with closing(sqlite3.connect(database_of(tmp_path))) as database, database:
-        database.executescript(VERSION_3)
-        row = (session, "personal", 2, "uploading", 50, "2026-11-01T00:00:00.000Z", now, 0)
-        database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-        values = f"VALUES ({', '.join('?' * 14)})"
-        file = (stored, session, 0, "stored.txt", None, 6, "completed", 100, 0.0, "personal/stored.txt")
-        database.execute(f"INSERT INTO files {values}", (*file, None, None, None, None))
-        uploads = (
-            (half, "", "k", session, "personal", fields, None, 6, "open", now, 3, None, b"", half),
-            (dropped, "", None, session, "personal", None, None, 6, "open", now, None, None, b"", dropped),
-            (
-                stored,
-                "",
-                None,
-                session,
-                "personal",
-                None,
-                None,
-                6,
-                "finished",
-                now,
-                6,
-                "personal/stored.txt",
-                b"",
-                stored,
-            ),
-        )
-        database.executemany(f"INSERT INTO tus_uploads {values}", uploads)
+        database.executescript(RELEASED)
+        row = (session, "personal", 3, "uploading", 50, "2026-11-01T00:00:00.000Z", now, 0, "", b"", "", 0, "")
+        database.execute(f"INSERT INTO sessions VALUES ({', '.join('?' * 13)})", row)
+        for position, known in enumerate((stored, twice)):
+            row = (known, session, position, "stored.txt", None, 6, "completed", 100, 0.0, "personal/stored.txt")
+            database.execute(f"INSERT INTO files VALUES ({', '.join('?' * 14)})", (*row, None, None, None, None))
+        row = (secret, "", "k", session, "personal", fields, None, 6, "open", now, 3, None, b"", half, half, "", None)
+        database.execute(f"INSERT INTO tus_uploads VALUES ({', '.join('?' * 17)})", row)
     with running_server(root=tmp_path) as server:
-        public = {shown["id"] for shown in progress(server.url, session).json()["files"]}
-        assert (stored in public, public.isdisjoint({half, dropped})) == (True, True)  # those are rights to write
-        assert terminate(server.url + ENDPOINT + dropped).status_code == 204
-        assert not (tmp_path / ".uploader" / "tus" / dropped).exists()
+        known = progress(server.url, session).json()
+        assert (known["completedFiles"], known["overallStatus"]) == (2, "uploading")
         again = create(server.url, 6, filename="half.txt", sessionId=session, uploadKey="k")
-        assert (again.status_code, again.headers["location"]) == (200, server.url + ENDPOINT + half)
-        assert append(server.url + ENDPOINT + half, 3, b"def").status_code == 204
+        assert (again.status_code, again.headers["location"]) == (200, server.url + ENDPOINT + secret)
+        assert append(server.url + ENDPOINT + secret, 3, b"def").status_code == 204
+        assert content(server.url + ENDPOINT + secret) == b"abcdef"
         assert progress(server.url, session).json()["overallStatus"] == "completed"
-        assert content(server.url + ENDPOINT + half) == b"abcdef"
-        assert head(server.url + ENDPOINT + stored).headers["upload-file-id"] == stored
         token = {"Authorization": f"Bearer {issue_token(server.config.jwt_secret)}"}
-        gone = requests.delete(f"{server.url}/api/upload/file/{stored}", headers=token, timeout=DEADLINE)
-        assert gone.status_code == 200
-        assert not (tmp_path / "personal" / "stored.txt").exists()
+        for public, left in ((twice, True), (stored, False)):
+            assert requests.delete(f"{server.url}/api/upload/file/{public}", headers=token, timeout=DEADLINE).ok
+            assert (tmp_path / "personal/stored.txt").exists() is left
 
 
 def test_root_with_a_name_that_is_not_utf8(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,23 +99,6 @@ def test_database_gives_the_pages_of_dead_rows_back(tmp_path: Path, monkeypatch:
         clock.wait_for_sweeps()
         clock.wait_for_sweeps()
     assert stored.stat().st_size < 1.5e6
-
-
-def test_database_of_version_3_gives_its_free_pages_back(tmp_path: Path) -> None:
-    (tmp_path / ".uploader").mkdir()
-    path = tmp_path / ".uploader" / "server.sqlite3"
-    with closing(Database(path)) as database:
-        insert_dead(database, 6000)
-    with closing(sqlite3.connect(path)) as old:
-        old.execute("PRAGMA auto_vacuum = NONE")
-        old.execute("VACUUM")
-        old.execute("DELETE FROM files")
-        old.execute("PRAGMA user_version = 3")
-        old.commit()
-    assert path.stat().st_size > 2e6
-    with closing(Database(path)) as database:
-        assert database.wait(lambda db: db.execute("PRAGMA auto_vacuum").fetchone()[0]) == 2
-    assert path.stat().st_size < 5e5
 
 
 def test_file_stored_during_a_sweep_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
