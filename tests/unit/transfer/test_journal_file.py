@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from old_journals import VERSIONS, recorded
+from old_journals import recorded
 from unit.transfer.journal_fakes import HERE, Clock, a_file, begin, claimed, names, open_sessions, receipt
 
 from uploader_cli import private_files
@@ -26,7 +26,7 @@ OPEN = [
     a_file("/data/parts", file=2, size=7),
     a_file("/data/waits", file=3),
 ]
-"""Files in progress in recorded journals. The first one has had another ctime, which version 10 did not record."""
+"""Files in progress in the recorded journal, which has no ctimes and inodes."""
 STORED = [
     Stored(
         a_file("/data/sub/a b.jpg", file=4),
@@ -34,15 +34,13 @@ STORED = [
         "/uploads/personal/a%20b.jpg",
         "0b" * 32,
         True,
-        "https://h/l",
-        bytes([0x80, *[0] * 14, 7]),
     ),
     Stored(a_file("/data/ü.bin", file=5), "0123456789abcdef", "/uploads/x/%C3%BC.bin"),
     Stored(a_file("/data/c", file=6), "file_12", "http://here:1/files/c", None, True),
     Stored(a_file("/data/d", file=7), None, "/files/other", "0C" * 32),
     Stored(a_file("/data/e", file=8)),
 ]
-"""Receipts in them."""
+"""Receipts in it."""
 
 
 def run_sql(directory: Path, sql: str) -> None:
@@ -165,10 +163,9 @@ def test_unreadable_journal_is_set_aside_and_reported(tmp_path: Path, spoil, why
     assert Journal(tmp_path, now=Clock(1.7e9)).notices == ()
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_journal_of_an_earlier_version_is_changed_in_place(tmp_path: Path, version: int) -> None:
+def test_journal_of_the_released_version_is_changed_in_place(tmp_path: Path) -> None:
     """A run that was begun there resumes, and every receipt is as it was written."""
-    recorded(version, tmp_path / "journal.sqlite3")
+    recorded(tmp_path / "journal.sqlite3")
     with Journal(tmp_path, now=Clock(1.7e9 + 200)) as journal:
         assert journal.notices == ()
         assert [info.arguments["paths"] for info in journal.runs()] == [["b"], ["a"], ["before"]]
@@ -177,7 +174,7 @@ def test_journal_of_an_earlier_version_is_changed_in_place(tmp_path: Path, versi
         assert open_sessions(run) == ("s1",)
         assert run.sessions()["s1"].secret == "the-secret-of-a-session"
         claims = run.claim(OPEN)
-        assert [claim.doubtful for claim in claims] == [version > 12, False, False]
+        assert [claim.doubtful for claim in claims] == [False] * 3
         whole, parts, waits = (claim.upload for claim in claims)
         assert whole == PendingUpload(
             *(whole.upload_key, "http://here:1/u", "s1", 4, 6),
@@ -187,8 +184,7 @@ def test_journal_of_an_earlier_version_is_changed_in_place(tmp_path: Path, versi
         )
         assert parts.parts == (PendingPart(0, 0, 3, "p0", "http://here:1/p0", 2, 3, 3), PendingPart(1, 3, 4, "p1"))
         assert waits.awaited == Awaited({"url": "http://here:1/w"}, "w", sha256="0a" * 32)
-        known = STORED if version > 12 else [replace(row, link=None, identity=None) for row in STORED]
-        assert [claimed(run, row.file).receipt for row in known] == known
+        assert [claimed(run, row.file).receipt for row in STORED] == STORED
         before = a_file("/data/zero")
         assert receipt(run, before) == Stored(before, "id", "/uploads/personal/zero")
         assert claimed(run, before).state == "new", "an earlier run has sent it"
@@ -208,7 +204,7 @@ def test_journal_of_an_earlier_version_is_changed_in_place(tmp_path: Path, versi
 )
 def test_receipt_of_odd_shape_in_an_older_journal_is_left_out(tmp_path: Path, change: str) -> None:
     """The others are as in a journal without it."""
-    recorded(13, tmp_path / "journal.sqlite3")
+    recorded(tmp_path / "journal.sqlite3")
     odd, kept = STORED[0], STORED[1]
     run_sql(tmp_path, f"UPDATE receipt SET {change} WHERE path = CAST('{odd.file.path}' AS BLOB)")
     with Journal(tmp_path, now=Clock(1.7e9 + 200)) as journal:

@@ -1,4 +1,4 @@
-"""Changes of a journal that an earlier version has written, from that of 1.0.0rc1 on."""
+"""Change a journal that 1.0.0rc1 has written to this version; those between were never released."""
 
 from __future__ import annotations
 
@@ -12,36 +12,31 @@ from uploader_cli.transfer.journal.receipts import TABLE
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-MIGRATED = 10  # the oldest version that is changed in place
-_UNPACKED = """
-INSERT INTO receipt
-  (target, path, size, mtime_ns, server_id, location, checksum, verified, completed_at, link, identity)
+MIGRATED = 10  # the version that is changed in place
+# Columns are added at the end of a table. Receipts had periods that began with runs, and columns in fewer bytes. SQLite
+# calls functions of Python only with texts that are UTF-8, and a text of another program may be none.
+_CHANGES = f"""
+ALTER TABLE pending ADD COLUMN identity BLOB;
+ALTER TABLE receipt RENAME TO packed;
+{TABLE}
+INSERT INTO receipt (target, path, size, mtime_ns, server_id, location, checksum, verified, completed_at)
 SELECT target, path, size, mtime_ns, CASE typeof(server_id) WHEN 'blob' THEN unpacked(server_id) ELSE server_id END,
   CASE typeof(location) WHEN 'blob' THEN lengthened(location, CAST(path AS BLOB)) ELSE location END,
-  CASE typeof(checksum) WHEN 'blob' THEN unpacked(checksum) ELSE checksum END, verified, completed_at, link, identity
+  CASE typeof(checksum) WHEN 'blob' THEN unpacked(checksum) ELSE checksum END, verified, completed_at
 FROM packed ORDER BY period, completed_at;
 WITH counted AS MATERIALIZED (SELECT period, count(*) AS receipts FROM packed GROUP BY period)
 UPDATE run SET since = coalesce((SELECT sum(receipts) FROM counted WHERE period <= since), 0);
 DROP TABLE packed;
 DROP TABLE period;
-"""
-# SQLite calls functions of Python only with texts that are UTF-8, and a text of another program may be none.
-# What a version has that the one before has not: columns are at the end of a table. Up to 13, receipts had periods that
-# began with runs, and their columns were in fewer bytes.
-_CHANGES = {
-    11: "ALTER TABLE receipt ADD COLUMN link;",
-    12: "ALTER TABLE pending ADD COLUMN identity BLOB;",
-    13: "ALTER TABLE receipt ADD COLUMN identity BLOB;",
-    14: "ALTER TABLE receipt RENAME TO packed;" + TABLE + _UNPACKED,
-}
+"""  # noqa: S608 - our own
 _shortened = re.compile(r"(\d{1,9})([ /])(.*)", re.DOTALL).fullmatch
 
 
-def changed(db: Connection, version: int) -> str:
-    """Return the statements that make a journal of this `version` one of the last version."""
+def changes(db: Connection) -> str:
+    """Return the statements that make a journal of version `MIGRATED` one of this version."""
     db.create_function("unpacked", 1, _unpacked)
     db.create_function("lengthened", 2, _lengthened)
-    return "".join(change for later, change in _CHANGES.items() if later > version)
+    return _CHANGES
 
 
 def _unpacked(value: bytes) -> str:

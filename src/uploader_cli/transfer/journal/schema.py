@@ -17,7 +17,7 @@ from uploader_cli.private_files import check_directory, check_file
 from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.transfer.journal import receipts
 from uploader_cli.transfer.journal.locking import OURS, error_code, is_locked, locked, persist, words
-from uploader_cli.transfer.journal.migrations import MIGRATED, changed
+from uploader_cli.transfer.journal.migrations import MIGRATED, changes
 from uploader_cli.transfer.journal.run_rows import is_run_id
 
 if TYPE_CHECKING:
@@ -220,11 +220,11 @@ class Store:
                 self._check_files()  # again: in a sticky directory another user may have been quicker
             if version == 0 and db.execute("SELECT 1 FROM sqlite_schema").fetchone():
                 raise Unreadable("is not uploader's")
-            if version and not MIGRATED <= version <= VERSION:
+            if version not in (0, MIGRATED, VERSION):
                 raise Unreadable(f"was written by {'a newer' if version > VERSION else 'an early'} version of uploader")
             if version != VERSION:
-                changes = changed(db, version) if version else _RUNS + receipts.TABLE
-                db.executescript(f"BEGIN IMMEDIATE;{changes}PRAGMA user_version = {VERSION};COMMIT;")
+                needed = changes(db) if version else _RUNS + receipts.TABLE
+                db.executescript(f"BEGIN IMMEDIATE;{needed}PRAGMA user_version = {VERSION};COMMIT;")
             if not self._in_memory:
                 self._prune(db)
         except BaseException:
