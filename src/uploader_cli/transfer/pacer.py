@@ -230,6 +230,7 @@ class Pacer:
         with self._lock:
             if self._lost is not None:
                 raise self._lost
+            self.stop.check()  # a probe would have to be ended like the request that has failed
             leads = self._outage is None
             outage = self._outage = self._outage or Future()
         if leads:

@@ -553,6 +553,19 @@ def test_stop_during_an_outage_raises_interrupted_in_all_threads() -> None:
     assert len(server.probes) == 1
 
 
+def test_call_that_the_stop_has_ended_is_followed_by_no_probe() -> None:
+    policy, probes = Policy(retries=3), list[None]()
+    policy.pacer.probe = lambda: probes.append(None)
+
+    def shut() -> None:
+        policy.stop.set()
+        raise errors.ConnectionLost("broke")
+
+    with pytest.raises(errors.Interrupted):
+        policy.pacer.call(shut)
+    assert not probes
+
+
 def test_second_outage_is_probed_again() -> None:
     policy = Policy(retries=2)
     for _ in range(2):
