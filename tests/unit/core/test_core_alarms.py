@@ -99,6 +99,15 @@ def test_stall_alarm_and_its_end_are_reported_once() -> None:
     assert len(run.told) == 2
 
 
+def test_retry_that_ends_a_stall_is_no_progress() -> None:
+    run = Watched(Alarms(stall=30))
+    run.put(ev.FileSelected(0, "a", 10), ev.FileStarted(0, "a", 10, "s", 0, 1))
+    run.look(31.0)
+    run.put(ev.FileRetry(0, 2, 0.5, ev.FailureCode.TIMEOUT, "late"), ev.FileStarted(0, "a", 10, "s", 0, 2))
+    run.look(1.0)
+    assert [code for code, _ in run.told] == [WarningCode.STALLED]
+
+
 @pytest.mark.parametrize("pause", [ev.Paused(100.0, ev.PauseReason.RATE_LIMIT), ev.RunPaused()])
 def test_a_pause_is_no_stall(pause: ev.Event) -> None:
     run = Watched(Alarms(stall=30))

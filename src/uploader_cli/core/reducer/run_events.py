@@ -118,7 +118,10 @@ def _warned(state: ProgressState, event: ev.RunWarning, now: float) -> list[ev.E
 
 
 def _alarm_over(state: ProgressState, event: ev.AlarmOver, now: float) -> list[ev.Event]:
-    return recovered(state, state.incidents.end(_ALARMS[event.code], now))
+    kind = _ALARMS[event.code]
+    goes_on = kind is not IncidentKind.STALL or not state.incidents.retrying  # a retry is no progress
+    ending = IncidentEnding.RECOVERED if goes_on else IncidentEnding.DEGRADED
+    return recovered(state, state.incidents.end(kind, now, ending))
 
 
 def _paused(state: ProgressState, event: ev.Paused, now: float) -> list[ev.Event]:
