@@ -283,9 +283,15 @@ class AnalysisFailed(UploaderError):
 
 
 class OutcomeUnknown(UploaderError):
-    """The file may or may not be stored (docs/protocol.md section 3.15)."""
+    """The file may or may not be stored (docs/protocol.md section 3.15).
+
+    `after` is how the last request ended that may have stored it; the message has the words of a refusal.
+    """
 
     code = FailureCode.OUTCOME_UNKNOWN
+
+    def __init__(self, message: str, *, hint: str = "", after: UploaderError | None = None) -> None:
+        super().__init__(f"{message}; {after}" if isinstance(after, AnswerError) else message, hint=hint)
 
 
 TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)

@@ -144,7 +144,8 @@ class TusFile:
         file = replace(file, size=state.size) if file.once else file
         if known_by is KnownBy.NOTHING:
             state.begin()  # the attempt is reported before it fails
-            return not_compared(file) if adopted else FileResult(file, errors.OutcomeUnknown(NOT_CONFIRMED))
+            unknown = errors.OutcomeUnknown(NOT_CONFIRMED, after=uploads[0].reason)
+            return not_compared(file) if adopted else FileResult(file, unknown)
         if not state.terms.tells_stored and known_by is KnownBy.ANSWER:
             self._tus.readings.confirmed(file, sent, state.size)
         # Some servers name uploads by their metadata: an old URL may be the new one.

@@ -139,6 +139,21 @@ def test_refused_token_is_renewed_once_and_keeps_the_upload(status: int, signed:
         assert len(service.uploads) == len(service.stored) == 2
 
 
+@pytest.mark.parametrize(("status", "signed"), [(401, True), (401, False), (403, False)])
+def test_unknown_outcome_has_the_reason_of_a_refusal_that_a_new_token_did_not_settle(
+    status: int, signed: bool, tmp_path: Path
+) -> None:
+    """All bytes are there then: only a reading could tell, and the journal keeps the upload for it."""
+    with Hooked(status, signed=signed, times=1) as service:
+        done = send(service, tmp_path, "--token-command", "date +%N")
+        (failed,) = done.of("file.failed")
+        assert (done.code, failed["code"]) == (4, "outcome_unknown")
+        assert "virus found" in failed["message"]
+        resumed = uploader("resume", "--json", home=tmp_path, constants=QUICK)
+        assert [event["code"] for event in resumed.of("file.failed")] == ["outcome_unknown"]
+        assert len(service.uploads) == 1
+
+
 @pytest.mark.parametrize("size", [100, 3000], ids=["first chunk", "later chunk"])
 @pytest.mark.parametrize("status", [403, 405])
 def test_refusal_of_a_patch_that_arrived_is_not_repeated_by_post(status: int, size: int, tmp_path: Path) -> None:
@@ -179,18 +194,18 @@ def test_finish_timeout_ends_the_wait(tmp_path: Path) -> None:
 
 
 def test_interrupt_during_a_slow_finish_ends_within_two_seconds(tmp_path: Path) -> None:
-    """The answer is lost then, and no later run says that the file is stored."""
+    """The answer is lost then, and no later run says that the file is stored. Nothing more is asked."""
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(100))
     with Hooked(403, seconds=PATIENCE) as service:
         process = start("upload", path, "--tus-endpoint", service.url, "--json", home=tmp_path)
         read_until(process, "file.progress", lambda event: event["sent"] == 100)
         assert service.began.wait(PATIENCE)
-        began = time.monotonic()
+        began, asked = time.monotonic(), len(service.requests)
         done = ended(process, "", signal.SIGINT)
         assert time.monotonic() - began < 2 * SLACK
         service.decided.set()
-        assert done.code == 130
+        assert (done.code, len(service.requests)) == (130, asked)
         for again in (("resume",), ("upload", path, "--tus-endpoint", service.url, "--skip-existing")):
             done = uploader(*again, "--json", home=tmp_path, constants=QUICK)
             assert (done.code, [event["code"] for event in done.of("file.failed")]) == (4, ["outcome_unknown"])

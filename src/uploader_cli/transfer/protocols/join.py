@@ -90,7 +90,7 @@ def step(state: Join, came: Came) -> tuple[Join, Wanted]:
             # the parts may be refused because they were joined before
             refused = isinstance(error, errors.AnswerError) and not error.retryable and state.most < 0
             refused = refused and not isinstance(error, errors.Unauthorized | errors.SessionCancelled)
-            return state, Done(error=errors.OutcomeUnknown(JOINED) if refused and state.unsure else error)
+            return state, Done(error=errors.OutcomeUnknown(JOINED, after=error) if refused and state.unsure else error)
     raise TypeError(came)
 
 
@@ -125,7 +125,7 @@ def _failed(state: Join, error: errors.UploaderError) -> tuple[Join, Wanted]:
         forgets=not unsure and is_refused(state.terms, error, given=False),
     )
     if tried and state.tried > 1 and unsure:
-        return state, Retry(errors.OutcomeUnknown(JOINED))
+        return state, Retry(errors.OutcomeUnknown(JOINED, after=error))
     if tried and state.tried > 1 and isinstance(error, errors.AnswerError):
         return state, Retry(errors.NotFinished(error))
     return state, Retry(error)
