@@ -18,7 +18,7 @@ from typer.main import get_command
 from uploader_cli.cli.app import app
 from uploader_cli.feature import Feature, features
 from uploader_cli.settings import OPTIONS
-from uploader_cli.settings.keywords import FEATURE_OF
+from uploader_cli.settings.keywords import FEATURE_OF, FEATURE_OF_COMMAND
 from uploader_cli.settings.model import SECTIONS, Settings
 
 CLIENT = Path(__file__).parents[1] / "src/uploader_cli"
@@ -151,8 +151,11 @@ class Options(TypedDict, total=False):
 _FEATURES = '''
 
 FEATURE_OF = {{
-{rows}}}
+{}}}
 """The options of features, also of those that are not there, and their features."""
+FEATURE_OF_COMMAND: dict[str, str] = {{
+{}}}
+"""Their commands."""
 '''
 
 
@@ -165,8 +168,13 @@ def keywords() -> str:
         if spec.name in OPTIONS
     ]
     parts = FEATURE_OF | {option.name: feature.name for feature in features() for option in feature.options}
-    rows = "".join(f'    "{name}": "{part}",\n' for name, part in sorted(parts.items()))
-    return _HEAD.format(values=", ".join(sorted(own))) + "".join(lines) + _FEATURES.format(rows=rows)
+    commands = FEATURE_OF_COMMAND | {
+        command.name: feature.name for feature in features() for command in feature.commands
+    }
+    rows = (
+        "".join(f'    "{name}": "{part}",\n' for name, part in sorted(known.items())) for known in (parts, commands)
+    )
+    return _HEAD.format(values=", ".join(sorted(own))) + "".join(lines) + _FEATURES.format(*rows)
 
 
 _TYPED = '''"""What features add to classes of the library, for type checkers; written by docs/cli_options.py."""

@@ -6,6 +6,14 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+
+def of(feature: str, *values: object) -> Any:
+    """Return the values of one case of a parametrised test that needs a feature."""
+    return pytest.param(*values, marks=pytest.mark.feature(feature))
+
+
 _FOUND = [runpy.run_path(str(path)) for path in sorted((Path(__file__).parent / "features").glob("*/samples.py"))]
 
 
@@ -21,3 +29,7 @@ ENUMS = _samples("ENUMS")
 """Enums of fields of events, as docs/cli.md names the fields."""
 EXITS = _samples("EXITS")
 """Exit codes of files with failures that have one of their own."""
+CALLED = _samples("CALLED")
+"""The commands, and the module that each of them calls, below the package."""
+WRITTEN = _samples("WRITTEN")
+"""Options that name a file to write: the command, and a suffix of the file."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from uploader_cli import extras
+from uploader_cli.feature import features
 
 ROOT = Path(__file__).parent.parent
 OURS = "uploader_cli"
@@ -41,23 +42,19 @@ PACKAGES = {
     "__version__",
     "sources": "core errors extras sources",
     "fleet": "core errors extras private_files settings selection transfer sources fleet __version__",
-    "checks": "core errors exit_status named_files settings realtime.socket realtime.policy render report "
-    "run.interrupts sources.checksums checks transfer.answers transfer.http_client transfer.connection "
-    "transfer.dialler transfer.failures transfer.api transfer.credentials transfer.refusals transfer.bodies "
-    "transfer.requests_session transfer.journal.schema transfer.journal.locking",
     "analysis": "core errors exit_status named_files settings selection transfer realtime render.words "
     "report.output_file run analysis",
     "compare": "core errors exit_status settings selection sources transfer render run compare",
     "plan": "core errors exit_status settings selection transfer render report.output_file analysis run plan",
     "run": "core errors exit_status extras named_files private_files settings signals selection sources transfer "
     "realtime render report analysis.after_upload plan run",
-    "cli": "checks compare plan report run render settings signals errors extras exit_status cli __version__",
+    "cli": "compare plan report run render settings signals errors extras exit_status cli __version__",
 }
 """Each package, and what it may import of ours; all of them `feature`, and for types `features.typed`."""
 
 SHARED = {
     "google_crc32c": "sources.checksums",
-    "requests": "checks.common_client transfer.dialler transfer.requests_session",
+    "requests": "transfer.dialler transfer.requests_session",
     "urllib3": "transfer.connection transfer.dialler transfer.failures transfer.http_client",
     "certifi": "transfer.dialler",
     "socketio": "realtime.socket",
@@ -76,9 +73,9 @@ SHARED = {
     "aiohttp": "sources.http_ranges",
     "watchdog": "selection.notifications",
 }
-"""A dependency, and who may import it."""
+"""A dependency, and who of the core may import it."""
 
-OPTIONAL = "fleet report.html report.prometheus report.terminal checks.smoke selection.notifications sources.urls"
+OPTIONAL = "fleet report.html report.prometheus report.terminal selection.notifications sources.urls"
 """What few runs need."""
 
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"
@@ -117,6 +114,11 @@ def modules(top: Path) -> dict[str, set[str]]:
     return found
 
 
+def core() -> dict[str, set[str]]:
+    """Return the imports of the client's modules that are of no feature."""
+    return {name: used for name, used in modules(CLIENT).items() if not name.startswith("features.")}
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_package_imports_only_what_its_rule_allows(package: str) -> None:
     inside = {name: used for name, used in modules(CLIENT).items() if within(name, package)}
@@ -127,11 +129,16 @@ def test_package_imports_only_what_its_rule_allows(package: str) -> None:
 
 
 def test_feature_is_imported_by_itself_only() -> None:
-    """What it adds is named in its `__init__`, which is read at each start and imports only `feature`."""
+    """What it adds is named in its `__init__`, which is read at each start and imports only `feature`.
+
+    Others import it that say so (`Feature.uses`).
+    """
+    uses = {f"features.{feature.name}": feature.uses for feature in features()}
     assert modules(CLIENT)["feature"] >= {f"{OURS}.features.FEATURES"}
     for name, used in modules(CLIENT).items():
         own = ".".join(name.split(".")[:2])
         known = f"{OURS}.{own} {OURS}.features.FEATURES {OURS}.features.typed"
+        known = " ".join([known, *(f"{OURS}.features.{other}" for other in uses.get(own, ()))])
         others = {item for item in used if item.startswith(f"{OURS}.features.") and not within(item, known)}
         assert others == set() or name in ("", "features.typed"), name  # the public names, and their types
         if within(name, "features") and name in (own, "features") and name != "features.typed":
@@ -214,13 +221,13 @@ def test_dialect_is_pure() -> None:
 
 @pytest.mark.parametrize("library", SHARED)
 def test_dependency_is_imported_in_its_module_only(library: str) -> None:
-    users = {name for name, used in modules(CLIENT).items() if any(within(item, library) for item in used)}
+    users = {name for name, used in core().items() if any(within(item, library) for item in used)}
     assert users
     assert {name for name in users if not within(name, SHARED[library])} == set()
 
 
 def test_every_dependency_has_an_import_rule() -> None:
-    used = {item.split(".")[0] for found in modules(CLIENT).values() for item in found}
+    used = {item.split(".")[0] for found in core().values() for item in found}
     assert used - set(SHARED) - set(sys.stdlib_module_names) - {OURS, "platformdirs"} == set()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import without
 from command import environment
 
 from uploader_cli.core.codes import WarningCode
@@ -29,6 +30,7 @@ def declared(feature: Feature) -> set[str]:
     hooks = [step for _, step in feature.steps] + [place for _, place in feature.exports]
     return {
         *(option.name for option in feature.options),
+        *(command.name for command in feature.commands),
         *(name for added in fields.values() for name, *_ in added),
         *(hook.partition(":")[2] for hook in hooks),
         *({code.name.upper() for code in feature.codes} - set(WarningCode.__members__)),
@@ -37,17 +39,18 @@ def declared(feature: Feature) -> set[str]:
 
 
 def names(path: Path) -> Iterator[str]:
-    """Yield the identifiers, attributes and strings of a module."""
+    """Yield the identifiers, attributes and strings of a module, and the names of a string that is a list of them."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         for field in ("id", "attr", "arg", "name", "asname", "value"):
             if isinstance(name := getattr(node, field, None), str):
-                yield name
+                yield from (name, *(name.split() if re.fullmatch(r"[a-z_]+( [a-z_]+)+", name) else ()))
 
 
 @pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)
 def test_core_has_no_name_of_a_feature(feature: Feature) -> None:
     own, flags = declared(feature), [OPTIONS[option.name].flag for option in feature.options]
-    assert own
+    flags += [f"uploader {command.name}" for command in feature.commands]
+    assert own or not feature.commands
     for path in CORE:
         assert own.isdisjoint(names(path)), (path, own.intersection(names(path)))
         text = path.read_text(encoding="utf-8")
@@ -60,28 +63,35 @@ def test_what_a_feature_names_can_be_loaded(feature: Feature) -> None:
     hooks += [place for _, place in (*feature.steps, *feature.exports)]
     hooks += [option.parse for option in feature.options if option.parse]
     hooks += [feature.words] if feature.words else []
+    hooks += [command.function for command in feature.commands]
     assert all(feature.load(hook) for hook in hooks)
 
 
 @pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)
 def test_installation_without_a_feature_names_it(feature: Feature, tmp_path: Path) -> None:
     """`without.py` runs the other tests without it."""
-    copy = tmp_path / "uploader_cli"
-    shutil.copytree(CLIENT, copy, ignore=shutil.ignore_patterns("__pycache__", feature.name))
-    listed = copy / "features" / "__init__.py"
-    listed.write_text(re.sub(f'"{feature.name}",? ?', "", listed.read_text(encoding="utf-8")), encoding="utf-8")
+    shutil.copytree(CLIENT, tmp_path / "uploader_cli", ignore=shutil.ignore_patterns("__pycache__"))
+    without.delete(without.chosen(feature.name), tmp_path / "uploader_cli")
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         env = {**environment(tmp_path), "PYTHONPATH": str(tmp_path)}
-        command = [sys.executable, "-m", "uploader_cli", "upload", *arguments]
+        command = [sys.executable, "-m", "uploader_cli", *arguments]
         return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    shown, schema = run("--help").stdout, run("--json-schema").stdout
+    shown, schema, commands = (
+        run("upload", "--help").stdout,
+        run("upload", "--json-schema").stdout,
+        run("--help").stdout,
+    )
     assert OPTIONS["dry_run"].variable in shown
     assert "file.completed" in schema
     for option in feature.options:
         assert OPTIONS[option.name].variable not in shown
-        refused = run(OPTIONS[option.name].flag, ".")
+        refused = run("upload", OPTIONS[option.name].flag, ".")
+        assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
+    for command in feature.commands:
+        assert f"\n  {command.name} " not in commands
+        refused = run(command.name, ".")
         assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
     fields = feature.load(feature.fields) if feature.fields else {}
     names = {name for added in fields.values() for name, *_ in added} | {code.name for code in feature.codes}

@@ -1,7 +1,8 @@
-"""Run the tests in a copy of the tree without a feature: `python tests/without.py NAME [ARGUMENT OF PYTEST]…`
+"""Run the tests in a copy of the tree without features: `python tests/without.py NAME[,NAME]… [ARGUMENT OF PYTEST]…`
 
-The folder of the feature, its tests and its name in the list are deleted from the copy. What is written from the table
-of options is written anew. Then mypy and the tests run, without those of the pages.
+`--all` in place of the names stands for all features. Their folders, and those of features that use them, their tests
+and their names in the list are deleted from the copy. What is written from the table of options is written anew. Then
+mypy and the tests run, without those of the pages.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import tempfile
 import venv
 from pathlib import Path
 
+from uploader_cli.feature import features
+
 ROOT = Path(__file__).resolve().parent.parent
 MADE = (".git", ".venv*", ".*_cache", ".nox", "__pycache__", "build", "dist", "node_modules")
 PAGES = "tests/**/test_docs_*.py"
@@ -23,13 +26,23 @@ exec "{python}" -m uploader_cli "$@"
 """
 
 
-def delete(feature: str, place: Path) -> None:
-    """Delete a feature from a tree."""
-    client = place / "src/uploader_cli"
-    shutil.rmtree(client / "features" / feature)
-    shutil.rmtree(place / "tests/features" / feature)
-    names = client / "features/__init__.py"
-    names.write_text(re.sub(rf'"{feature}",? ?', "", names.read_text(encoding="utf-8")), encoding="utf-8")
+def chosen(names: str) -> set[str]:
+    """Return the features with these names, or all, and those that can't be without them."""
+    found = {feature.name for feature in features()} if names == "--all" else set(names.split(","))
+    while more := {feature.name for feature in features() if found.intersection(feature.uses)} - found:
+        found |= more
+    return found
+
+
+def delete(names: set[str], client: Path) -> None:
+    """Delete features from a copy of the client's package."""
+    for name in names:
+        shutil.rmtree(client / "features" / name)
+    listed = client / "features/__init__.py"
+    left = tuple(feature.name for feature in features() if feature.name not in names)
+    text, count = re.subn(r"= \(.*?\)", f"= {left!r}", listed.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert count == 1, text
+    listed.write_text(text, encoding="utf-8")
 
 
 def python_of(place: Path) -> str:
@@ -46,12 +59,15 @@ def python_of(place: Path) -> str:
     return str(python)
 
 
-def main(feature: str, *arguments: str) -> int:
+def main(names: str, *arguments: str) -> int:
     """Return the exit code of the first check that fails, or 0."""
-    with tempfile.TemporaryDirectory(prefix=f"without-{feature}-") as name:
+    with tempfile.TemporaryDirectory(prefix="without-") as name:
         place = Path(name) / "tree"
         shutil.copytree(ROOT, place, symlinks=True, ignore=shutil.ignore_patterns(*MADE))
-        delete(feature, place)
+        gone = chosen(names)
+        delete(gone, place / "src/uploader_cli")
+        for feature in gone:
+            shutil.rmtree(place / "tests/features" / feature)
         python = python_of(place)
         for command in (
             ["docs/cli_options.py"],

@@ -23,7 +23,6 @@ PARTS = {
     "metrics": "report.prometheus:MetricsFile",  # --metrics-file
     "plots": "report.terminal:rows_of",  # `report show`
     "notifications": "selection.notifications:Notifier",  # --watch
-    "smoke": "checks.smoke",
     "urls": "sources.urls",  # files at URLs
     **{f"report {kind}": part for kind, (_, part) in REPORTS.items()},
 }

@@ -34,6 +34,18 @@ class FeatureOption(NamedTuple):
     stored: bool = False
 
 
+class FeatureCommand(NamedTuple):
+    """A command, which precedes `before` in the list of them; that is one of the core.
+
+    The `function` is as those in `cli`. The `options` of the table that it takes have their names in one text.
+    """
+
+    name: str
+    function: str
+    before: str
+    options: str = ""
+
+
 class FeatureCode(NamedTuple):
     """A `FailureCode`, and what fixes it. `is_stored`: the server has the file.
 
@@ -54,7 +66,10 @@ class Feature(NamedTuple):
     """
 
     name: str
+    uses: tuple[str, ...] = ()
+    """Features that it imports, and is gone without."""
     options: tuple[FeatureOption, ...] = ()
+    commands: tuple[FeatureCommand, ...] = ()
     consumes: bool = False
     checks_selection: str = ""
     """Function of the settings, the PATHs, the list or None, and the filter of its names; it raises `UsageError`."""

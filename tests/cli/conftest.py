@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import feature_samples
 import pytest
 
 from uploader_cli.settings import Settings
@@ -16,12 +17,11 @@ RUN_MODULES = (
     "compare.comparison",
     "plan.dry_run",
     "report.report_commands",
-    "checks.doctor",
-    "checks.smoke",
     "run.commands",
     "run.rest_commands",
     "run.runs",
     "run.watch",
+    *feature_samples.CALLED.values(),
 )
 
 
@@ -56,7 +56,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
     """The commands, in an empty directory, without settings of the machine's user."""
     fake = Runs()
     for name in RUN_MODULES:
-        package, _, module = name.partition(".")
+        package, _, module = name.rpartition(".")
         monkeypatch.setitem(sys.modules, f"uploader_cli.{name}", fake)
         monkeypatch.setattr(import_module(f"uploader_cli.{package}"), module, fake, raising=False)
     for name in [name for name in os.environ if name.startswith("UPLOADER_")]:

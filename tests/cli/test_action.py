@@ -89,6 +89,7 @@ def test_action_fails_with_annotations_and_the_exit_code(
     assert "::error file=" in done.stderr
 
 
+@pytest.mark.feature("smoke")
 def test_action_checks_a_server(runner: Runner, server: EmbeddedServer) -> None:
     done = runner.run(command="smoke", server=server.url, args="--only\nhealth")
     assert done.returncode == 0, done.stderr

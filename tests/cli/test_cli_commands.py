@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from feature_samples import of
 from typer.main import get_command
 
 from uploader_cli import render
@@ -106,8 +107,13 @@ def test_other_commands_ignore_a_tus_endpoint(runs: Runs, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     "argv",
-    [["doctor"], ["smoke"], ["check", "a"], ["import", "--on", "local:2", "a"], ["status", ID]],
-    ids=lambda argv: argv[0],
+    [
+        of("doctor", ["doctor"]),
+        of("smoke", ["smoke"]),
+        ["check", "a"],
+        ["import", "--on", "local:2", "a"],
+        ["status", ID],
+    ],
 )
 def test_other_commands_ignore_an_upload_url(runs: Runs, monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> None:
     monkeypatch.setenv("UPLOADER_UPLOAD_URL", "https://uploads.example/u1")

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from feature_samples import of
 from typer.main import get_command
 
 from uploader_cli.__main__ import main
@@ -99,8 +100,8 @@ def test_completion_offers_the_values_of_an_option(name: str, ask: Callable[...,
         ("uploader demo --progress p", ["plain"]),
         ("uploader report ", ["merge", "show"]),
         ("uploader report merge ", []),
-        ("uploader smoke --only batch-", ["batch-one", "batch-several", "batch-cut"]),
-        ("uploader smoke --skip l", ["long-polling", "lookup", "limit-type", "limit-size", "limit-count"]),
+        of("smoke", "uploader smoke --only batch-", ["batch-one", "batch-several", "batch-cut"]),
+        of("smoke", "uploader smoke --skip l", ["long-polling", "lookup", "limit-type", "limit-size", "limit-count"]),
         ("uploader upload --log-level=e", ["error"]),
         ("uploader upload ", []),
         ("uploader upload --token-file ", []),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from feature_samples import of
 
 from uploader_cli import errors
 from uploader_cli.__main__ import main
@@ -119,7 +120,7 @@ def test_no_secret_is_in_a_message(
         ("delete a b", "unexpected argument: b", "see: uploader delete --help"),
         ("demo --files x", "--files: 'x' is not a whole number", "see: uploader demo --help"),
         ("demo --files 0", "--files: 0 is not from 1 to 1000", "see: uploader demo --help"),
-        ("smoke --budget 0", "--budget: 0 is less than 1", "see: uploader smoke --help"),
+        of("smoke", "smoke --budget 0", "--budget: 0 is less than 1", "see: uploader smoke --help"),
     ],
 )
 def test_usage_error_is_an_error_and_a_hint(

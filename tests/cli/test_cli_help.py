@@ -19,28 +19,10 @@ from typer.main import get_command
 
 from uploader_cli import __version__, build
 from uploader_cli.__main__ import main
-from uploader_cli.cli.app import app
+from uploader_cli.cli.app import COMMANDS, app
 from uploader_cli.settings import OPTIONS
 from uploader_cli.settings.model import SECTIONS
 
-COMMANDS = [
-    *(
-        "demo",
-        "upload",
-        "resume",
-        "runs",
-        "watch",
-        "status",
-        "cancel",
-        "delete",
-        "validate",
-        "check",
-        "doctor",
-        "smoke",
-        "serve",
-    ),
-    *("config", "completion"),
-]
 COMMAND_OBJECTS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 HEAVY = {
     "requests",
@@ -191,7 +173,7 @@ def test_settings_and_options_of_upload_are_the_same() -> None:
     assert "--token" not in flags
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "serve"])  # its --verbose is the server's own
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"serve", "report", "presets", "import"}))
 def test_help_names_the_variable_of_each_setting(command: str) -> None:
     for param in COMMAND_OBJECTS[command].params:
         if param.name in OPTIONS:

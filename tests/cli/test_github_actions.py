@@ -69,6 +69,7 @@ def test_annotation_of_a_run_that_ended_early(
     assert [message.partition(":")[0] for _, message in annotations(done.err)] == ["the run ended early"]
 
 
+@pytest.mark.feature("smoke")
 def test_smoke_annotates_its_failures_and_adds_to_the_step_summary(tmp_path: Path) -> None:
     page = tmp_path / "summary.md"
     page.write_text("before\n")
@@ -94,6 +95,7 @@ def test_smoke_annotates_its_failures_and_adds_to_the_step_summary(tmp_path: Pat
     assert tables[0].endswith("\n\n")
 
 
+@pytest.mark.feature("smoke")
 def test_smoke_without_github_writes_no_annotation(server: EmbeddedServer, tmp_path: Path) -> None:
     server.faults.next_answers("GET", "/health", [500])
     done = uploader("smoke", "-s", server.url, "--only", "health", home=tmp_path)
@@ -102,6 +104,7 @@ def test_smoke_without_github_writes_no_annotation(server: EmbeddedServer, tmp_p
     assert done.err.count("GET /health returns OK") == done.err.count("500 without an error code") == 1
 
 
+@pytest.mark.feature("smoke")
 def test_smoke_with_an_unwritable_step_summary_warns(server: EmbeddedServer, tmp_path: Path) -> None:
     job = {"GITHUB_STEP_SUMMARY": str(tmp_path / "gone" / "summary")}
     done = uploader("smoke", "-s", server.url, "--only", "health", home=tmp_path, **job)

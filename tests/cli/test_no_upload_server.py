@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from command import uploader
+from feature_samples import of
 from proxy import tls_front
 from scripted_server import Answer, Peer, Request, Rule, ScriptedServer
 from tus_services import Plain
@@ -76,8 +77,12 @@ def test_commands_exit_6_where_no_upload_server_answers(
 @pytest.mark.parametrize(
     ("given", "command"),
     [
-        *product(["--server", "UPLOADER_SERVER", "config"], ["status", "upload", "doctor"]),
-        *product(["--tus-endpoint", "UPLOADER_TUS_ENDPOINT"], ["upload", "doctor"]),
+        *product(["--server", "UPLOADER_SERVER", "config"], ["status", "upload"]),
+        *product(["--tus-endpoint", "UPLOADER_TUS_ENDPOINT"], ["upload"]),
+        *(
+            of("doctor", given, "doctor")
+            for given in ("--server", "UPLOADER_SERVER", "config", "--tus-endpoint", "UPLOADER_TUS_ENDPOINT")
+        ),
     ],
 )
 def test_hint_names_the_server_as_it_was_given(
@@ -128,10 +133,8 @@ def test_redirect_names_the_address_to_use(
 
     with ScriptedServer(moved) as server:
         done = uploader("upload", make_files(a=10), option, server.url + path, home=tmp_path)
-        smoke = uploader("smoke", option, server.url + path, "--json", home=tmp_path)
-    assert (done.code, smoke.code) == (6, 6), done.err
+    assert done.code == 6, done.err
     assert f"it points to https://new.example{path}: is that the address for {option}?" in done.err
-    assert f'"301, to https://new.example{path}"' in smoke.out
 
 
 @pytest.mark.parametrize("path", ["", "/files"])

@@ -3,8 +3,8 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from importlib import import_module
 from itertools import takewhile
 from keyword import iskeyword
@@ -17,10 +17,11 @@ from typer.main import get_command
 from uploader_cli import __version__
 from uploader_cli.cli.options import signature
 from uploader_cli.errors import UsageError
+from uploader_cli.feature import features
 from uploader_cli.settings.model import OPTIONS, SECTIONS
 from uploader_cli.settings.spelling import lacking, nearest
 
-COMMANDS = {
+_OWN = {
     "demo": "demo",
     "upload": "upload",
     "import": "upload",
@@ -34,14 +35,30 @@ COMMANDS = {
     "validate": "sessions",
     "check": "sessions",
     "report": "report",
-    "doctor": "checks",
-    "smoke": "checks",
     "serve": "serve",
     "config": "config",
     "completion": "config",
 }
-"""The commands in the order of the help, with their modules in this package. Each is a function of that name, or
+"""The commands of the core in their order, with their modules in this package. Each is a function of that name, or
 `import_`."""
+
+
+def _commands() -> dict[str, Callable[[], Any]]:
+    """Return the commands in the order of the help, each with what imports its function."""
+    found: dict[str, Callable[[], Any]] = {name: partial(_own, name, module) for name, module in _OWN.items()}
+    names = list(found)
+    for feature in features():
+        for command in feature.commands:
+            found[command.name] = partial(feature.load, command.function)
+            names.insert(names.index(command.before), command.name)
+    return {name: found[name] for name in names}
+
+
+def _own(name: str, module: str) -> Any:
+    return getattr(import_module(f"uploader_cli.cli.{module}"), f"{name}_" if iskeyword(name) else name)
+
+
+COMMANDS = _commands()
 
 _APPEARANCE: dict[str, Any] = {
     "rich_markup_mode": None,  # rich would cost --help 60 ms
@@ -74,9 +91,9 @@ class _Command(TyperCommand):
 
 
 @cache
-def _command(name: str, module: str) -> Any:
+def _command(name: str) -> Any:
     alone = typer.Typer(add_completion=False, **_APPEARANCE)
-    function = getattr(import_module(f"uploader_cli.cli.{module}"), f"{name}_" if iskeyword(name) else name)
+    function = COMMANDS[name]()
     function.__signature__ = signature(function, name)
     alone.command(cls=_Command)(function)
     return get_command(alone)
@@ -86,7 +103,7 @@ class _Commands(Mapping[str, Any]):
     """The commands by name, each imported on first use."""
 
     def __getitem__(self, name: str) -> Any:
-        return _command(name, COMMANDS[name])
+        return _command(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
@@ -175,14 +192,17 @@ def _usage_error(refusal: Any, words: Sequence[str]) -> UsageError:
         if hint := lacking(own):
             return UsageError(text, hint=hint)
         guess = nearest(refusal.option_name, near or [])
+    elif text.startswith("no such command") and (hint := lacking(words[0], command=True)):
+        return UsageError(text, hint=hint)
     return UsageError(text, hint=_HABITS.get(text) or (f"did you mean {guess}?" if guess else see))
 
 
 def _takers(flag: str) -> tuple[str, ...]:
-    """Return the commands that take an option of the table."""
+    """Return the commands that take an option of the table, in their order."""
     switch = flag.replace("--no-", "--")
     known = ((switch if isinstance(option.default, bool) else flag, option) for option in OPTIONS.values())
-    return next((option.commands for name, option in known if option.flag == name), ())
+    takers = next((option.commands for name, option in known if option.flag == name), ())
+    return tuple(name for name in COMMANDS if name in takers)
 
 
 def run_command(argv: Sequence[str] | None) -> int:

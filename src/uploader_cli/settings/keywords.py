@@ -114,3 +114,8 @@ FEATURE_OF = {
     "then_unverified": "then",
 }
 """The options of features, also of those that are not there, and their features."""
+FEATURE_OF_COMMAND: dict[str, str] = {
+    "doctor": "doctor",
+    "smoke": "smoke",
+}
+"""Their commands."""

@@ -36,7 +36,7 @@ LEAST_RATE = 2048
 _SEND = "upload import"
 _RUN = f"{_SEND} resume"
 _SESSIONS = "watch status cancel delete validate check"
-_CALLS = f"{_RUN} {_SESSIONS} doctor smoke"
+_CALLS = f"{_RUN} {_SESSIONS}"
 
 _general = Group("Options", f"{_CALLS} runs config", config="none", stored=True)
 _list = Group("What to send", f"{_SEND} check", stored=True)
@@ -272,7 +272,7 @@ class Settings(AddedOptions):
         None,
         "DIR  Directory of the resume journal. [default: the user's]",
         values.path,
-        commands="upload import resume runs watch cancel check doctor",
+        commands="upload import resume runs watch cancel check",
         config="user",
     )
 
@@ -310,13 +310,13 @@ class Settings(AddedOptions):
         "",
         "-s URL  Upload server. Without a scheme: http on loopback, else https.",
         addresses.server_url,
-        commands=f"{_SEND} {_SESSIONS} doctor smoke",
+        commands=f"{_SEND} {_SESSIONS}",
     )
     tus_endpoint: str | None = _connection(
         None,
         "URL  Upload to this tus server, instead of --server.",
         addresses.tus_endpoint,
-        commands=f"{_SEND} doctor smoke",
+        commands=_SEND,
     )
     upload_url: str | None = _connection(
         None,
@@ -330,7 +330,7 @@ class Settings(AddedOptions):
         1200.0,
         "TIME  Maximum time to wait for a rate limit (429), as 90 or 10m; none: no limit.",
         values.seconds(zero=True, none=math.inf),
-        commands="upload import resume watch check doctor",
+        commands="upload import resume watch check",
     )
     wait_for_server: float = _connection(
         600.0,
@@ -374,7 +374,7 @@ class Settings(AddedOptions):
     insecure: bool = _security(False, "Don't verify the server's certificate.")
 
     category: Literal["personal", "scenic"] = _extras(
-        "personal", "-c NAME  Category of the files: personal or scenic.", commands="upload import check doctor smoke"
+        "personal", "-c NAME  Category of the files: personal or scenic.", commands="upload import check"
     )
     analyze: Literal["none", "content", "fusion", "music"] = _extras(
         "none", "KIND  Analyse the uploaded files: content, fusion or music."
@@ -529,6 +529,15 @@ def patience(settings: Settings, name: str) -> float:
     return math.inf if settings.watch and settings.source(name) is DEFAULT else limit
 
 
-OPTIONS: Mapping[str, Option] = {spec.name: Option.of(spec) for spec in fields(Settings) if spec.metadata}
+def _options() -> dict[str, Option]:
+    """Return the options by name, also for the commands of features."""
+    found = {spec.name: Option.of(spec) for spec in fields(Settings) if spec.metadata}
+    for command in (command for feature in features() for command in feature.commands):
+        for name in command.options.split():
+            found[name] = found[name]._replace(commands=(*found[name].commands, command.name))
+    return found
+
+
+OPTIONS: Mapping[str, Option] = _options()
 SECTIONS = tuple(dict.fromkeys(option.section for option in OPTIONS.values()))
 """The sections of the help."""

@@ -23,9 +23,9 @@ def guess(given: str, known: Iterable[str], otherwise: str) -> str:
     return f"did you mean {name}?" if name else otherwise
 
 
-def lacking(option: str) -> str:
-    """Return a hint for an option of a feature that this installation lacks; empty for any other name."""
-    from uploader_cli.settings.keywords import FEATURE_OF  # deferred: few names are unknown
+def lacking(name: str, *, command: bool = False) -> str:
+    """Return a hint for an option or a command of a feature that this installation lacks; empty for any other name."""
+    from uploader_cli.settings import keywords  # deferred: few names are unknown
 
-    part = FEATURE_OF.get(option)
+    part = (keywords.FEATURE_OF_COMMAND if command else keywords.FEATURE_OF).get(name)
     return f"it is of the feature {part}, which this installation lacks" if part else ""

@@ -111,8 +111,6 @@ def test_server_that_offers_nothing_of_tus_is_detected(make_files: Files, tmp_pa
         done = uploader("upload", make_files(a=10), "--tus-endpoint", service.url, "--json", home=tmp_path)
         assert (done.code, done.events[0]["protocol"]) == (0, "ietf"), done.err
         assert service.uploads[0].complete
-        found = uploader("doctor", "--tus-endpoint", service.url, "--json", home=tmp_path)
-        assert "offers the IETF's resumable uploads (min-size=0)" in found.out
 
 
 @pytest.mark.parametrize("at_creation", [False, True])

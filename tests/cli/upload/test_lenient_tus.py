@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from cli.doctor.broken_setups import Without
 from command import Done, uploader
+from feature_samples import of
+from features.doctor.broken_setups import Without
 from proxy import Proxy
 from scripted_server import Answer, Request
 from time_limits import PATIENCE
@@ -64,6 +65,8 @@ LENIENT = {
 }
 
 
+@pytest.mark.feature("doctor")
+@pytest.mark.feature("smoke")
 @pytest.mark.parametrize(("options", "drops", "forgets"), LENIENT.values(), ids=LENIENT)
 def test_doctor_and_smoke_agree_with_upload(
     options: tuple[int, str, bytes] | None,
@@ -367,7 +370,7 @@ def test_second_file_of_an_equal_url_fails_before_its_first_byte(
     assert f"the same URL on the server, {service.url}x.bin" in failed["message"]
 
 
-@pytest.mark.parametrize("command", ["doctor", "smoke"])
+@pytest.mark.parametrize("command", [of("doctor", "doctor"), of("smoke", "smoke")])
 def test_doctor_and_smoke_take_an_endpoint_with_fields(command: str, tmp_path: Path) -> None:
     with Places() as service:
         done = uploader(command, "--tus-endpoint", f"{service.url}{{path}}?override=true", home=tmp_path)

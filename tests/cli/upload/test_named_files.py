@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import feature_samples
 import pytest
 
 from uploader_cli.__main__ import main
@@ -23,8 +24,8 @@ WRITTEN = {
     "--metrics-file": (UPLOAD, ".prom"),
     "--log-file": (UPLOAD, ".log"),
     "--analysis-to": ([*UPLOAD, "--analyze", "content"], ".json"),
-    "--junit": (["smoke", *NOWHERE], ".xml"),
     "-o": (["report", "merge", "a.mp4"], ".json"),
+    **feature_samples.WRITTEN,
 }
 READ = {
     "--ca-bundle": (UPLOAD, ".pem"),

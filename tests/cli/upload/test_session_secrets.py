@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from command import Done, ended, read_confirmed, start, uploader
+from feature_samples import of
 from proxy import Proxy
 from serving import running_server
 from time_limits import PATIENCE
@@ -170,7 +171,13 @@ def test_resume_takes_the_secret_from_the_environment(
     assert not resumed.of("warning")
 
 
-@pytest.mark.parametrize("command", [pytest.param(("smoke",), marks=pytest.mark.thorough), ("doctor", "--new-session")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(("smoke",), marks=[pytest.mark.thorough, pytest.mark.feature("smoke")]),
+        of("doctor", ("doctor", "--new-session")),
+    ],
+)
 def test_sessions_of_checks_have_a_secret(command: tuple[str, ...], server: EmbeddedServer, tmp_path: Path) -> None:
     with Proxy(server.url) as seen:
         assert uploader(*command, "-s", seen.url, home=tmp_path).code == 0

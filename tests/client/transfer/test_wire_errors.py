@@ -12,16 +12,17 @@ import ssl
 import tempfile
 import warnings
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from feature_samples import of
 from proxy import Onlooker, Proxy, Request
 from proxy import answer as answer_of
 from scripted_server import Peer, ScriptedServer
 from time_limits import PATIENCE
 
-from uploader_cli.checks.common_client import CommonClient
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import ConnectFailed, ConnectionLost, Exhausted, UsageError
 from uploader_cli.settings import Settings
@@ -48,13 +49,16 @@ def _no_proxies_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "HANDSHAKE_LIMIT", 0.3)  # a server of these tests that takes part in none
 
 
-@pytest.fixture(params=[HttpClient, CommonClient], ids=["ours", "requests"])
+@pytest.fixture(params=["ours", of("checks", "requests")])
 def get(request: pytest.FixtureRequest) -> Iterator[Callable[..., Answer]]:
     """One GET with fresh settings, by our client and by that of checks."""
     clients: list[HttpClient] = []
+    kind: type[HttpClient] = HttpClient
+    if request.param == "requests":
+        kind = import_module("uploader_cli.features.checks.common_client").CommonClient
 
     def call(url: str, path: str = "/", headers: dict[str, str] | None = None, **settings: Any) -> Answer:
-        clients.append(request.param(Settings(server=url, **settings)))
+        clients.append(kind(Settings(server=url, **settings)))
         return clients[-1].request("GET", url + path, headers=headers)
 
     yield call

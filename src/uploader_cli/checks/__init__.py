@@ -1,1 +1,0 @@
-"""`uploader doctor` and `uploader smoke`: their checks, and the toolkit that both use."""

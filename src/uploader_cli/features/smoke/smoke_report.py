@@ -1,0 +1,229 @@
+"""The report of a smoke run: exit code, one sentence, text, JSON, and JUnit XML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime  # noqa: TC003 - loaded anyway
+from typing import Any
+
+from uploader_cli.exit_status import Exit, worst
+from uploader_cli.features.checks.check import BROKEN, Check, Checked, CheckReport, Verdict
+from uploader_cli.features.checks.page import Page
+from uploader_cli.render import github
+from uploader_cli.render.words import plural, safe, span, wrap
+from uploader_cli.report import junit as xml
+from uploader_cli.report.markdown import plain
+
+_WHY = {Exit.NO_SERVER: "No upload server answers: ", Exit.NOT_AUTHORISED: "The server denies access: "}
+"""The common cause of all failures."""
+_ID, _WORD, _TIME = 25, 11, 8  # cells of the longest ID, of the longest verdict, and of a time
+MOST_LEFT = 5  # maximum objects left on the server that are listed, unless `verbose`
+
+
+def counts(result: Checked, *, strict: bool) -> bool:
+    """Return True if this result makes the run fail."""
+    if result.verdict in (Verdict.PASS, Verdict.NOT_OFFERED, Verdict.SKIPPED):
+        return False
+    return strict or (result.check.required and result.verdict is not Verdict.WARNING)
+
+
+def exit_of(results: Sequence[Checked], *, strict: bool, speaks: bool, refused: bool) -> Exit:
+    """Return the exit code: 5 if all requests were refused (`refused`), 6 if no upload server answered."""
+    against = [result.finding.exit for result in results if counts(result, strict=strict)]
+    if not against:
+        return Exit.OK
+    if refused:
+        return Exit.NOT_AUTHORISED
+    return worst(against) if speaks else Exit.NO_SERVER
+
+
+def sentence(results: Sequence[Checked], code: Exit, *, strict: bool) -> str:
+    number = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
+    ran = len(results) - number[Verdict.NOT_OFFERED] - number[Verdict.SKIPPED]
+    against = [result for result in results if counts(result, strict=strict)]
+    tolerated = [result for result in results if result.verdict in BROKEN and result not in against]
+    words = {Verdict.NOT_OFFERED: "not offered", Verdict.SKIPPED: "skipped", Verdict.WARNING: "with a warning"}
+    rest = [f"{number[verdict]} {text}" for verdict, text in words.items() if number[verdict]]
+    rest += [f"not required and failed: {_ids(tolerated)}"] if tolerated else []
+    more = f" ({', '.join(rest)})" if rest else ""
+    if code in (Exit.SIGINT, Exit.SIGTERM):
+        return f"Interrupted: {number[Verdict.NOT_RUN]} of {plural(len(results), 'check')} not run{more}"
+    if code is Exit.OK:
+        return f"{plural(ran - len(tolerated), 'check')} passed{more}"
+    broken = [result for result in against if result.verdict is not Verdict.NOT_RUN]
+    not_run = [result for result in against if result.verdict is Verdict.NOT_RUN]
+    if not broken:
+        return f"{len(not_run)} of {plural(ran, 'check')} not run: {not_run[0].finding.message}{more}"
+    also = f"; {len(not_run)} not run" if not_run else ""
+    return f"{_WHY.get(code, '')}{len(broken)} of {plural(ran, 'check')} failed: {_ids(broken)}{also}{more}"
+
+
+def _ids(results: Sequence[Checked]) -> str:
+    return ", ".join(result.id for result in results)
+
+
+class SmokePage(Page):
+    """A table of verdicts, failures with their details, what is left on the server, and a summary line."""
+
+    command, narrow = "smoke", 70
+    _said = ""
+
+    def __init__(self, *, strict: bool = False, leaves: str = "", **how: Any) -> None:
+        """`strict` is that of the run, `leaves` the name of files that it can't delete, if any; `how` is for `Page`."""
+        super().__init__(**how)
+        self._strict, self._leaves = strict, leaves
+
+    def heading(self, server: str) -> list[str]:
+        """Return the heading, which says what stays on the server."""
+        lines = super().heading(server)
+        if lines and self._leaves:
+            note = f"Without a token the files of the checks stay on the server, as {self._leaves}: give one with"
+            lines[-1:] = [*wrap(f"{note} --token-file", self._width), ""]
+        return lines
+
+    def running(self, check: Check) -> str:
+        return f"… {check.id}"
+
+    def row(self, result: Checked) -> list[str]:
+        """Return the lines of one check, without repeating the previous message; all about a failure is here."""
+        check, verdict, message = result.check, result.verdict, result.finding.message
+        broken = verdict in BROKEN
+        if self._quiet and not (broken and counts(result, strict=self._strict)):
+            return []
+        said, self._said = message if message != self._said else "", message
+        if broken:
+            said = check.description + ("" if check.required else " (not required)")
+        elif self._verbose and verdict in (Verdict.PASS, Verdict.NOT_OFFERED):
+            said = f"{check.description} ({message})" if message else check.description
+        ran = verdict not in (Verdict.NOT_OFFERED, Verdict.SKIPPED, Verdict.NOT_RUN)
+        title = f"{check.id:<{_ID}}{span(result.seconds) if ran else '':>{_TIME}}"
+        if self._width >= self.narrow:
+            lines = self._beside(f"{self._sign(verdict)} {verdict.words:<{_WORD}}  {title}  ", said)
+        else:
+            words = "" if verdict is Verdict.PASS else verdict.words
+            lines = self._below(f"{self._sign(verdict)} {title}", ": ".join(filter(None, (words, said))))
+        return [*self._painted(lines, verdict), *(self._why(result) if broken else ())]
+
+    def end(self, report: CheckReport) -> list[str]:
+        """Return what was left on the server, the requests and time used, and the summary."""
+        if self._quiet and report.ok:
+            return []
+        spent = f"{report.calls} of {plural(report.budget, 'call')} used, {span(report.seconds)}"
+        lines = [*self._left(report.left), *self._summary(report, spent)]
+        return lines[1:] if self._quiet else lines
+
+    def _why(self, result: Checked) -> list[str]:
+        lines, where = [], "error" if result.verdict is Verdict.ERROR else "in"
+        for name, text in {where: result.finding.message, **_details(result)}.items():
+            if text:
+                lines += self._beside(f"  {name:<8}  ", text)
+        return lines
+
+    def _left(self, left: Sequence[str]) -> list[str]:
+        if not left:
+            return []
+        shown = left if self._verbose else left[:MOST_LEFT]
+        lines = ["", f"Left on the server ({len(left)}):"]
+        for thing in shown:
+            lines += wrap(safe(thing), self._width, first="  ", rest="    ")
+        more = len(left) - len(shown)
+        return [*lines, f"  and {more} more (-v lists them)"] if more else lines
+
+
+def _details(result: Checked) -> dict[str, str]:
+    """Return what a failure is reported with; `means` is its consequence for users."""
+    found = result.finding
+    means = result.check.means if found.verdict in BROKEN else ""
+    return {"hint": found.hint, "expected": found.expected, "got": found.got, "means": means}
+
+
+def check_json(result: Checked) -> dict[str, object]:
+    return {
+        "type": "check",
+        "id": result.id,
+        "description": result.check.description,
+        "required": result.check.required,
+        "verdict": str(result.verdict),
+        "seconds": round(result.seconds, 3),
+        "calls": result.calls,
+        "message": result.finding.message,
+        "expected": result.finding.expected,
+        "got": result.finding.got,
+        "hint": result.finding.hint,
+        "means": _details(result)["means"],
+        "blocked_by": result.blocked_by,
+    }
+
+
+def report_json(report: CheckReport) -> dict[str, object]:
+    return {
+        "type": "verdict",
+        "server": report.server,
+        "ok": report.ok,
+        "exit_code": int(report.exit_code),
+        "strict": report.strict,
+        "against": [result.id for result in report.results if counts(result, strict=report.strict)],
+        "counts": {str(each): sum(result.verdict is each for result in report.results) for each in Verdict},
+        "calls": report.calls,
+        "budget": report.budget,
+        "seconds": round(report.seconds, 3),
+        "left": list(report.left),
+    }
+
+
+def annotation(result: Checked) -> str:
+    """Return the line for GitHub Actions of a result that makes the run fail."""
+    return github.error(_in_words(result), title=f"uploader smoke: {result.id}")
+
+
+def markdown(report: CheckReport) -> Iterator[str]:
+    """Yield a summary in Markdown: the verdict, the checks that failed, and what is left on the server."""
+    yield f"## {'✓' if report.ok else '✗'} {plain(report.summary)}\n\n"
+    shown = [result for result in report.results if result.verdict in (*BROKEN, Verdict.WARNING, Verdict.NOT_RUN)]
+    if shown:
+        yield "| check | verdict | reason |\n|---|---|---|\n"
+        yield from (f"| {result.id} | {result.verdict.words} | {plain(_in_words(result))} |\n" for result in shown)
+        yield "\n"
+    spent = f"{report.calls} of {plural(report.budget, 'call')} used in {span(report.seconds)}"
+    left = f" · {plural(len(report.left), 'object')} left on the server" if report.left else ""
+    yield f"{plain(report.server)} · {spent}{left} · exit code {int(report.exit_code)}\n\n"
+
+
+def _in_words(result: Checked) -> str:
+    """Return what a failed check expects, where it failed, what it got, and the fix, in one line."""
+    found = result.finding
+    difference = f"expected {found.expected}, got {found.got}" if found.expected else ""
+    return "; ".join(filter(None, (result.check.description, found.message, difference, found.hint)))
+
+
+def junit(report: CheckReport, when: datetime) -> Iterator[str]:
+    """Yield the JUnit document. A failed check that is not required is reported as skipped."""
+    tags = [_tag(result, strict=report.strict) for result in report.results]
+    names = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+    numbers = {"tests": len(tags), **{name: tags.count(tag) for name, tag in names.items()}}
+    properties = {name: getattr(report, name) for name in ("server", "calls", "budget")}
+    properties["exit_code"] = int(report.exit_code)
+    yield xml.BEGIN
+    yield xml.opening(0, "uploader smoke", when.isoformat(), report.seconds, numbers, properties)
+    notes = []
+    for result, tag in zip(report.results, tags, strict=True):
+        yield xml.case(result.id, "uploader.smoke", result.seconds, _inside(result, tag))
+        if result.verdict in (Verdict.PASS, Verdict.WARNING) and result.finding.message:
+            notes.append(f"{result.id}: {result.finding.message}")
+    yield xml.closing("\n".join([*notes, *(f"left on the server: {thing}" for thing in report.left)]))
+    yield xml.END
+
+
+def _tag(result: Checked, *, strict: bool) -> str:
+    if counts(result, strict=strict):
+        return "failure" if result.verdict in (Verdict.FAIL, Verdict.WARNING) else "error"
+    return "" if result.verdict in (Verdict.PASS, Verdict.WARNING) else "skipped"
+
+
+def _inside(result: Checked, tag: str) -> str:
+    message = result.finding.message or result.check.description
+    if tag in ("", "skipped"):
+        return xml.verdict(tag, message=f"{result.verdict.words}: {message}") if tag else ""
+    details = {"check": result.check.description, **_details(result)}
+    text = "\n".join(f"{name}: {text}" for name, text in details.items() if text)
+    return xml.verdict(tag, text, message=message, type=str(result.verdict))
