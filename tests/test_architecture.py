@@ -26,7 +26,6 @@ TESTS = ROOT / "tests"
 PACKAGES = {
     "core": "core analysis.stages",
     "analysis.stages": "core",
-    "plan.forecast": "core",
     "errors": "core.codes",  # the vocabulary of failures
     "exit_status": "errors core.codes",
     "extras": "errors",
@@ -80,7 +79,7 @@ OPTIONAL = "fleet report.html report.prometheus report.terminal selection.notifi
 
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"
 """Standard modules that have no place in pure code: clocks, files, threads, sockets, chance."""
-PURE = "core analysis.stages plan.forecast"
+PURE = "core analysis.stages"
 MACHINES = "machine pack batch upload join"
 """The modules of `protocols` that are machines, and of what these tell the driver."""
 DIALECTS = "dialect tus_dialect ietf_dialect"

@@ -14,12 +14,11 @@ from uploader_cli.core.capabilities import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.plan import ASSUMED, ENDLESS, LocalFile, PlannedSession, endless, plan_sessions, refusal
-from uploader_cli.core.sizes import FIRST_CHUNK, Groups, PackSize
+from uploader_cli.core.sizes import Groups, PackSize
 from uploader_cli.core.terms import Offer
 from uploader_cli.errors import AnswerError, NetworkError, ProtocolError, UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.feature import used
-from uploader_cli.plan.forecast import FIRST_CONTACT, Forecast
 from uploader_cli.plan.known_servers import KnownServer, recall
 from uploader_cli.plan.plan_view import PlanView
 from uploader_cli.render import columns
@@ -76,25 +75,11 @@ class Plan:
         if self._origin is LimitsOrigin.SEEN or not terms.sessions:
             target.check(self._seen.offer)
         self._jobs = FIRST_JOBS if settings.jobs == "auto" else settings.jobs
-        self._forecast = Forecast(
-            limits=terms.limits,
-            tus=terms.tus,
-            metered=self._seen.metered,
-            sessions=terms.sessions,
-            chunk_size=FIRST_CHUNK if settings.chunk_size == "auto" else settings.chunk_size,
-            jobs=self._jobs,
-            verify=settings.verify,
-            empty_at_creation=terms.empty_at_creation,
-            look=settings.skip_existing and self._seen.lookup == 1,
-        )
         self._packs: PackSize | None = None
         if terms.packs is not None:
             self._packs = PackSize(terms.packs, settings.chunk_size, self._jobs, limit_rate=settings.limit_rate)
         self._destinations = Destinations(settings, lambda: None, sessions=terms.sessions)
-        self._pack_of: dict[int, int] = {}
-        """The number of the pack of each file that goes into one, until its session is planned."""
-        self._groups = 0
-        self._met = self._skipped = self._asked = 0  # files
+        self._skipped = 0  # files
         self._failed: list[Exit] = []
 
     @property
@@ -105,7 +90,7 @@ class Plan:
 
     def run(self, found: Iterable[Selected]) -> ev.PlanFinished:
         """Report the whole plan and return its last event."""
-        limits, sessions, files, size, calls = self._terms.limits, 0, 0, 0, 0
+        limits, sessions, files, size = self._terms.limits, 0, 0, 0
         self._tell(
             ev.PlanStarted(
                 server=self._settings.target_url,
@@ -123,16 +108,11 @@ class Plan:
                 continue
             sessions += 1
             planned = self._session(sessions, left)
-            files, size, calls = files + planned.files, size + planned.bytes, calls + planned.calls
-        if self._settings.skip_existing and self._seen.lookup > 1:
-            calls += self._groups
-        else:  # those of the run that is resumed
-            calls += -(-self._asked // self._seen.lookup)
+            files, size = files + planned.files, size + planned.bytes
         outcome = ev.PlanFinished(
             files=files,
             bytes=size,
             sessions=sessions if self._terms.sessions else 0,
-            calls=calls + (FIRST_CONTACT if self._met else 0),
             skipped=self._skipped,
             failed=len(self._failed),
             exit_code=int(exit_status.worst(self._failed)),
@@ -141,15 +121,11 @@ class Plan:
         return outcome
 
     def _session(self, number: int, session: PlannedSession) -> ev.PlanSession:
-        # each pack has files of one group, as those of the scheduler do
-        packs = {self._pack_of[file.file] for file in session.files if file.file in self._pack_of}
-        others = [file for file in session.files if self._pack_of.pop(file.file, None) is None]
         planned = ev.PlanSession(
             session_number=number,
             category=(session.category or self._settings.category) if self._terms.sessions else None,
             files=len(session.files),
             bytes=session.size,
-            calls=self._forecast.calls(others, packs=len(packs)),
             kinds=tuple(dict.fromkeys(file.kind for file in session.files)),
             first=tuple(file.relative_path for file in session.files[:FIRST_NAMES]),
         )
@@ -162,17 +138,7 @@ class Plan:
     def _grouped(self, files: Iterable[LocalFile]) -> Iterator[LocalFile]:
         """Yield files in the order in which the scheduler checks them, group by group."""
         checked: deque[LocalFile] = deque()
-
-        def put(group: list[LocalFile], packed: bool) -> None:
-            checked.extend(group)
-            while group:
-                count = self._packs.count(group) if packed and self._packs is not None else len(group)
-                self._groups += 1
-                if packed:
-                    self._pack_of |= {file.file: self._groups for file in group[:count]}
-                group = group[count:]
-
-        groups = Groups(self._packs, CHECKED_AT_ONCE, put)
+        groups = Groups(self._packs, CHECKED_AT_ONCE, lambda group, _packed: checked.extend(group))
         for file in files:
             groups.add(file)
             while checked:
@@ -191,7 +157,6 @@ class Plan:
             elif isinstance(item, ev.FileFailed):
                 self._fail(item)
             else:
-                self._met += 1
                 refused = refusal(item, limits)
                 if self._is_sent(item):
                     self._skip_sent(item)
@@ -214,15 +179,12 @@ class Plan:
         if not places or self._seen.lookup == 1:
             return False
         (receipt,) = self._history.receipts([file])
-        is_sent = receipt is not None and shows_place(receipt, file, settings.category)
-        self._asked += is_sent
-        return is_sent
+        return receipt is not None and shows_place(receipt, file, settings.category)
 
     def _is_done(self, file: LocalFile) -> bool:
         """Return whether the resumed run has a receipt for the file."""
         if self._history is None or not self._history.done(file):
             return False
-        self._asked += 1
         self._skip_sent(file)
         return True
 
@@ -260,7 +222,7 @@ def _known(settings: Settings) -> tuple[KnownServer, LimitsOrigin]:
     if seen is not None:
         return seen, LimitsOrigin.SEEN
     if batch:
-        return KnownServer(Offer(ASSUMED), metered=True), LimitsOrigin.ASSUMED
+        return KnownServer(Offer(ASSUMED)), LimitsOrigin.ASSUMED
     tus = Capabilities(settings.target_url, extensions=frozenset({"creation", CREATION_WITH_UPLOAD}))
     return KnownServer(Offer(endless(tus.max_size), tus)), LimitsOrigin.UNKNOWN
 
@@ -274,4 +236,4 @@ def _asked(settings: Settings) -> tuple[KnownServer | None, bool]:
             return None, False
         if offer.limits is None:
             return None, api.healthy and offer.tus is None
-        return KnownServer(offer, api.budget.metered), False
+        return KnownServer(offer), False

@@ -25,10 +25,9 @@ MOST_SERVERS = 100
 
 
 class KnownServer(Record, frozen=True):
-    """What a server offers, its limits included, and whether it counts requests."""
+    """What a server offers, its limits included."""
 
     offer: Offer
-    metered: bool = False
     chunk: int | None = None
     """Maximum bytes of a chunk, known from a 413 (`ChunkSize.limit`)."""
 
@@ -50,7 +49,7 @@ def recall(server: str) -> KnownServer | None:
     chunk, most = number(known.get("chunk")), int(number(known.get("lookup")) or 1)
     tus, packs = parse_capabilities(known.get("tus"), server), parse_offer(known.get("packs"), server)
     offer = Offer(limits, tus, packs, LookupOffer("", most) if most > 1 else None)
-    return KnownServer(offer, known.get("metered") is True, int(chunk) if chunk is not None else None)
+    return KnownServer(offer, int(chunk) if chunk is not None else None)
 
 
 def remember(server: str, seen: KnownServer) -> None:
@@ -62,7 +61,7 @@ def remember(server: str, seen: KnownServer) -> None:
     if offer.limits is None:
         return
     known = _servers(path)
-    entry = _wire_form(offer.limits) | {"metered": seen.metered, "chunk": seen.chunk, "lookup": seen.lookup}
+    entry = _wire_form(offer.limits) | {"chunk": seen.chunk, "lookup": seen.lookup}
     entry |= {name: _wire_form(part) for name, part in (("tus", offer.tus), ("packs", offer.packs)) if part}
     if known.pop(server, None) == entry:
         return

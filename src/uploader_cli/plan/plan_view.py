@@ -63,25 +63,25 @@ class PlanView:
     def _session(self, event: ev.PlanSession) -> None:
         if event.session_number == 1:
             self._say("")
-            self._row(self._columns("session", "files", "size", "calls", "type"), "destinations")
+            self._row(self._columns("session", "files", "size", "type"), "destinations")
         if event.session_number > ROWS and not self._verbose:
-            self._hidden.update(sessions=1, files=event.files, bytes=event.bytes, calls=event.calls)
+            self._hidden.update(sessions=1, files=event.files, bytes=event.bytes)
             return
         kinds = (event.kinds[0] or "none") if len(event.kinds) == 1 else "mixed"
         names = f"{event.category}: " if event.category else ""
         names += ", ".join(map(safe, event.first)) + (", …" if event.files > len(event.first) else "")
-        row = f"{event.session_number:,}", f"{event.files:,}", size(event.bytes), f"{event.calls:,}", safe(kinds)
+        row = f"{event.session_number:,}", f"{event.files:,}", size(event.bytes), safe(kinds)
         self._row(self._columns(*row), names, clip)
 
-    def _columns(self, number: str, files: str, bytes_: str, calls: str, kinds: str) -> str:
+    def _columns(self, number: str, files: str, bytes_: str, kinds: str) -> str:
         if self._width < WIDE_TABLE:
             return f"{number.removeprefix('session') or '#':>3} {files:>5} {bytes_:>9}  "
-        return f"{number:>7}  {files:>6}  {bytes_:>9}  {calls:>6}  {pad(kinds, 5)}  "
+        return f"{number:>7}  {files:>6}  {bytes_:>9}  {pad(kinds, 5)}  "
 
     def _end(self, event: ev.PlanFinished) -> None:
         if hidden := self._hidden:
             more = f"{plural(hidden['sessions'], 'more session')}: {plural(hidden['files'], 'file')}"
-            self._wrapped(f"… and {more}, {size(hidden['bytes'])}, {plural(hidden['calls'], 'call')} (-v lists all)")
+            self._wrapped(f"… and {more}, {size(hidden['bytes'])} (-v lists all)")
         if self._skipped or event.failed:
             self._say("")
         for reason, count in self._skipped.items():
@@ -97,7 +97,7 @@ class PlanView:
                 self._say("")
                 self._wrapped(feature.load(feature.words).planned_total(value, count))
         sessions = f" in {plural(event.sessions, 'session')}" if event.sessions else ""
-        last = f"{plural(event.files, 'file')}, {size(event.bytes)}{sessions} with {plural(event.calls, 'call')}; "
+        last = f"{plural(event.files, 'file')}, {size(event.bytes)}{sessions}; "
         if event.failed:
             last += f"{plural(event.failed, 'file')} would fail (exit code {event.exit_code}); "
         self._say("")

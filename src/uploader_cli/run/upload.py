@@ -219,8 +219,8 @@ class _Sending:
 
     def remember(self) -> None:
         """Store what the server has reported, for later runs and dry runs."""
-        context, metered = self._context, self.connections.api.budget.metered
-        seen = known_servers.KnownServer(context.terms.offer, metered, context.chunk.limit)
+        context = self._context
+        seen = known_servers.KnownServer(context.terms.offer, context.chunk.limit)
         known_servers.remember(self._settings.target_url, seen)
 
     def exit_code(self, error: BaseException | None) -> Exit:

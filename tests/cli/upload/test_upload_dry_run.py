@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,11 @@ import jsonschema
 import pytest
 from command import uploader
 from proxy import Proxy
-from serving import calls_of, running_server, runs_of
+from serving import running_server, runs_of
 from tus_services import Plain
 
 from uploader_cli import Settings, upload
 from uploader_cli.core import events as ev
-from uploader_cli.core import sizes as pack_sizes
 from uploader_cli.plan.dry_run import Plan, history_of
 from uploader_cli.render.event_schema import schema_text
 from uploader_cli.selection.selecting import select
@@ -69,7 +67,7 @@ def server_for(kind: str, tmp_path: Path) -> Iterator[tuple[Settings, Callable[[
     ],
 )
 def test_dry_run_plan_matches_the_upload(kind: str, make_files: Files, tmp_path: Path) -> None:
-    """Sessions, calls, bytes and exclusions match the upload, once the server has been used."""
+    """Sessions, bytes and exclusions match the upload, once the server has been used."""
     with server_for(kind, tmp_path) as (settings, calls):
         assert upload(make_files("before", **{"first.mp4": 1}), settings).ok
         files = make_files(**SET, **EMPTY)
@@ -77,40 +75,15 @@ def test_dry_run_plan_matches_the_upload(kind: str, make_files: Files, tmp_path:
         plan, events = planned(settings, files)
         assert calls() == before
         result = upload(files, settings)
-        made = calls()[len(before) :]
-        sessions = [call for call in made if call == "POST /api/upload/session"]
+        sessions = [call for call in calls()[len(before) :] if call == "POST /api/upload/session"]
     outcome = result.outcome
     assert result.exit_code == plan.exit_code == 0
     assert (plan.files, plan.bytes, plan.skipped) == (outcome.completed, outcome.bytes, outcome.skipped)
-    assert plan.calls == len(made), made
     assert plan.sessions == len(sessions)
     started = events[0]
     assert isinstance(started, ev.PlanStarted)
     assert started.limits is ev.LimitsOrigin.SEEN
     assert plan.sessions == {"reference": 4, "plain tus": 0}.get(kind, 1)
-
-
-@pytest.mark.parametrize("skip", [pytest.param(False, marks=pytest.mark.thorough), True])
-def test_dry_run_plans_packs_as_they_are_sent(
-    make_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, skip: bool
-) -> None:
-    """Among larger files, and over the boundary of a session; a busy machine makes no pack smaller."""
-    monkeypatch.setattr(pack_sizes, "PACK_SECONDS", math.inf)
-    monkeypatch.setattr("uploader_cli.transfer.tus_state.FAR", math.inf)
-    with running_server(packs=True, max_files=30) as server:
-        state = {"state_dir": tmp_path / "journal", "chunk_size": KIB * KIB, "skip_existing": skip}
-        settings = Settings(server=server.url, **state)
-        assert upload(make_files("before", **{"first.mp4": 1}), settings).ok
-        sizes = {f"{number:02}": 90 * KIB + number for number in range(40)}
-        files = make_files(**sizes, **{"05 large": 3 * KIB * KIB, "33 large": 2 * KIB * KIB})
-        before = len(calls_of(server))
-        plan, told = planned(settings, files)
-        assert upload(files, settings).ok
-        made = [request.path for request in calls_of(server)[before:]]
-    made = [path for path in made if "/socket.io/" not in path and "/progress/" not in path]
-    assert plan.calls == len(made), made
-    assert made.count("/api/upload/packs") == 5
-    assert sum(event.calls for event in told if isinstance(event, ev.PlanSession)) + 1 + skip * 5 == plan.calls
 
 
 @pytest.mark.thorough
@@ -130,20 +103,15 @@ def test_dry_run_omits_what_the_interrupted_run_stored(protocol: Any, make_files
             plan = Plan(settings, events.append, history).run(select(settings, [str(files)]))
         assert runs_of(server) == before
         result = upload(files, settings)
-        (run,) = runs_of(server) - before
-        calls = [request.path for request in calls_of(server) if request.request_id.startswith(run)]
-    made = [path for path in calls if "/socket.io/" not in path and "/progress/" not in path]
     assert result.exit_code == 0
     assert 0 < plan.files == result.outcome.completed < 9
     assert (plan.bytes, plan.skipped) == (result.outcome.bytes, result.outcome.skipped)
-    asked_for = 1 if protocol == "auto" else 0  # the offset of the open file
-    assert plan.calls + asked_for == len(made), made
     reasons = [event.reason for event in events if isinstance(event, ev.FileSkipped)]
     assert reasons.count(ev.SkipReason.RECEIPT) == 9 - plan.files
 
 
 def test_a_dry_run_sends_no_file(make_files: Files, tmp_path: Path) -> None:
-    """The plan has one call at first, and none after a run. The reference backend does not tell its limits."""
+    """It asks once at first, and not after a run. The reference backend does not tell its limits."""
     files = make_files(**SET)
     with running_server(**REFERENCE) as server:
         assumed = uploader("upload", files, "-s", server.url, "--dry-run", home=tmp_path)
@@ -155,7 +123,7 @@ def test_a_dry_run_sends_no_file(make_files: Files, tmp_path: Path) -> None:
     assert "assumed (the server has reported none)" in assumed.out
     assert "as last reported" in seen.out
     assert assumed.out.splitlines()[-1].startswith("9 files, ")
-    assert assumed.out.splitlines()[-1].endswith(" in 4 sessions with 9 calls; no file was sent")
+    assert assumed.out.splitlines()[-1].endswith(" in 4 sessions; no file was sent")
     assert seen.out.splitlines()[-1] == assumed.out.splitlines()[-1]
     assert assumed.err == seen.err == ""
 
@@ -179,7 +147,7 @@ def test_a_dry_run_without_an_answer_has_unknown_limits(
     plan = uploader("upload", files, "-s", "http://127.0.0.1:9", "-n", *options, home=tmp_path)
     assert plan.code == 0
     assert plan.out.splitlines()[0].endswith("limits unknown")
-    assert plan.out.splitlines()[-1].startswith("2 files, 1 B in 1 session ")
+    assert plan.out.splitlines()[-1].startswith("2 files, 1 B in 1 session;")
     assumed = uploader("upload", files, "-s", "http://127.0.0.1:9", "-n", "--protocol", "batch", home=tmp_path)
     assert "limits assumed" in assumed.out
     assert "2 skipped (type)" in assumed.out
@@ -219,7 +187,7 @@ def test_dry_run_json_has_one_line_per_entry(make_files: Files, tmp_path: Path) 
     (skipped,) = [line for line in lines if line["type"] == "file.skipped"]
     assert skipped["reason"] == "duplicate"
     last = lines[-1]
-    assert (last["files"], last["sessions"], last["calls"], last["failed"], last["exit_code"]) == (9, 4, 9, 1, 4)
+    assert (last["files"], last["sessions"], last["failed"], last["exit_code"]) == (9, 4, 1, 4)
     assert last["bytes"] == sum(line["size"] for line in sent) == sum(line["bytes"] for line in sessions)
 
 

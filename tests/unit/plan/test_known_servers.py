@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HERE, THERE = "http://here:1", "http://there:1"
-REFERENCE = KnownServer(Offer(ASSUMED), metered=True)
+REFERENCE = KnownServer(Offer(ASSUMED))
 TUS = Capabilities(f"{HERE}/files/", extensions=frozenset({"creation"}), checksum_algorithms=frozenset({"sha1"}))
 LIMITS = Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True)
 OPEN = KnownServer(Offer(LIMITS, TUS))

@@ -14,9 +14,9 @@ from uploader_cli.render.words import cells
 MIB = 1 << 20
 START = ev.PlanStarted("http://h:1", "batch", 1, LimitsOrigin.ASSUMED, 3, 300 * MIB, ("avi", "mp4"))
 SESSIONS: list[ev.Event] = [
-    ev.PlanSession(1, "personal", 3, 30 * MIB, 2, ("mp4",), ("holiday/a.mp4", "holiday/b.mp4", "holiday/c.mp4")),
+    ev.PlanSession(1, "personal", 3, 30 * MIB, ("mp4",), ("holiday/a.mp4", "holiday/b.mp4", "holiday/c.mp4")),
     ev.PlanFile(0, "holiday/a.mp4", 10 * MIB, "holiday/a.mp4", 1),
-    ev.PlanSession(2, "personal", 5, 1234, 2, ("avi", ""), ("x.avi", "旅行/电影.avi", "z")),
+    ev.PlanSession(2, "personal", 5, 1234, ("avi", ""), ("x.avi", "旅行/电影.avi", "z")),
     ev.PlanFile(4, "/data/x.avi", 1234, "here/y.avi", 2),
 ]
 LEFT_OUT: list[ev.Event] = [
@@ -24,7 +24,7 @@ LEFT_OUT: list[ev.Event] = [
     ev.FileSkipped(5, "link", SkipReason.SYMLINK),
     ev.FileFailed(6, "a\x1b[31m.mp4", FailureCode.REFUSED_SIZE, "too large", False),
 ]
-END = ev.PlanFinished(8, 31 * MIB, 2, 5, 1201, 1, 4)
+END = ev.PlanFinished(8, 31 * MIB, 2, 1201, 1, 4)
 
 
 def shown(*events: ev.Event, width: int = 80, verbose: bool = False) -> list[str]:
@@ -43,16 +43,16 @@ def test_a_table_in_80_columns() -> None:
         "plan for http://h:1 (batch); limits assumed (the server has reported none): 3",
         "  files a session, at most 300.0 MiB each, avi, mp4",
         "",
-        "session   files       size   calls  type   destinations",
-        "      1       3   30.0 MiB       2  mp4    personal: holiday/a.mp4, holiday/b.m…",
-        "      2       5    1.2 KiB       2  mixed  personal: x.avi, 旅行/电影.avi, z, …",
+        "session   files       size  type   destinations",
+        "      1       3   30.0 MiB  mp4    personal: holiday/a.mp4, holiday/b.mp4, holi…",
+        "      2       5    1.2 KiB  mixed  personal: x.avi, 旅行/电影.avi, z, …",
         "",
         "- 1,200 skipped (type): 0.txt, 1.txt, 2.txt, and 1,197 more",
         "- 1 skipped (symlink): link",
         r"✗ a\x1b[31m.mp4: too large",
         "",
-        "8 files, 31.0 MiB in 2 sessions with 5 calls; 1 file would fail (exit code 4);",
-        "  no file was sent",
+        "8 files, 31.0 MiB in 2 sessions; 1 file would fail (exit code 4); no file was",
+        "  sent",
     ]
 
 
@@ -77,20 +77,20 @@ def test_verbose_names_every_file() -> None:
 @pytest.mark.parametrize("verbose", [False, True])
 def test_long_lists_are_bounded(verbose: bool) -> None:
     """A row for each of the first sessions, a line for each of the first failures, then numbers; all with -v."""
-    sessions = [ev.PlanSession(number, "personal", 3, MIB, 2, ("mp4",), ("a",)) for number in range(1, 101)]
+    sessions = [ev.PlanSession(number, "personal", 3, MIB, ("mp4",), ("a",)) for number in range(1, 101)]
     failed = [ev.FileFailed(number, f"f{number}", FailureCode.EMPTY, "empty", False) for number in range(100)]
-    lines = shown(START, *sessions, *failed, ev.PlanFinished(300, 100 * MIB, 100, 201, 0, 100, 4), verbose=verbose)
+    lines = shown(START, *sessions, *failed, ev.PlanFinished(300, 100 * MIB, 100, 0, 100, 4), verbose=verbose)
     assert (len(lines) > 200) is verbose
     if not verbose:
-        assert f"… and {100 - ROWS} more sessions: 210 files, 70.0 MiB, 140 calls (-v lists all)" in lines
+        assert f"… and {100 - ROWS} more sessions: 210 files, 70.0 MiB (-v lists all)" in lines
         assert sum(line.startswith("✗ f") for line in lines) == ROWS
         assert "✗ 100 files can't be sent (100 empty)" in lines
 
 
 def test_plan_of_a_tus_endpoint_without_remarks() -> None:
     start = ev.PlanStarted("http://h/files/", "tus", 4, LimitsOrigin.SEEN, None, None, ("*",))
-    assert shown(start, ev.PlanFinished(0, 0, 0, 0, 0, 0, 0), width=200) == [
+    assert shown(start, ev.PlanFinished(0, 0, 0, 0, 0, 0), width=200) == [
         "plan for http://h/files/ (tus); limits as last reported: any number of files a session, any size, any type",
         "",
-        "0 files, 0 B with 0 calls; no file was sent",
+        "0 files, 0 B; no file was sent",
     ]

@@ -282,7 +282,7 @@ class PlanStarted(Event, frozen=True, tag="plan.started"):
 
 
 class PlanSession(Event, frozen=True, tag="plan.session"):
-    """A planned session (`session_number` from 1) with the number of its requests; its files follow.
+    """A planned session (`session_number` from 1); its files follow.
 
     `category` is None at a tus endpoint, which has no sessions: there it is a group of as many files. `first` are the
     names of the first ones on the server.
@@ -292,7 +292,6 @@ class PlanSession(Event, frozen=True, tag="plan.session"):
     category: str | None
     files: Count
     bytes: Bytes
-    calls: Count
     kinds: Internal[tuple[str, ...]] = ()
     first: Internal[tuple[str, ...]] = ()
 
@@ -309,12 +308,11 @@ class PlanFile(Extended, frozen=True, tag="plan.file"):
 
 
 class PlanFinished(Event, frozen=True, tag="plan.finished"):
-    """The last line. `exit_code` is that of a run in which everything succeeds; `calls` excludes polls."""
+    """The last line. `exit_code` is that of a run in which everything succeeds."""
 
     files: Count
     bytes: Bytes
     sessions: Count
-    calls: Count
     skipped: Count
     failed: Count
     exit_code: int
