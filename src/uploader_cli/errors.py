@@ -2,7 +2,7 @@
 
     UploaderError
     ├── UsageError, NotAnUploadServer, ProtocolError, SessionUnknown, Interrupted
-    ├── FileError, FileFailure, OutcomeUnknown, AnalysisFailed, Exhausted
+    ├── FileError, FileFailure, OutcomeUnknown, Exhausted
     ├── NetworkError
     │   ├── ConnectFailed ── Unreachable, ProxyUnauthorized
     │   └── ConnectionLost ── TimedOut, ServerDied
@@ -268,17 +268,6 @@ class FileFailure(UploaderError):
         """`retryable`: the same file can succeed later."""
         super().__init__(message)
         self.code = code
-        self.retryable = retryable
-
-
-class AnalysisFailed(UploaderError):
-    """An analysis gave no result; the uploaded files are not affected (docs/protocol.md section 4)."""
-
-    code = FailureCode.SERVER_FAILED
-
-    def __init__(self, message: str, *, retryable: bool) -> None:
-        """`retryable`: the server failed during the analysis, rather than refusing it."""
-        super().__init__(message)
         self.retryable = retryable
 
 

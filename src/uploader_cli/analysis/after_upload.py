@@ -101,7 +101,7 @@ class Analyses:
         An interrupt ends the wait at once: the upload is complete in any case.
         """
         loop, connections = self._loop, self._connections
-        connections.on_analysis = self._analyst.hear
+        analyst = self._analyst
         bugs: list[BaseException] = []
 
         def work() -> None:
@@ -118,7 +118,7 @@ class Analyses:
             connections.tend(loop.state)
             if interrupts.pending() and not connections.stop.is_set():
                 interrupts.stop(connections.stop, loop.emit)
-                self._analyst.shut()
+                analyst.shut()
         thread.join()
         loop.flush()
         if bugs:

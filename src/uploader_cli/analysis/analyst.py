@@ -10,11 +10,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from uploader_cli import errors
+from uploader_cli.analysis.messages import AnalysisStatus, analysis_data, parse_analysis, parse_analysis_status
 from uploader_cli.analysis.stages import Kind, assumed
+from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.events import AnalysisMessage, Event
-from uploader_cli.core.protocol import AnalysisStatus, JsonObject, analysis_data, error_sentence
+from uploader_cli.core.protocol import JsonObject, error_sentence
 from uploader_cli.realtime.channel import Channel
 from uploader_cli.settings import mask
 from uploader_cli.transfer.api import Api
@@ -44,10 +47,27 @@ MOST_UNKNOWN = 3
 MISSES = 3
 """Polls without a response after which a lost analysis is given up."""
 TICK = 0.1
+STATUS_LIMIT = 5.0
+"""Seconds for an answer about the status."""
+REPORT = 1000
+"""A result may be as large as the answer about so many files."""
+OFF = "ANALYSES_OFF"
+"""The code of a server that answers no analyses."""
+
+
+class AnalysisFailed(errors.UploaderError):
+    """An analysis gave no result; the uploaded files are not affected (docs/protocol.md section 4)."""
+
+    code = FailureCode.SERVER_FAILED
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        """`retryable`: the server failed during the analysis, rather than refusing it."""
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class Analyst:
-    """Runs one analysis after the other. `hear` takes the messages of their rooms, from any thread."""
+    """Runs one analysis after the other, and takes the messages of their rooms."""
 
     def __init__(
         self,
@@ -63,17 +83,23 @@ class Analyst:
         self._heard, self._is_quiet = 0.0, True
         self._failed: tuple[float, str] | None = None
         self._status: _Status | None = None
+        channel.takers |= {"analysis:progress": self.hear, "analysis:error": partial(self.hear, failed=True)}
 
     def shut(self) -> None:
         """End a running poll, from another thread."""
         if self._status is not None:
             self._status.close()
 
-    def hear(self, event: AnalysisMessage) -> None:
-        """Process a message. It names no session: only one analysis runs at a time."""
-        if self._listening:
+    def hear(self, body: object, *, failed: bool = False) -> bool:
+        """Process a message, from any thread; return whether it is one.
+
+        It names no session: only one analysis runs at a time.
+        """
+        message = parse_analysis(body, failed=failed)
+        if message is not None and self._listening:
             self._heard, self._is_quiet = time.monotonic(), False
-            self._take(event)
+            self._take(message)
+        return message is not None
 
     def analyse(self, kind: Kind, asked: Mapping[str, object]) -> JsonObject:
         """Return the result. Raises `UploaderError`, and `Interrupted` at once when stopped."""
@@ -97,7 +123,7 @@ class Analyst:
 
         def call() -> None:
             try:
-                body.append(api.analyse(CALLS[kind], asked, limit + SLACK))
+                body.append(_called(api, CALLS[kind], asked, limit + SLACK))
             except BaseException as error:  # noqa: BLE001 - raised below
                 failure.append(error)
             finally:
@@ -114,7 +140,7 @@ class Analyst:
                 if now >= deadline:
                     raise errors.TimedOut(f"the server did not finish it in {limit:g} s", body_sent=True)
                 if self._failed is not None and now >= self._failed[0] + AFTER_AN_ERROR:
-                    raise errors.AnalysisFailed(self._failed[1] or "the server stopped it", retryable=True)
+                    raise AnalysisFailed(self._failed[1] or "the server stopped it", retryable=True)
                 if now - self._heard >= QUIET:
                     self._take(status.message(now, assumed(now - began, limit)))
             if failure:
@@ -128,7 +154,7 @@ class Analyst:
         data = analysis_data(body[0])
         if data is None:
             reason = mask(error_sentence(body[0])) or (self._failed[1] if self._failed else "")
-            raise errors.AnalysisFailed(reason or "the server's answer has no result", retryable=False)
+            raise AnalysisFailed(reason or "the server's answer has no result", retryable=False)
         return data
 
     def _after_failure(self, error: BaseException, status: _Status, deadline: float) -> JsonObject | None:
@@ -157,6 +183,17 @@ class Analyst:
         self._emit(message)
 
 
+def _called(api: Api, path: str, asked: dict[str, object], limit: float) -> object:
+    """Return the answer to the call for an analysis; `limit` is in seconds."""
+    try:
+        return api.accepted("POST", path, json=asked, read_timeout=limit, files=REPORT)
+    except errors.NotFound as error:
+        if error.error != OFF:
+            raise
+        text = f"this server answers no analyses ({error.status} {OFF}): start it with --analyses"
+        raise errors.NotFound(text, status=error.status, error=OFF) from error
+
+
 class _Status:
     """Polls the status of one analysis, no more often than the rate limit allows."""
 
@@ -179,7 +216,9 @@ class _Status:
         """Poll once; None without a response, and where the server does not know the analysis."""
         if self._unknown < MOST_UNKNOWN:
             try:
-                return self._api.analysis_status(self._session)
+                path = f"/api/ai/analysis/{self._session}/status"
+                asked = self._api.accepted("GET", path, patient=False, read_timeout=STATUS_LIMIT, files=REPORT)
+                return parse_analysis_status(asked)
             except errors.NotFound:
                 self._unknown += 1
             except errors.UploaderError:

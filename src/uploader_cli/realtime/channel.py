@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.events import ChannelChanged, ChannelReason, ChannelState, ChannelStats
-from uploader_cli.core.protocol import parse_analysis, parse_progress
+from uploader_cli.core.protocol import parse_progress
 from uploader_cli.realtime.policy import Action, Dial, Dialled, Drop, JoinAll, Lost, Machine, Policy, Polling
 from uploader_cli.realtime.poll import Poller, Schedule
 
@@ -62,6 +62,8 @@ class Channel:
         self.connections: dict[int, Connection] = {}
         self._endings: list[threading.Thread] = []
         self.rooms: dict[str, None] = {}  # ordered
+        self.takers: dict[str, Callable[[object], bool]] = {}
+        """What takes messages of other names, in a thread of the connection; it returns whether a body is one."""
         self._stats = ChannelStats()  # of the channel's thread
         self._events = 0
         self._counting = threading.Lock()
@@ -78,7 +80,7 @@ class Channel:
         self.enter(session)
 
     def enter(self, room: str) -> None:
-        """Join a room that is never polled: an analysis (docs/protocol.md, section 4)."""
+        """Join a room that is never polled."""
         self._steps.put(lambda _now: self._enter(room))
 
     def body_sent(self, session: str) -> None:
@@ -90,7 +92,7 @@ class Channel:
         self.poller.tell(lambda schedule, now: schedule.ask(now, session))
 
     def leave(self, room: str) -> None:
-        """Leave the room of a session or analysis, and stop polling it."""
+        """Leave a room; of a session also stop polling it."""
         self.poller.tell(lambda schedule, _now: schedule.leave(room))
         self._steps.put(lambda _now: self._leave(room))
 
@@ -215,12 +217,16 @@ class Channel:
             self._emit(call)
 
     def _heard(self, transport: Transport, name: str, body: object) -> None:
-        event: Event | None
+        if self._closing.is_set():
+            return
         if name != "upload-progress":
-            event = parse_analysis(body, failed=name == "analysis:error")
+            take = self.takers.get(name)
+            if take is not None and take(body):
+                self._count()
         elif (event := parse_progress(body, transport)) is not None:
-            event = replace(event, received=time.time())
-        if event is not None and not self._closing.is_set():
-            with self._counting:
-                self._events += 1
-            self._emit(event)
+            self._count()
+            self._emit(replace(event, received=time.time()))
+
+    def _count(self) -> None:
+        with self._counting:
+            self._events += 1

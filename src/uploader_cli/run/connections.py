@@ -12,7 +12,6 @@ from typing import Any
 
 from uploader_cli import errors, signals
 from uploader_cli.core.events import (
-    AnalysisMessage,
     ChannelChanged,
     ChannelReason,
     Event,
@@ -46,8 +45,6 @@ class Connections:
     def __init__(self, settings: Settings, loop: Loop, run: str = "") -> None:
         """`run` is the run ID, which prefixes the IDs of requests."""
         self.stop, self.last_heard = Stop(), LastHeard()
-        self.on_analysis: Callable[[AnalysisMessage], None] = lambda _event: None
-        """Called with messages of an analysis, in a thread of the channel."""
         self._loop = loop
         self._began = math.inf
         self._unanswered = False  # whether the last poll failed
@@ -103,9 +100,6 @@ class Connections:
 
     def heard(self, event: Event) -> None:
         """Take an event of the channel, from any of its threads."""
-        if isinstance(event, AnalysisMessage):
-            self.on_analysis(event)
-            return
         if isinstance(event, SessionProgress):
             self.last_heard.note(event)
         self._tell_pacer(event)

@@ -173,31 +173,14 @@ class Loop:
         return outcome
 
 
-_TEXTS: dict[type[Event], tuple[str, ...]] = {
-    ev.FileFailed: ("message",),
-    ev.FileRetry: ("message",),
-    ev.AnalysisMessage: ("message",),
-    ev.AnalysisEnded: ("summary", "error"),
-    ev.RunWarning: ("text",),
-    ev.ServerMessage: ("text",),
-    ev.PollFailed: ("reason",),
-    ev.SessionProgress: ("message",),
-    ev.EngineStopped: (),
-}
-"""Events that may contain text from the server, and the fields with it."""
-
-
 def without_secrets(event: Event) -> Event:
     """Mask secrets that the server quoted: no view, stream or report may show them."""
-    names = _TEXTS.get(type(event))
-    if names is None:
-        return event
     match event:
         case ev.SessionProgress(files=files) if any(file.error for file in files):
             event = replace(event, files=tuple(_masked(file, ("error",)) for file in files))
         case ev.EngineStopped(UploaderError() as error):
             error.args, error.hint = (mask(str(error)),), mask(error.hint)
-    return _masked(event, names)
+    return _masked(event, event.texts)
 
 
 def _masked(value: _Value, names: tuple[str, ...]) -> _Value:

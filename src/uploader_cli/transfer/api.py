@@ -46,9 +46,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXPECTED_BYTES = "X-Expected-Bytes"  # the size of a session, for those who watch it (docs/protocol.md, section 1)
-STATUS_LIMIT = 5.0  # seconds for an answer on the state of an analysis
 MOST_LISTED = 65_536  # most files of a session whose progress is read: it may be that of another client
-REPORT = 1000  # the result of an analysis may be as large as the answer about so many files
 
 
 class Api(HttpClient):
@@ -227,15 +225,9 @@ class Api(HttpClient):
         asked = [{"name": protocol.wire_name(one.name), "size": one.size, "type": types(one.name)} for one in files]
         return self._ask("POST", "/api/upload/validate", "files", json={"files": asked}, files=len(asked))
 
-    def analyse(self, path: str, asked: dict[str, object], limit: float) -> object:
-        """Start an analysis (docs/protocol.md, section 4); `limit` is in seconds."""
-        return self._call("POST", path, _accepted, json=asked, read_timeout=limit, files=REPORT).body
-
-    def analysis_status(self, session: str) -> protocol.AnalysisStatus:
-        """Return the state of an analysis. Raise `NotFound`."""
-        how: dict[str, Any] = {"patient": False, "read_timeout": STATUS_LIMIT, "files": REPORT}
-        path = f"/api/ai/analysis/{_segment(session)}/status"
-        return protocol.parse_analysis_status(self._call("GET", path, _accepted, **how).body)
+    def accepted(self, method: str, path: str, **how: Any) -> object:
+        """Return the body of a good answer. Raise the error of any other one."""
+        return self._call(method, path, _accepted, **how).body
 
     def stored(self, location: str, *, digest: bool = True, **how: Any) -> FoundFile | None:
         """Return what is known of the file at a path or URL from the server, with its `digest`; None for 404.

@@ -17,7 +17,6 @@ NO_ANSWER = (401, 403, 408, 425, 429, 500, 502, 503, 504, 507)
 """Statuses that leave open whether the server gives out stored files."""
 BLOCKED = (403, 405, 501)
 """Answers of a firewall to a method that it does not pass on."""
-ANALYSES_OFF = "ANALYSES_OFF"
 NO_ENDPOINT = (404, 405, 410, 501)
 """Statuses of a creation where no tus endpoint is."""
 SHARE_USED = "SHARE_USED"
@@ -65,8 +64,6 @@ def answer_error(answer: Answer) -> errors.AnswerError:
             text = f"another client created this session, and only that one may write to it: {words}"
         case 401 | 403:
             kind, hint = errors.Unauthorized, TOKEN_REFUSED if answer.authorized else TOKEN_MISSING
-        case 404 if code == ANALYSES_OFF:
-            kind, text = errors.NotFound, f"this server answers no analyses ({status} {code}): start it with --analyses"
         case 404 | 410:
             kind, text = errors.NotFound, f"{answer.url}: {words}"
         case 408:

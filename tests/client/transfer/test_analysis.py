@@ -14,7 +14,7 @@ from time_limits import PATIENCE
 
 from uploader_cli import errors
 from uploader_cli.analysis import analyst
-from uploader_cli.analysis.analyst import Analyst
+from uploader_cli.analysis.analyst import AnalysisFailed, Analyst
 from uploader_cli.analysis.stages import Kind
 from uploader_cli.core.events import AnalysisMessage, CallMade, ServerClock
 from uploader_cli.settings import Settings
@@ -33,6 +33,7 @@ class JoinLog:
 
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
+        self.takers: dict[str, Callable[[object], bool]] = {}
 
     def enter(self, room: str) -> None:
         self.said.append(("enter", room))
@@ -158,9 +159,9 @@ def test_wait_for_the_rate_limit_is_no_part_of_the_time_limit() -> None:
         (503, "<html>", errors.ServerFault, True),
         (422, {"error": "X"}, errors.AnswerError, False),
         (401, {"error": "X"}, errors.Unauthorized, False),
-        (200, {"success": False, "message": "no video"}, errors.AnalysisFailed, False),
-        (200, {"success": True, "data": None}, errors.AnalysisFailed, False),
-        (200, [], errors.AnalysisFailed, False),
+        (200, {"success": False, "message": "no video"}, AnalysisFailed, False),
+        (200, {"success": True, "data": None}, AnalysisFailed, False),
+        (200, [], AnalysisFailed, False),
     ],
 )
 def test_analysis_answer_without_a_result_is_an_error(
@@ -203,9 +204,9 @@ def test_error_event_ends_an_analysis_without_an_answer() -> None:
     server = Server(DONE)
     with server.running() as url:
         bench = Bench(url)
-        failed = AnalysisMessage(None, "overheated", failed=True)
-        threading.Thread(target=lambda: (server.called.wait(PATIENCE), bench.analyst.hear(failed)), daemon=True).start()
-        with pytest.raises(errors.AnalysisFailed, match="overheated") as caught:
+        failed, take = {"message": "overheated"}, bench.rooms.takers["analysis:error"]
+        threading.Thread(target=lambda: (server.called.wait(PATIENCE), take(failed)), daemon=True).start()
+        with pytest.raises(AnalysisFailed, match="overheated") as caught:
             bench.analyse()
     assert caught.value.retryable
 
@@ -217,7 +218,7 @@ def test_events_after_the_end_of_an_analysis_are_ignored() -> None:
         bench = Bench(url)
         bench.analyse()
         bench.told.clear()
-        bench.analyst.hear(AnalysisMessage(50, "late"))
+        assert bench.rooms.takers["analysis:progress"]({"progress": 50, "message": "late"})
     assert bench.told == []
 
 

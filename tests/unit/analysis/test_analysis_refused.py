@@ -37,7 +37,7 @@ def test_analysis_of_a_file_without_a_place_is_refused(
     told: list[ev.Event] = []
     loop: Any = SimpleNamespace(emit=told.append, turn=lambda: None, flush=lambda: None, state=None)
     connections: Any = SimpleNamespace(
-        api=SimpleNamespace(another=None), stop=False, channel=None, on_analysis=None, tend=lambda _state: None
+        api=SimpleNamespace(another=None), stop=False, channel=SimpleNamespace(takers={}), tend=lambda _state: None
     )
     interrupts: Any = SimpleNamespace(pending=lambda: False, count=0)
     result = tmp_path / "result.json"

@@ -30,6 +30,8 @@ class Event(Record, frozen=True, omit_defaults=True):
     """The base class. A public event is tagged with its type in the stream, which omits fields with their default."""
 
     type: ClassVar[str] = ""
+    texts: ClassVar[tuple[str, ...]] = ()
+    """The fields that may quote the server: they are shown without secrets."""
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and astuple(self.public) == astuple(other.public)

@@ -175,6 +175,7 @@ class SessionProgress(Event, frozen=True):
     have arrived of `size`. None marks a missing field.
     """
 
+    texts = ("message",)
     session: str
     source: Transport
     timestamp: float | None
@@ -205,6 +206,7 @@ class SessionWatched(Event, frozen=True):
 class PollFailed(Event, frozen=True):
     """A poll failed: the known progress becomes stale. `error` is the exception, if there was one."""
 
+    texts = ("reason",)
     session: str
     reason: str
     error: Internal[Exception | None] = None
@@ -280,6 +282,7 @@ class AnalysisMessage(Event, frozen=True):
     `failed`: the server gave up; its HTTP response follows. `assumed`: an estimate by time, without a message.
     """
 
+    texts = ("message",)
     percent: float | None = None
     message: str = ""
     failed: bool = False
@@ -289,6 +292,7 @@ class AnalysisMessage(Event, frozen=True):
 class AnalysisEnded(Event, frozen=True):
     """The running analysis ended: with a summary of its result, or with an error."""
 
+    texts = ("summary", "error")
     summary: str = ""
     error: str = ""
     retryable: bool = False

@@ -102,6 +102,7 @@ class FileProgress(Event, frozen=True, tag="file.progress"):
 class FileRetry(Event, frozen=True, tag="file.retry"):
     """An attempt failed; the next one (`attempt`) starts after `delay` seconds."""
 
+    texts = ("message",)
     file: FileNumber
     attempt: Ordinal
     delay: Seconds
@@ -139,6 +140,7 @@ class FileCompleted(Extended, frozen=True, tag="file.completed"):
 class FileFailed(Event, frozen=True, tag="file.failed"):
     """The file is not on the server, or that is unknown (`outcome_unknown`), or it is `stored` and a step failed."""
 
+    texts = ("message",)
     file: FileNumber
     path: str
     code: FailureCode
@@ -183,6 +185,7 @@ class ChannelChanged(Event, frozen=True, tag="channel.changed", rename={"from_":
 class ServerMessage(Event, frozen=True, tag="server.message"):
     """A text from the server for users."""
 
+    texts = ("text",)
     text: str
 
 
@@ -196,6 +199,7 @@ class Stage(Event, frozen=True, tag="stage"):
 class RunWarning(Event, frozen=True, tag="warning"):
     """A problem that is no failure."""
 
+    texts = ("text",)
     code: WarningCode
     text: str
 
