@@ -32,6 +32,10 @@ class FeatureOption(NamedTuple):
     parse: str = ""
     config: Literal["any", "user", "none"] = "any"
     stored: bool = False
+    tus_only: bool = False
+    """It is only for tus servers without sessions."""
+    completes: str = ""
+    """Function of the working directory and the user's config file; it returns the names for completion."""
 
 
 class FeatureCommand(NamedTuple):
@@ -75,6 +79,11 @@ class Feature(NamedTuple):
     """Function of the settings, the PATHs, the list or None, and the filter of its names; it raises `UsageError`."""
     steps: tuple[tuple[Place, str], ...] = ()
     """Each is a `Stage`, made with the context of the run."""
+    defaults: str = ""
+    """Function of the value of the first option, its source, the user's config file and its tables with the name of the
+    option; it returns the `Defaults` that the value names."""
+    terms: str = ""
+    """Function of the settings; it returns fields of the `Terms` of a tus server without sessions."""
     plans: str = ""
     """Function of the settings and a file; it returns fields of events in a plan: what would become of the file."""
 

@@ -63,6 +63,7 @@ def test_wrong_checksum_is_refused(partner: PartnerServer, record_property: Reco
         assert requests.head(url, headers=tus, timeout=PATIENCE).headers["Upload-Offset"] == "0"
 
 
+@pytest.mark.feature("presets")
 def test_small_and_empty_files_are_stored_with_the_preset(partner: PartnerServer, tmp_path: Path) -> None:
     if not (preset := partner.partner.preset):
         pytest.skip("no preset")

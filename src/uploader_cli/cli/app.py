@@ -27,7 +27,6 @@ _OWN = {
     "import": "upload",
     "resume": "upload",
     "runs": "upload",
-    "presets": "presets",
     "watch": "sessions",
     "status": "sessions",
     "cancel": "sessions",

@@ -73,7 +73,7 @@ def _show(settings: Settings, file: Path, known: Sequence[str]) -> int:
     """
     if settings.json:
         shown = {
-            name: {"value": _value(settings, name), "source": source.layer.value, "from": safe(source.name)}
+            name: {"value": _value(settings, name), "source": source.kind, "from": safe(source.name)}
             for name, source in ((name, settings.source(name)) for name in OPTIONS)
         }
         body = {

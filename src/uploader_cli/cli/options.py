@@ -6,19 +6,18 @@ Values stay text here: `settings` parses flags, environment and config files wit
 import inspect
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from uploader_cli.errors import UploaderError, UsageError
-from uploader_cli.feature import features
+from uploader_cli.feature import Feature, features
 from uploader_cli.settings import (
     OPTIONS,
     Option,
     Settings,
-    preset_names,
     profiles,
     resolve_here,
     user_config_file,
@@ -85,7 +84,7 @@ def described(names: Iterable[tuple[str, str]]) -> Callable[[str], list[tuple[st
     return lambda incomplete: [pair for pair in known if pair[0].startswith(incomplete)]
 
 
-def _configured(find: Callable[[Path, Path | None], list[str]]) -> Callable[[str], list[str]]:
+def configured(find: Callable[[Path, Path | None], list[str]]) -> Callable[[str], list[str]]:
     """Return a completer for names of the config files; none if a file is invalid, which the command itself reports."""
 
     def complete(incomplete: str) -> list[str]:
@@ -95,6 +94,11 @@ def _configured(find: Callable[[Path, Path | None], list[str]]) -> Callable[[str
             return []
 
     return complete
+
+
+def _of_feature(feature: Feature, find: str, *where: Path | None) -> list[str]:
+    found: list[str] = feature.load(find)(*where)
+    return found
 
 
 def _journaled(find: str) -> Callable[[str], list[tuple[str, str]]]:
@@ -112,8 +116,11 @@ def _journaled(find: str) -> Callable[[str], list[tuple[str, str]]]:
 
 
 complete_runs, complete_sessions = _journaled("resumable_ids"), _journaled("session_ids")
-complete_presets = _configured(preset_names)
-_COMPLETE = {"profile": _configured(profiles), "preset": complete_presets}
+_COMPLETE = {"profile": configured(profiles)}
+for _feature in features():
+    for _option in _feature.options:
+        if _option.completes:
+            _COMPLETE[_option.name] = configured(partial(_of_feature, _feature, _option.completes))
 
 
 def of_others(command: str) -> list[str]:

@@ -23,3 +23,4 @@ class AddedOptions:
 
     then: Any = None
     then_unverified: bool = False
+    preset: Any = None

@@ -5,6 +5,6 @@ from uploader_cli.settings.masking import MASK, SESSION_MARK, hide, mask, rememb
 from uploader_cli.settings.model import LEAST_RATE, OPTIONS, Settings, patience
 from uploader_cli.settings.option import DEFAULT, Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory
-from uploader_cli.settings.resolution import own_presets, preset_names, profiles, resolve, resolve_here
+from uploader_cli.settings.resolution import profiles, resolve, resolve_here
 from uploader_cli.settings.stored import NAMED_BY_DIRECTORY, resumed, storable
 from uploader_cli.settings.values import Header, Invalid, Metadata, parse_size

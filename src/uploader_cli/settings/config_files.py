@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from uploader_cli.errors import UsageError
-from uploader_cli.settings.model import OPTIONS
+from uploader_cli.feature import features
+from uploader_cli.settings.model import OPTIONS, Settings
 from uploader_cli.settings.option import Layer, Source
 from uploader_cli.settings.spelling import guess, lacking
 
 PROFILES = "profile"  # the table of a config file that holds the profiles
-PRESETS = "preset"  # the table of a config file that holds the presets
 _HEAD = """\
 # The settings of `uploader`. Commented lines show the default, or an example where there is none.
 # Flags and the environment override this file, and so does an uploader.toml in the working directory, for the settings
@@ -28,8 +28,8 @@ _FOOT = """
 """
 
 
-USER = (Layer.USER_CONFIG, Layer.USER_PROFILE, Layer.PRESET)
-DIRECTORY = (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE, Layer.DIRECTORY_PRESET)
+USER = (Layer.USER_CONFIG, Layer.USER_PROFILE)
+DIRECTORY = (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE)
 
 
 class Given(NamedTuple):
@@ -40,12 +40,27 @@ class Given(NamedTuple):
     base: Path
 
 
+Table: TypeAlias = Mapping[str, Given]
+Tables: TypeAlias = Mapping[str, Table]
+
+
 class Config(NamedTuple):
-    """The settings of one config file, and of its profiles and presets by name."""
+    """The settings of one config file, of its profiles by name, and of defaults by the option and the name."""
 
     base: Mapping[str, Given] = {}
-    profiles: Mapping[str, Mapping[str, Given]] = {}
-    presets: Mapping[str, Mapping[str, Given]] = {}
+    profiles: Mapping[str, Table] = {}
+    named: Mapping[str, Tables] = {}
+
+
+class Defaults(NamedTuple):
+    """Values of options that are weaker than all other sources, as the value of an option names them.
+
+    `endpoint` is how their tus server is given; `check` raises `UsageError` for settings that do not fit them.
+    """
+
+    table: Mapping[str, Given] = {}
+    endpoint: str = "--tus-endpoint"
+    check: Callable[[Settings], None] | None = None
 
 
 def config_template() -> str:
@@ -62,18 +77,6 @@ def config_template() -> str:
 def of_user(file: Path | None) -> Config:
     """Read the user's config file, if it exists. Raises `UsageError`."""
     return _config(_read(file), file, USER) if file else Config()
-
-
-def built_in_presets() -> Mapping[str, Mapping[str, Given]]:
-    """Return the settings of the presets that come with the program."""
-    from uploader_cli.settings.presets import BUILT_IN  # deferred: most uploads use none
-
-    return {
-        name: {
-            key: Given(raw, Source(Layer.PRESET, f"preset {name}: {key}"), Path()) for key, raw in one.settings.items()
-        }
-        for name, one in BUILT_IN.items()
-    }
 
 
 def of_directory(cwd: Path, user_config: Path | None) -> tuple[Config, tuple[str, ...]]:
@@ -94,7 +97,13 @@ def of_directory(cwd: Path, user_config: Path | None) -> tuple[Config, tuple[str
     if table is None:
         return Config(), notes
     found = _config(table, file, DIRECTORY)
-    for settings in (found.base, *found.profiles.values(), *found.presets.values()):
+    for kind, tables in found.named.items():
+        if tables:
+            raise UsageError(
+                f"{file}: {kind}: not allowed in the config of a working directory, which may be untrusted",
+                hint=f"write [{kind}.NAME] into {user_config or 'your own config file'}",
+            )
+    for settings in (found.base, *found.profiles.values()):
         for name, given in settings.items():
             if OPTIONS[name].config != "any":
                 raise UsageError(
@@ -104,23 +113,25 @@ def of_directory(cwd: Path, user_config: Path | None) -> tuple[Config, tuple[str
     return found, notes
 
 
-def _config(table: object, file: Path, layers: tuple[Layer, Layer, Layer]) -> Config:
-    """Parse a config file; `layers` are those of its settings, profiles and presets."""
+def _config(table: object, file: Path, layers: tuple[Layer, Layer]) -> Config:
+    """Parse a config file; `layers` are those of its settings and profiles."""
     if not isinstance(table, dict):
         raise UsageError(f"{file}: [tool.uploader] must be a table")
-    own, named = dict(table), []
-    for kind, layer in zip((PROFILES, PRESETS), layers[1:], strict=True):
+    own, named = dict(table), dict[str, Tables]()
+    for kind in (PROFILES, *(feature.options[0].name for feature in features() if feature.defaults)):
         tables = own.pop(kind, {}) if kind == PROFILES or isinstance(own.get(kind), dict) else {}
         if not isinstance(tables, dict) or not all(isinstance(inner, dict) for inner in tables.values()):
             raise UsageError(f"{file}: {kind}: each {kind} must be a table", hint=f"write [{kind}.NAME]")
-        named.append({name: _settings(inner, file, layer, f"{kind}.{name}.") for name, inner in tables.items()})
-    return Config(_settings(own, file, layers[0]), *named)
+        of = Source(layers[1], "") if kind == PROFILES else Source(Layer.NAMED, "", option=kind)
+        named[kind] = {name: _settings(inner, file, of, f"{kind}.{name}.") for name, inner in tables.items()}
+    return Config(_settings(own, file, Source(layers[0], "")), named.pop(PROFILES), named)
 
 
-def _settings(table: Mapping[str, Any], file: Path, layer: Layer, prefix: str = "") -> Mapping[str, Given]:
+def _settings(table: Mapping[str, Any], file: Path, of: Source, prefix: str = "") -> Table:
+    """Parse settings; `of` is their source without its name."""
     found, spelled = dict[str, Given](), dict[str, str]()
     for key, raw in table.items():
-        name, source = key.replace("-", "_"), Source(layer, f"{file}: {prefix}{key}")
+        name, source = key.replace("-", "_"), of._replace(name=f"{file}: {prefix}{key}")
         if name not in OPTIONS or name == PROFILES:
             hint = lacking(name) or guess(name, OPTIONS.keys() - {PROFILES}, "uploader config lists the settings")
             raise UsageError(f"{source}: unknown setting", hint=hint)

@@ -110,12 +110,14 @@ class Options(TypedDict, total=False):
 
 
 FEATURE_OF = {
+    "preset": "presets",
     "then": "then",
     "then_unverified": "then",
 }
 """The options of features, also of those that are not there, and their features."""
 FEATURE_OF_COMMAND: dict[str, str] = {
     "doctor": "doctor",
+    "presets": "presets",
     "smoke": "smoke",
 }
 """Their commands."""

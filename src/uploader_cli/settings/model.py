@@ -175,12 +175,6 @@ class Settings(AddedOptions):
     protocol: Literal["auto", "batch", "tus", "ietf"] = _how(
         "auto", "NAME  Upload protocol: auto, batch, tus, or ietf (experimental: resumable uploads of the IETF)."
     )
-    preset: str | None = _how(
-        None,
-        "NAME  With --tus-endpoint: the options for a server or service (uploader presets lists them).",
-        or_none(values.text),
-        commands=_SEND,
-    )
     metadata: tuple[Metadata, ...] = _how(
         (),
         "KEY=TEMPLATE  With --tus-endpoint: send this metadata of each file; repeatable.",
@@ -276,7 +270,7 @@ class Settings(AddedOptions):
         config="user",
     )
 
-    json: bool = _output(False, "Write JSON to stdout.", commands=f"{_CALLS} runs presets report config")
+    json: bool = _output(False, "Write JSON to stdout.", commands=f"{_CALLS} runs report config")
     progress: Literal["auto", "live", "plain", "none"] = _output(
         "auto",
         "KIND  Progress display on stderr: auto, live, plain or none.",
@@ -489,6 +483,19 @@ class Settings(AddedOptions):
     def consumes(self) -> bool:
         """Whether local files are compared with what the server has, and may be gone after that (`Feature`)."""
         return any(feature.consumes for feature in used(self))
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """Fields of the `Terms` of a tus server without sessions, as features know them beforehand."""
+        found: dict[str, Any] = {}
+        for feature in used(self):
+            found |= feature.load(feature.terms)(self) if feature.terms else {}
+        return found
+
+    @property
+    def names_defaults(self) -> bool:
+        """Whether an option names defaults of others (`Feature`)."""
+        return any(feature.defaults for feature in used(self))
 
     @property
     def skips_sent(self) -> bool:

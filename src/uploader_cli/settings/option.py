@@ -27,8 +27,7 @@ class Layer(StrEnum):
     USER_PROFILE = "profile"
     WORKING_DIRECTORY = "working directory"
     USER_CONFIG = "user config"
-    DIRECTORY_PRESET = "preset of the working directory"
-    PRESET = "preset"
+    NAMED = "named defaults"
     DEFAULT = "default"
 
     @property
@@ -39,15 +38,24 @@ class Layer(StrEnum):
     @property
     def untrusted(self) -> bool:
         """True for the working directory, whose config may be from somebody else."""
-        return self in (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE, Layer.DIRECTORY_PRESET)
+        return self in (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE)
 
 
 class Source(NamedTuple):
-    """The source of a `value`. `name` is for users: `--retries`, `UPLOADER_RETRIES`, or file and key."""
+    """The source of a `value`. `name` is for users: `--retries`, `UPLOADER_RETRIES`, or file and key.
+
+    `option` is the one that has named these defaults; empty in other layers.
+    """
 
     layer: Layer
     name: str
     value: object = None
+    option: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The kind of source for users."""
+        return self.option or self.layer.value
 
     def __str__(self) -> str:
         return self.name

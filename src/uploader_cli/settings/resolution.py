@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from uploader_cli.errors import UsageError
+from uploader_cli.feature import features
 from uploader_cli.named_files import check_input
 from uploader_cli.settings import config_files, shard
-from uploader_cli.settings.config_files import PROFILES, Given
+from uploader_cli.settings.config_files import PROFILES, Config, Defaults, Given, Table
 from uploader_cli.settings.model import OPTIONS, Settings
 from uploader_cli.settings.option import VARIABLES_BEGIN, Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory
@@ -23,13 +23,14 @@ from uploader_cli.settings.values import Invalid, merged, written_size
 RESULT_ONLY = ("result_done", "result_failed", "result_link", "result_timeout")
 """Options that `result_url` needs."""
 TUS_ONLY = (
-    *("preset", "metadata", "chunk_rule", "retry_status", "id_header", "place", "result_url", *RESULT_ONLY),
+    *("metadata", "chunk_rule", "retry_status", "id_header", "place", "result_url", *RESULT_ONLY),
     *("allowed_names", "empty_files", "empty_at_creation", "bytes_at_creation", "parts", "part_metadata"),
     "checksum_compared",
+    *(option.name for feature in features() for option in feature.options if option.tus_only),
 )
 """Options for tus servers without sessions."""
 SENT = ("filename", "relativePath")
-"""Metadata that is sent without a preset, and that may be the place of a file."""
+"""Metadata that is sent where files have keys, and that may be the place of a file."""
 
 
 def resolve(
@@ -68,19 +69,14 @@ def resolve(
     chosen = own.profiles.get(profile, {})
     layers: tuple[Mapping[str, Given], ...] = (line, environment, here.profiles.get(profile, {}), chosen)
     layers += (here.base, own.base)
-    own_presets = {**here.presets, **own.presets}
-    preset = _preset(_first("preset", layers), own_presets, user_config)
-    settings = _with_target(_settings((*layers, preset), env, notes, ignored))
-    built_in = settings.preset if settings.preset not in own_presets else None
+    named = _named(layers, own, user_config)
+    settings = _with_target(_settings(layers, named.table, env, notes, ignored))
     if not settings.foreign:
-        option = _endpoint_option(built_in)
-        settings = _with_target(_settings(layers, env, notes, ignored))
+        settings = _with_target(_settings(layers, {}, env, notes, ignored))
         needed = "a tus server: the server's own protocol has no place for it"
-        settings = _without(settings, TUS_ONLY, needed, f"name the tus server with {option}")
-    elif built_in:
-        from uploader_cli.settings.presets import check_endpoint  # deferred: most uploads use none
-
-        check_endpoint(settings, built_in)
+        settings = _without(settings, TUS_ONLY, needed, f"name the tus server with {named.endpoint}")
+    elif named.check:
+        named.check(settings)
     if not settings.result_url:
         hint = "name the URL to ask at, for example --result-url '{url}/status'"
         settings = _without(settings, RESULT_ONLY, "--result-url", hint)
@@ -94,7 +90,7 @@ def resolve(
         raise UsageError("--resend and --skip-existing exclude each other", hint="omit one of them")
     settings = _resending(settings)
     _check(settings, need_server=need_server, user_config=user_config)
-    return _trusting(settings, (environment, chosen, own.base, preset))
+    return _trusting(settings, (environment, chosen, own.base, named.table))
 
 
 def resolve_here(flags: Mapping[str, object | None], *, env: Mapping[str, str] = os.environ, **how: Any) -> Settings:
@@ -107,18 +103,18 @@ def _first(name: str, layers: Iterable[Mapping[str, Given]]) -> Given | None:
 
 
 def _settings(
-    layers: Sequence[Mapping[str, Given]], env: Mapping[str, str], notes: tuple[str, ...], ignored: Collection[str]
+    layers: Sequence[Table], named: Table, env: Mapping[str, str], notes: tuple[str, ...], ignored: Collection[str]
 ) -> Settings:
-    """Return the settings of the layers. Headers and metadata of the last one, the preset, are added to others."""
+    """Return the settings of the layers; headers and metadata of `named`, the weakest one, are added to others."""
     found: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for name, option in OPTIONS.items():
-        given = _first(name, layers) if name not in ignored else None
+        given = _first(name, (*layers, named)) if name not in ignored else None
         if given is None:
             continue
         value = _value(option, given)
-        if name in ("header", "metadata") and layers[-1].get(name, given) is not given:
-            value = merged(value, _value(option, layers[-1][name]), ignore_case=name == "header")
+        if name in ("header", "metadata") and named.get(name, given) is not given:
+            value = merged(value, _value(option, named[name]), ignore_case=name == "header")
         if name == "shard" and value:
             try:  # resolved once: a run that is resumed elsewhere stays the same shard
                 value = shard.resolved(value, env)
@@ -128,30 +124,16 @@ def _settings(
     return Settings(**found, sources=sources, notes=notes)
 
 
-def _preset(
-    asked: Given | None, known: Mapping[str, Mapping[str, Given]], user_config: Path | None
-) -> Mapping[str, Given]:
-    """Return the settings of the requested preset. Raise `UsageError` for an unknown one."""
-    name = _value(OPTIONS["preset"], asked) if asked else None
-    if name is None or asked is None:
-        return {}
-    known = {**config_files.built_in_presets(), **known}
-    if name not in known:
-        where = f"{user_config} or " if user_config else ""
-        hint = f"use one of: {', '.join(sorted(known))}; or write [preset.NAME] into {where}uploader.toml"
-        raise UsageError(f"{asked.source}: unknown preset {name!r}", hint=hint)
-    return known[name]
-
-
-def own_presets(cwd: Path, user_config: Path | None) -> Mapping[str, Mapping[str, Given]]:
-    """Return the presets of the config files. Raises `UsageError` for an invalid file."""
-    here, _ = config_files.of_directory(cwd, user_config)
-    return {**here.presets, **config_files.of_user(user_config).presets}
-
-
-def preset_names(cwd: Path, user_config: Path | None) -> list[str]:
-    """Return the names of all presets, sorted. Raises `UsageError` for an invalid file."""
-    return sorted(config_files.built_in_presets().keys() | own_presets(cwd, user_config).keys())
+def _named(layers: Sequence[Table], own: Config, user_config: Path | None) -> Defaults:
+    """Return the defaults that an option of a feature names. Raise `UsageError` for an unknown name."""
+    for feature in features():
+        name = feature.options[0].name if feature.defaults else ""
+        asked = _first(name, layers)
+        value = _value(OPTIONS[name], asked) if asked else None
+        if asked and value is not None:
+            found: Defaults = feature.load(feature.defaults)(value, asked.source, user_config, own.named.get(name, {}))
+            return found
+    return Defaults()
 
 
 def profiles(cwd: Path, user_config: Path | None) -> list[str]:
@@ -241,15 +223,6 @@ def _with_target(settings: Settings) -> Settings:
     return settings if settings.protocol in ("tus", "ietf") else settings.changed("protocol", "tus", source)
 
 
-def _endpoint_option(built_in: str | None) -> str:
-    """Return the option that names a tus server; with a preset also the form of its value."""
-    if built_in is None:
-        return "--tus-endpoint"
-    from uploader_cli.settings.presets import endpoint_option
-
-    return endpoint_option(built_in)
-
-
 def _without(settings: Settings, names: Iterable[str], needed: str, hint: str) -> Settings:
     """Drop options that are useless without what is `needed`. Raise `UsageError` for one on the command line."""
     given = [name for name in names if getattr(settings, name) != OPTIONS[name].default]
@@ -282,17 +255,11 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
             f" ({settings.source('chunk_rule')})",
             hint="omit it: the size is chosen by that rule",
         )
-    sent = {item.name for item in settings.metadata} | (set() if settings.preset else set(SENT))
+    sent = {item.name for item in settings.metadata} | (set(SENT) if settings.terms.get("gets_keys", True) else set())
     if unsent := [name for name in settings.place if name not in sent]:
         raise UsageError(
             f"{settings.source('place')}: no metadata {unsent[0]} is sent",
             hint=f"use one of: {', '.join(sorted(sent))}; or add it with --metadata",
-        )
-    templates = [settings.tus_endpoint, *(item.template for item in settings.metadata)]
-    if settings.dest and settings.preset and not any(re.search(r"\{(path|dir)\}", one or "") for one in templates):
-        raise UsageError(
-            f"{settings.source('dest')}: the preset {settings.preset} sends names without directories",
-            hint="send them as well, for example with --metadata 'filename={path}'",
         )
     if settings.result_url and not settings.result_done:
         hint = "say when a file is processed, for example --result-done state=ready"

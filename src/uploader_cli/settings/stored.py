@@ -63,9 +63,9 @@ def resumed(caller: Settings, run: Settings) -> Settings:
     stored: dict[str, Any] = {name: getattr(run, name) for name, option in OPTIONS.items() if option.stored}
     other = origin(run.trusted_url or run.target_url) != origin(caller.trusted_url or caller.target_url)
     distrust = "the server of the run is not the one of these settings" if other else caller.distrust
-    preset = tuple(header for header in run.header if run.preset and not header.secret)
+    named = tuple(header for header in run.header if run.names_defaults and not header.secret)
     own: dict[str, Any] = {
-        "header": merged(caller.header, preset, ignore_case=True),
+        "header": merged(caller.header, named, ignore_case=True),
         "from_file": run.from_file,
         "resume": True,
     }

@@ -396,10 +396,10 @@ def condition(raw: object) -> Condition:
     return Condition(field_path(path), value.strip())
 
 
-def merged(own: tuple[Any, ...], preset: tuple[Any, ...], *, ignore_case: bool) -> tuple[Any, ...]:
-    """Return the headers or metadata of a preset and `own`, which replace those of the same name."""
+def merged(own: tuple[Any, ...], named: tuple[Any, ...], *, ignore_case: bool) -> tuple[Any, ...]:
+    """Return the headers or metadata of named defaults and `own`, which replace those of the same name."""
     names = {item.name.lower() if ignore_case else item.name for item in own}
-    return (*(item for item in preset if (item.name.lower() if ignore_case else item.name) not in names), *own)
+    return (*(item for item in named if (item.name.lower() if ignore_case else item.name) not in names), *own)
 
 
 _CLUSTER = re.compile(r"local:[1-9][0-9]{0,3}|dask(\+tls)?://[^/@\s]+:[0-9]{1,5}")

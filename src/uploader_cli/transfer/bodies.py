@@ -61,7 +61,7 @@ def metadata_of(file: LocalFile, templates: Iterable[Metadata], checkpoint: Call
 
 
 def named(file: LocalFile) -> dict[str, str]:
-    """Return the metadata that names a file to servers without a preset."""
+    """Return the metadata that names a file to servers that get keys."""
     return {"filename": utf8(file.name), "filetype": content_type(file.name), "relativePath": utf8(file.relative_path)}
 
 

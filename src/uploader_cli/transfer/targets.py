@@ -227,7 +227,7 @@ class Endpoint(Target):
     def terms(self, offer: Offer) -> Terms:
         settings, offered = self._settings, offer.tus or Capabilities(self._settings.target_url)
         tus = self._chosen(offered)
-        return Terms(
+        known = Terms(
             offer,
             replace(offer.limits or endless(tus.max_size), empty_files=settings.empty_files),
             tus,
@@ -237,12 +237,11 @@ class Endpoint(Target):
             strict=False,
             may_forget=tus.ietf,
             trusts_checksums=settings.checksum_compared or tus.compares_checksums,
-            tells_missing=_tells_missing(settings.preset),
-            gets_keys=not settings.preset,  # its service may not know such metadata
             parts=self._may_divide(tus),
             describes_parts=settings.part_metadata,
             empty_at_creation=settings.empty_at_creation and not tus.ietf,
         )
+        return replace(known, **settings.terms)
 
     def meet(
         self, api: Api, run: UploadJournal, files: Sequence[LocalFile], chunk: ChunkSize
@@ -301,11 +300,3 @@ def check_lengths(files: Iterable[LocalFile], tus: Capabilities | None) -> None:
             "the server takes no file of unknown length (tus extension creation-defer-length)",
             hint="save the data to a file first, and upload that",
         )
-
-
-def _tells_missing(preset: str | None) -> bool:
-    if preset is None:
-        return False
-    from uploader_cli.settings.presets import tells_missing  # deferred: most uploads use none
-
-    return tells_missing(preset)

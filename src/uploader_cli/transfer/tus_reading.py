@@ -23,13 +23,13 @@ ASK_AGAIN = 1.0  # seconds between two readings
 class Readings:
     """What readings say at one server. The threads of a run share it.
 
-    404, 410 and 5xx say that a file is not stored only where stored files are known to be readable: as a preset says,
+    404, 410 and 5xx say that a file is not stored only where stored files are known to be readable: as the terms say,
     or because the same request has succeeded for a file of this run that a success had confirmed. Some servers can't
     give out files whose names are not ASCII.
     """
 
     def __init__(self, warn: Callable[[WarningCode, str], None], *, known: bool) -> None:
-        """`known`: a preset says that the server gives out stored files, and no others."""
+        """`known`: the server gives out stored files, and no others."""
         self._warn, self._tells = warn, known
         self._confirmed: tuple[Position, int] | None = None  # upload and bytes of a file that an answer has confirmed
 

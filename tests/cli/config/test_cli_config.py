@@ -260,7 +260,6 @@ def test_config_error_names_file_and_line(own: Path, capsys: Capture) -> None:
 def acceptable(option: Option) -> str:
     """Something that the option takes from the environment."""
     own = {
-        "preset": "tusd",
         "chunk_rule": "7M",
         "metadata": "filename={path}",
         "place": "filename",

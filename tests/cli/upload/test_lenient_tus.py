@@ -311,17 +311,17 @@ def send_in_parts(service: Service, home: Path, make_files: Callable[..., Path],
     return uploader("upload", files, *options, home=home, constants=PARTS)
 
 
-def test_parts_carry_the_metadata_of_the_file_unless_a_preset_says_no(
+def test_parts_carry_the_metadata_of_the_file_unless_a_setting_says_no(
     make_files: Callable[..., Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "uploader.toml").write_text('[preset.bare]\nmetadata = ["filename={name}"]\npart-metadata = false\n')
-    for preset in ((), ("--preset", "bare")):
+    for described in (True, False):
+        (tmp_path / "uploader.toml").write_text(f"part-metadata = {str(described).lower()}\n")
         with Hooked() as service:
-            service.needs_names, service.extensions = not preset, "creation,concatenation"
-            done = send_in_parts(service, tmp_path, make_files, *preset)
+            service.needs_names, service.extensions = described, "creation,concatenation"
+            done = send_in_parts(service, tmp_path, make_files, "--no-resume")
             assert (done.code, len(done.of("file.retry"))) == (0, 0), done.err
             partial = [upload.metadata for upload in service.uploads.values() if upload.partial]
-        assert ["filename" in metadata for metadata in partial] == [not preset] * 2
+        assert ["filename" in metadata for metadata in partial] == [described] * 2
 
 
 def test_file_whose_parts_are_refused_is_sent_in_one_upload(make_files: Callable[..., Path], tmp_path: Path) -> None:

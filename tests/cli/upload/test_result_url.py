@@ -367,20 +367,23 @@ def test_server_with_sessions_has_no_result_url(make_files: Files, tmp_path: Pat
 
 
 def test_config_of_a_working_directory_may_not_set_it(make_files: Files, tmp_path: Path) -> None:
-    """It may belong to a stranger. A preset of one's own may: its conditions wait for a URL."""
+    """It may belong to a stranger."""
     files = make_files(**{"clip.mp4": 1})
     (tmp_path / "uploader.toml").write_text('result-url = "http://127.0.0.1:1/{id}"')
     done = uploader("upload", files, "--tus-endpoint", "127.0.0.1:1/files/", home=tmp_path)
     assert done.code == 2
     assert "not allowed in the config of a working directory" in done.err
-    (tmp_path / "uploader.toml").unlink()
+
+
+def test_conditions_of_a_config_file_wait_for_a_url(make_files: Files, tmp_path: Path) -> None:
+    files = make_files(**{"clip.mp4": 1})
     config = tmp_path / "config" / "uploader" / "config.toml"
     config.parent.mkdir(parents=True)
-    config.write_text('[preset.mine]\nresult-done = ["status.state=ready"]\nresult-failed = ["status.state=error"]\n')
+    config.write_text('result-done = ["status.state=ready"]\nresult-failed = ["status.state=error"]\n')
     with Transcoder(DONE) as service:
-        plain = upload(files, service, "--preset", "mine", home=tmp_path)
+        plain = upload(files, service, home=tmp_path)
         asked = len(service.asked)
-        waited = upload(files, service, "--preset", "mine", "--result-url", "{url}", "--no-resume", home=tmp_path)
+        waited = upload(files, service, "--result-url", "{url}", "--no-resume", home=tmp_path)
     assert (plain.code, asked, waited.code, len(service.asked)) == (0, 0, 0, 1), waited.err
 
 

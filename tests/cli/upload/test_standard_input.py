@@ -94,7 +94,7 @@ def test_verify_compares_with_what_was_read(bundled: EmbeddedServer, tmp_path: P
 def test_foreign_server_gets_the_length_once(tmp_path: Path) -> None:
     data = os.urandom(2 * CHUNK + 1)
     with Tusd() as service:
-        done = send(data, "--tus-endpoint", service.url, "--preset", "tusd", home=tmp_path)
+        done = send(data, "--tus-endpoint", service.url, home=tmp_path)
     assert (done.code, service.refusals) == (0, []), done.err
     assert (service.only.content, service.only.chunks) == (data, [CHUNK, CHUNK, 1])
     lengths = [headers.get("upload-length") for method, headers in service.requests if method == "PATCH"]
@@ -113,7 +113,7 @@ class Forgetful(Tusd):
 
 def test_lost_upload_of_standard_input_fails_and_says_why(tmp_path: Path) -> None:
     with Forgetful() as service:
-        done = send(os.urandom(5 * CHUNK), "--tus-endpoint", service.url, "--preset", "tusd", home=tmp_path)
+        done = send(os.urandom(5 * CHUNK), "--tus-endpoint", service.url, home=tmp_path)
     assert done.code == 4, done.err
     assert "what was sent of it is lost, and it can't be read again" in done.of("file.failed")[0]["message"]
 

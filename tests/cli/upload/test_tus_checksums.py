@@ -1,4 +1,4 @@
-"""Checksums at a tus endpoint: they find damage, and verify a file only where a preset or the server says so."""
+"""Checksums at a tus endpoint: they find damage, and verify a file only where a setting or the server says so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command import uploader
 from serving import running_server
-from tus_services import Announcing, OpenCloud
+from tus_services import Announcing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,35 +16,21 @@ if TYPE_CHECKING:
 CONTENT = os.urandom(10_000)
 SIZES = {"a.bin": 10_000, "b.bin": 4096, "c.bin": 1, "d.bin": 0}
 OPTIONS = ("-j", "1", "--chunk-size", "4K", "--retries", "1", "--json")
-PRESETS = """
-[preset.compared]
-checksum-compared = true
-[preset.other]
-checksum = "sha1"
-"""
-
-
-@pytest.fixture(autouse=True)
-def own_presets(tmp_path: Path) -> None:
-    config = tmp_path / "config" / "uploader" / "config.toml"
-    config.parent.mkdir(parents=True)
-    config.write_text(PRESETS)
 
 
 @pytest.mark.parametrize("ignores", [False, True], ids=["compares", "ignores"])
 @pytest.mark.parametrize(
-    ("more", "verified_by"),
+    ("more", "known", "verified_by"),
     [
-        ((), False),
-        (("--preset", "other"), False),
-        (("--preset", "tusd", "--checksum", "sha1"), False),
-        (("--preset", "compared"), True),
-        (("--verify",), "bytes"),
+        ((), {}, False),
+        pytest.param(("--preset", "tusd", "--checksum", "sha1"), {}, False, marks=pytest.mark.feature("presets")),
+        (("--verify",), {}, "bytes"),
+        ((), {"UPLOADER_CHECKSUM_COMPARED": "yes"}, True),
     ],
-    ids=["no preset", "other preset", "built-in preset", "preset that says so", "reading"],
+    ids=["nothing", "preset", "reading", "setting that says so"],
 )
-def test_file_is_verified_by_checksums_only_where_a_preset_says_that_they_are_compared(
-    more: tuple[str, ...], verified_by: str | bool, ignores: bool, tmp_path: Path
+def test_file_is_verified_by_checksums_only_where_a_setting_says_that_they_are_compared(
+    more: tuple[str, ...], known: dict[str, str], verified_by: str | bool, ignores: bool, tmp_path: Path
 ) -> None:
     """No run sends a wrong one to find that out, and none costs a request more than without checksums."""
     (tmp_path / "files").mkdir()
@@ -52,7 +38,7 @@ def test_file_is_verified_by_checksums_only_where_a_preset_says_that_they_are_co
         (tmp_path / "files" / name).write_bytes(CONTENT[:size])
     with Announcing(ignores=ignores) as service:
         service.readable = True
-        done = uploader("upload", "files", "--tus-endpoint", service.url, *OPTIONS, *more, home=tmp_path)
+        done = uploader("upload", "files", "--tus-endpoint", service.url, *OPTIONS, *more, home=tmp_path, **known)
         assert (done.code, done.of("warning"), done.of("file.retry")) == (0, [], []), done.err
         assert sorted(bytes(upload.content) for upload in service.uploads.values()) == sorted(
             CONTENT[:size] for size in SIZES.values()
@@ -94,12 +80,3 @@ def test_chunk_that_the_server_refuses_by_its_checksum_is_sent_again(at: int, tm
     assert done.code == 0, done.err
     assert (service.wrong, stored) == ([at], [(tmp_path / "a.bin").read_bytes()])
     assert [event["code"] for event in done.of("file.retry")] == ["integrity"]
-
-
-def test_preset_of_a_server_that_ignores_checksums_verifies_no_file(tmp_path: Path) -> None:
-    """Also where the user asks for checksums."""
-    (tmp_path / "a.bin").write_bytes(CONTENT)
-    with OpenCloud() as service:
-        options = ("--preset", "opencloud", "--checksum", "sha1")
-        done = uploader("upload", "a.bin", "--tus-endpoint", service.url, *OPTIONS, *options, home=tmp_path)
-    assert (done.code, done.of("file.completed")[0]["verified"]) == (0, False), done.err

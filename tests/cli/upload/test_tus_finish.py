@@ -192,7 +192,7 @@ INCOMPLETE = Answer(400, b"ERR_INCOMPLETE_UPLOAD: cannot stream non-finished upl
     [
         (INCOMPLETE, "nothing", "a.bin", True),
         (Answer(500), "nothing", "a.bin", False),
-        (Answer(500), "preset", "a.bin", True),
+        pytest.param(Answer(500), "preset", "a.bin", True, marks=pytest.mark.feature("presets")),
         (Answer(500), "confirmed file", "a.bin", True),
         (Answer(404), "confirmed file", "a.bin", True),
         (Answer(403), "confirmed file", "a.bin", False),

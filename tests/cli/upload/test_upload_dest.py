@@ -84,17 +84,13 @@ def test_dest_at_a_server_without_directories_exits_2(make_files: Files, tmp_pat
 
 
 def test_dest_is_in_the_metadata_of_a_tus_server(make_files: Files, tmp_path: Path) -> None:
-    """In `relativePath` and `{path}`; a preset without a path is exit 2."""
+    """In `relativePath` and `{path}`."""
     files = make_files(**{"a.mp4": 1})
     with Service() as service:
         command = ("upload", files, "--tus-endpoint", service.url, "--dest", DEST)
         assert uploader(*command, "--metadata", "name={path}", home=tmp_path).code == 0
         sent = service.only.metadata
         assert sent["relativePath"] == sent["name"] == f"{DEST}/files/a.mp4"
-        refused = uploader(*command, "--preset", "tusd", home=tmp_path)
-        assert len(service.uploads) == 1
-    assert refused.code == 2
-    assert "preset tusd sends names without directories" in refused.err
 
 
 def test_library_stores_files_below_dest(server: EmbeddedServer, make_files: Files) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command import uploader
 from scripted_server import Answer, Rule, ScriptedServer
-from tus_services import MIB, CloudflareDirectUpload, Service, Vimeo
+from tus_services import MIB, Service, Vimeo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,22 +57,6 @@ def test_vimeo_upload_link_gets_head_and_patch_without_credentials(make_files: F
     printed = done.out + done.err + log.read_text() + report.read_text() + stored(tmp_path)
     assert "files/u0" not in printed
     assert f"{done.events[0]['server']}***" in log.read_text(), "requests are logged without the path"
-
-
-def test_cloudflare_direct_upload_resumes_at_the_offset_of_the_server(make_files: Files, tmp_path: Path) -> None:
-    """Of an upload that this machine has not begun, the rest is sent, by the rules of the preset."""
-    clip = make_files(**{"clip.mp4": 17 * MIB}) / "clip.mp4"
-    begun = clip.read_bytes()[: 6 * MIB]
-    with CloudflareDirectUpload() as service:
-        url = service.existing(17 * MIB, begun)
-        done = uploader(
-            "upload", clip, "--preset", "cloudflare-stream", "--json", home=tmp_path, UPLOADER_UPLOAD_URL=url
-        )
-    assert (done.code, service.refusals) == (0, []), done.err
-    assert methods(service) == {"HEAD", "PATCH"}
-    assert (service.only.content, sum(service.only.chunks)) == (clip.read_bytes(), 11 * MIB)
-    (started,) = done.of("file.started")
-    assert started["offset"] == 6 * MIB
 
 
 def test_interrupted_upload_url_is_resumed_and_then_forgotten(make_files: Files, tmp_path: Path) -> None:

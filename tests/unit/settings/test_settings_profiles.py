@@ -179,25 +179,6 @@ def test_resume_uses_the_profile_of_the_run(settle: Resolve, here: Path, own: Pa
     )
 
 
-def test_preset_of_the_user_outranks_that_of_the_directory_and_the_built_in_one(
-    settle: Resolve, here: Path, own: Path
-) -> None:
-    def retries() -> int:
-        return settle(tus_endpoint="http://localhost:1080/files", preset="tusd").retries
-
-    built_in = retries()
-    (here / "uploader.toml").write_text("[preset.tusd]\nretries = 91")
-    assert retries() == 91 != built_in
-    own.write_text("[preset.tusd]\nretries = 92")
-    assert retries() == 92
-
-
-def test_header_replaces_that_of_the_preset_in_any_case(settle: Resolve, own: Path) -> None:
-    own.write_text('[preset.x]\nheader = ["X-Team: video", "X-More: 1"]')
-    settings = settle(tus_endpoint="http://localhost:1080/files", preset="x", header=["X-TEAM: audio"])
-    assert settings.headers == {"X-More": "1", "X-TEAM": "audio"}
-
-
 @pytest.mark.parametrize(
     ("run", "same"),
     [("https://h.example:443", True), ("https://H.example", True), ("https://h.example:80", False)],

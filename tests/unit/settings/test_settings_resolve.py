@@ -117,7 +117,6 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "result_done": "a.b=1",
         "result_failed": "a.b=2",
         "newer_than": "2d",
-        "preset": "tusd",
         "place": "filename",
         "retry_status": "409",
         "tus_endpoint": "tus.example/files/",
@@ -296,11 +295,11 @@ def test_a_command_about_sessions_knows_no_tus_endpoint(here: Path) -> None:
 
 
 def test_a_value_that_another_option_decides_has_the_source_of_that_option(here: Path, own: Path) -> None:
-    own.write_text(f"tus_endpoint = '{TUS}'\npreset = 'tusd'")
+    own.write_text(f"tus_endpoint = '{TUS}'\nid_header = 'X'")
     to_endpoint = resolve({}, env={}, cwd=here, user_config=own)
     assert (to_endpoint.protocol, to_endpoint.source("protocol").name) == ("tus", f"{own}: tus_endpoint")
     to_server = resolve({}, env={"UPLOADER_SERVER": "files.example"}, cwd=here, user_config=own)
-    for name in ("tus_endpoint", "preset", "protocol"):
+    for name in ("tus_endpoint", "id_header", "protocol"):
         assert getattr(to_server, name) == OPTIONS[name].default
         assert to_server.source(name) is DEFAULT, name
 

@@ -27,7 +27,6 @@ LATER = {
     "UPLOADER_PROTOCOL": "tus",
     "UPLOADER_TUS_ENDPOINT": "later.example/files",
     "UPLOADER_METADATA": "later=9",
-    "UPLOADER_PRESET": "tusd",
     "UPLOADER_CHUNK_RULE": "9M",
     "UPLOADER_RETRY_STATUS": "499",
     "UPLOADER_ID_HEADER": "later",

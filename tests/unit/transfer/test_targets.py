@@ -11,12 +11,12 @@ from scripted_server import Answer, Rule, ScriptedServer
 from time_limits import PATIENCE
 
 from uploader_cli import errors
-from uploader_cli.core.capabilities import CONCATENATION, CREATION_WITH_UPLOAD, Capabilities
+from uploader_cli.core.capabilities import CONCATENATION, Capabilities
 from uploader_cli.core.packs import LookupOffer, PackOffer
 from uploader_cli.core.plan import ASSUMED, ENDLESS, Limits, LocalFile
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.terms import Offer, Terms
-from uploader_cli.settings import Settings, resolve
+from uploader_cli.settings import Settings
 from uploader_cli.transfer import targets
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.journal import Journal, RunTarget
@@ -25,7 +25,6 @@ from uploader_cli.transfer.targets import Opened, meeting, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 LIMITS = {"maxFiles": 9, "maxFileSize": 10, "allowedTypes": ["*"], "mixedTypes": True, "relativePaths": True}
 OFFERED = {
@@ -179,37 +178,6 @@ def test_options_choose_from_the_offer(options: dict[str, Any], protocol: str, p
 
 
 @pytest.mark.parametrize(
-    ("preset", "tells_missing", "with_upload", "empty"),
-    [
-        ("tusd", False, True, True),
-        ("tus-node-server", True, True, True),
-        ("tuspyserver", False, False, True),
-        ("directus", False, True, False),
-        ("none of ours", False, True, True),
-    ],
-)
-def test_preset_adds_what_the_announcement_does_not_say(
-    preset: str, tells_missing: bool, with_upload: bool, empty: bool, tmp_path: Path
-) -> None:
-    config = tmp_path / "config.toml"
-    config.write_text('[preset."none of ours"]\nchecksum_compared = true\npart_metadata = false\n')
-    flags = {"tus_endpoint": HERE + "tus" * (preset == "directus"), "preset": preset}
-    settings = resolve(flags, env={}, cwd=tmp_path, user_config=config)
-    offered = Capabilities(HERE, frozenset({"creation", CREATION_WITH_UPLOAD}))
-    known = target_of(settings).terms(Offer(tus=offered))
-    assert known.tus is not None
-    assert (known.tells_missing, known.tus.creates_with_upload, known.limits.empty_files) == (
-        tells_missing,
-        with_upload,
-        empty,
-    )
-    assert known.trusts_checksums is (preset == "none of ours")
-    assert known.describes_parts is (preset != "none of ours")
-    assert not known.gets_keys, "its service may know no other metadata"
-    assert terms(Offer(tus=offered), tus_endpoint=HERE).gets_keys
-
-
-@pytest.mark.parametrize(
     ("endpoint", "extension", "options", "parts"),
     [
         (HERE, CONCATENATION, {}, True),
@@ -238,7 +206,7 @@ def test_server_of_the_ietf_protocol_says_itself_what_is_complete(ietf: bool) ->
     ("sessions", "says_so", "announced", "compares"),
     [(True, False, False, True), (False, False, False, False), (False, True, False, True), (False, False, True, True)],
 )
-def test_checksum_of_an_endpoint_counts_where_its_preset_or_the_server_says_so(
+def test_checksum_of_an_endpoint_counts_where_a_setting_or_the_server_says_so(
     algorithm: str, sessions: bool, says_so: bool, announced: bool, compares: bool
 ) -> None:
     settings = Settings(**({"server": "http://h"} if sessions else {"tus_endpoint": HERE}), checksum_compared=says_so)

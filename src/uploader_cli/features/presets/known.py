@@ -6,12 +6,7 @@ docs/servers/ has a page for each, which names the sources.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from uploader_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from uploader_cli.settings.model import Settings
+from typing import Any, NamedTuple
 
 CREATED_BY_SERVICE = "UPLOAD_URL"
 """The endpoint of a service whose API creates the uploads."""
@@ -163,31 +158,3 @@ BUILT_IN: Mapping[str, Preset] = {
     "opencloud": _OPENCLOUD,
     "ocis": _OPENCLOUD,
 }
-
-
-def endpoint_option(name: str) -> str:
-    """Return the option that names the server of a preset, with the form of its value."""
-    form = BUILT_IN[name].endpoint
-    return f"--upload-url {form}" if form == CREATED_BY_SERVICE else f"--tus-endpoint {form}"
-
-
-def tells_missing(name: str) -> bool:
-    """Return whether a preset says that GET answers 404, 410 or 5xx only where a file is not stored."""
-    return name in BUILT_IN and BUILT_IN[name].tells_missing
-
-
-def check_endpoint(settings: Settings, name: str) -> None:
-    """Raise `UsageError` for an endpoint that does not have the form of a built-in preset."""
-    known, source, endpoint = BUILT_IN[name], settings.source("tus_endpoint"), settings.tus_endpoint or ""
-    if known.endpoint == CREATED_BY_SERVICE and not (settings.upload_url or settings.from_file):
-        raise UsageError(
-            f"{source}: the preset {name} is for uploads that the service has created",
-            hint=f"give {known.needs[CREATED_BY_SERVICE]}",
-        )
-    host, _, path = endpoint.partition("://")[2].partition("/")
-    for word, what in known.needs.items():
-        if word in path.split("/") or (word != "HOST" and word.lower() in host.split(".")):
-            raise UsageError(f"{source}: replace {word}", hint=f"it is {what}")
-    if "{path}" in known.endpoint and endpoint and "{" not in endpoint:
-        hint = f"its form is {known.endpoint}"
-        raise UsageError(f"{source}: the preset {name} needs the name of each file in the URL", hint=hint)

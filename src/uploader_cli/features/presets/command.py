@@ -8,10 +8,11 @@ from typing import Annotated, Any
 from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
+from uploader_cli.features.presets.defaults import endpoint_option, names, own_presets
+from uploader_cli.features.presets.known import BUILT_IN, SETTINGS
 from uploader_cli.render import columns
 from uploader_cli.render.words import safe
-from uploader_cli.settings import own_presets, user_config_file, working_directory
-from uploader_cli.settings.presets import BUILT_IN, SETTINGS, endpoint_option
+from uploader_cli.settings import user_config_file
 
 _PAGES = "docs/servers"
 _TITLES = ("preset", "server or service", "chunks", "empty files", "parts")
@@ -20,12 +21,12 @@ _WIDTHS = (17, 18, 14, 11, 5)
 
 def presets(
     name: Annotated[
-        str | None, opt.argument("[NAME]", "Show this preset.", autocompletion=opt.complete_presets)
+        str | None, opt.argument("[NAME]", "Show this preset.", autocompletion=opt.configured(names))
     ] = None,
     **given: Any,
 ) -> int:
     """List the presets for tus servers and services, or show one."""
-    own = own_presets(working_directory(), user_config_file())
+    own = own_presets(user_config_file())
     known = {one: _built_in(one) for one in BUILT_IN} | {one: _own(table) for one, table in own.items()}
     if name is not None and name not in known:
         raise UsageError(f"presets: unknown preset {name!r}", hint=f"use one of: {', '.join(sorted(known))}")

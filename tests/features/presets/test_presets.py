@@ -23,7 +23,7 @@ from tus_services import (
 )
 
 from uploader_cli.__main__ import main
-from uploader_cli.settings.presets import BUILT_IN
+from uploader_cli.features.presets.known import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -241,8 +241,10 @@ def test_files_of_equal_names_need_their_directories(make_files: Files, tmp_path
 
 
 def test_presets_are_listed(tmp_path: Path) -> None:
-    """Also those of a config file."""
-    (tmp_path / "uploader.toml").write_text('[preset.mine]\nchunk-rule = "1M"\nempty-files = false\n')
+    """Also those of the user's config file."""
+    config = tmp_path / "config" / "uploader" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[preset.mine]\nchunk-rule = "1M"\nempty-files = false\n')
     listed = uploader("presets", home=tmp_path)
     assert (listed.code, listed.err) == (0, "")
     rows = [line.split() for line in listed.out.splitlines()]
@@ -257,7 +259,7 @@ def test_presets_are_listed(tmp_path: Path) -> None:
 def test_presets_on_a_narrow_terminal_are_names_and_services(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("uploader_cli.cli.presets.columns", lambda *_: 60)
+    monkeypatch.setattr("uploader_cli.features.presets.command.columns", lambda *_: 60)
     assert main(["presets"]) == 0
     title, first, *_ = capsys.readouterr().out.splitlines()
     assert (title.split(), first.split()) == (["preset", "server", "or", "service"], ["tusd", "tusd"])
