@@ -25,12 +25,15 @@ CLIENT = Path(__file__).parents[1] / "src/uploader_cli"
 KEYWORDS, TYPED = CLIENT / "settings/keywords.py", CLIENT / "features/typed.py"
 DOCS = Path(__file__).parent
 SHARED_PAGES = dict.fromkeys(("status", "cancel", "delete"), "commands/sessions.md") | {
-    "runs": "commands/resume.md",
     "smoke": "smoke.md",
     "presets": "tus-servers.md",
 }
 """The pages of commands that have none of their own."""
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = {
+    name: command
+    for name, command in get_command(app).commands.items()
+    if not command.hidden  # type: ignore[attr-defined]
+}
 _WIDTH = 120
 
 

@@ -13,7 +13,11 @@ from uploader_cli.exit_status import MEANINGS
 from uploader_cli.settings.model import SECTIONS
 
 DOCS = Path(__file__).parent
-GROUP: Any = get_command(app)
+COMMANDS: dict[str, Any] = {
+    name: command
+    for name, command in get_command(app).commands.items()
+    if not command.hidden  # type: ignore[attr-defined]
+}
 DESCRIPTION = """\
 .B uploader
 opens a session on an upload server, sends files in chunks over HTTP, follows the server's progress over Socket.IO or by
@@ -29,7 +33,7 @@ EXAMPLES = (
 
 def pages() -> dict[str, str]:
     """Return the text of each page, in the man macros of roff, with its path below docs."""
-    own = {f"man/uploader-{name}.1": _page(name, command) for name, command in GROUP.commands.items()}
+    own = {f"man/uploader-{name}.1": _page(name, command) for name, command in COMMANDS.items()}
     return {"uploader.1": _overview(), **own}
 
 
@@ -38,7 +42,7 @@ def _overview() -> str:
     lines += ["uploader \\- upload files and follow the server's progress", ".SH SYNOPSIS"]
     lines += [".B uploader", ".I command", r"[\fIoption\fR ...] [\fIargument\fR ...]", ".SH DESCRIPTION"]
     lines += [DESCRIPTION.rstrip(), ".SH COMMANDS"]
-    for name, command in GROUP.commands.items():
+    for name, command in COMMANDS.items():
         lines += [".TP", rf".BR uploader\-{_text(name)} (1)", _text(command.help.splitlines()[0])]
     lines += [*_exit_status(), ".SH EXAMPLES"]
     for what, line in EXAMPLES:

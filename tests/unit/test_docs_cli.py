@@ -19,7 +19,11 @@ from uploader_cli.exit_status import Exit, worst
 from uploader_cli.settings import OPTIONS
 
 PAGE, EVENTS = page("cli.md"), page("events.md")
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = {
+    name: command
+    for name, command in get_command(app).commands.items()
+    if not command.hidden  # type: ignore[attr-defined]
+}
 MADE = runpy.run_path(str(ROOT / "docs" / "cli_options.py"))
 ENUMS = {
     "`phase` of `file.progress`": events.Phase,

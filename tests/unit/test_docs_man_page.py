@@ -18,7 +18,7 @@ def test_man_pages_are_current_and_valid() -> None:
     assert {path.name: path.read_text() for path in paths} == {
         path.name: text for path, text in zip(paths, made.values(), strict=True)
     }, "run docs/man_page.py"
-    assert {path.stem for path in paths} == {"uploader", *(f"uploader-{name}" for name in COMMANDS)}
+    assert {path.stem for path in paths} == {"uploader", *(f"uploader-{name}" for name in COMMANDS if name != "runs")}
     if shutil.which("groff"):
         command = ["groff", "-man", "-Tutf8", "-ww", "-z", *paths]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

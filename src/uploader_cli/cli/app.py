@@ -40,6 +40,8 @@ _OWN = {
 }
 """The commands of the core in their order, with their modules in this package. Each is a function of that name, or
 `import_`."""
+_HIDDEN = {"runs"}
+"""Second words for something else: they work, and no help or completion names them."""
 
 
 def _commands() -> dict[str, Callable[[], Any]]:
@@ -94,7 +96,7 @@ def _command(name: str) -> Any:
     alone = typer.Typer(add_completion=False, **_APPEARANCE)
     function = COMMANDS[name]()
     function.__signature__ = signature(function, name)
-    alone.command(cls=_Command)(function)
+    alone.command(cls=_Command, hidden=name in _HIDDEN)(function)
     return get_command(alone)
 
 

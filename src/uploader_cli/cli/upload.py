@@ -72,7 +72,7 @@ def resume(
             autocompletion=opt.complete_runs,
         ),
     ] = None,
-    list_: Annotated[bool, opt.option("--list", "", "List the stored runs and exit.")] = False,
+    list_: Annotated[bool, opt.option("--list", "", "List the stored runs and how they ended, and exit.")] = False,
     forget: Annotated[
         str | None,
         opt.option(
@@ -101,7 +101,7 @@ def resume(
 
 
 def runs(**given: Any) -> int:
-    """List the stored runs and how they ended (as resume --list)."""
+    """List the stored runs and how they ended, as `resume --list`."""
     from uploader_cli.run import runs as stored
 
     return stored.show(given)

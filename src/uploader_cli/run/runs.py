@@ -128,7 +128,7 @@ def choose(journal: Journal, settings: Settings) -> str | None:
 def _ask(journal: Journal, runs: Sequence[RunInfo]) -> str:
     lines = [f"{len(runs):,} interrupted runs, the newest last:"]
     if len(runs) > OFFERED:
-        lines.append(f"   …  {len(runs) - OFFERED:,} more: uploader runs")
+        lines.append(f"   …  {len(runs) - OFFERED:,} more: uploader resume --list")
     rows = run_rows(runs[:OFFERED], columns() - NUMBER)
     lines += [f"{number:>{NUMBER - 2}}  {row}" for number, row in reversed(list(enumerate(rows, 1)))]
     sys.stderr.write("\n".join(lines) + "\nresume which one? number or id [1]: ")
