@@ -53,8 +53,8 @@ PACKAGES = {
 
 SHARED = {
     "google_crc32c": "sources.checksums",
-    "requests": "transfer.dialler transfer.requests_session",
-    "urllib3": "transfer.connection transfer.dialler transfer.failures transfer.http_client",
+    "requests": "transfer.by_urllib3 transfer.dialler transfer.requests_session",
+    "urllib3": "transfer.by_urllib3 transfer.dialler transfer.requests_session",
     "certifi": "transfer.dialler",
     "socketio": "realtime.socket",
     "engineio": "realtime.socket",

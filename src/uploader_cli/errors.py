@@ -304,5 +304,18 @@ def exhausted(error: BaseException) -> Exhausted | None:
     return None
 
 
+def chain(error: BaseException) -> list[BaseException]:
+    """Return the error, its arguments, reasons and causes, outermost first.
+
+    Errors of this package are left out: they belong to an earlier call.
+    """
+    found = [error]
+    for item in found:
+        inner = (*item.args, getattr(item, "reason", None), item.__cause__, item.__context__)
+        others = [x for x in inner if isinstance(x, BaseException) and not isinstance(x, UploaderError)]
+        found.extend(x for x in others if not any(x is known for known in found))
+    return found
+
+
 class Interrupted(UploaderError):
     """The user interrupted the command, or another part of the file has failed."""

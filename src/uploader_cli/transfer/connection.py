@@ -12,27 +12,24 @@ import io
 import math
 import os
 import re
+import select
 import selectors
 import socket
 import ssl
 import threading
 import time
 import weakref
+from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, IncompleteRead, LineTooLong, RemoteDisconnected, UnknownProtocol
 from typing import IO, TYPE_CHECKING, Any, cast
 
-import urllib3
-from urllib3 import HTTPHeaderDict
-from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError, SSLError
-
 from uploader_cli.core.bottleneck import Waits
 from uploader_cli.core.protocol import whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from uploader_cli.transfer.bodies import Body
 
@@ -54,6 +51,20 @@ _INTERIM_LINE = re.compile(rb"HTTP/1\.\d 1(?!01)")
 _END = (b"\r\n", b"\n", b"")  # of headers, or of the connection
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _TICK = 0.25
+SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(  # a lost peer is noticed after a minute, also where sent bytes were not acknowledged
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (
+            ("TCP_KEEPIDLE", 30),
+            ("TCP_KEEPINTVL", 10),
+            ("TCP_KEEPCNT", 3),
+            ("TCP_USER_TIMEOUT", 60_000),
+        )
+        if hasattr(socket, name)
+    ),
+]
 PEER_GONE = (BrokenPipeError, ConnectionResetError, ssl.SSLError)
 """Errors of a server that takes no more: its answer may be there all the same."""
 
@@ -84,69 +95,79 @@ class Sockets:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-class PersistentConnection(HTTPConnection):
-    """A connection for one request at a time: `write`, then `answer`.
+class NotReachable(ValueError):
+    """No request can be sent to a URL: it is no URL for HTTP, or the proxy for it is none."""
 
-    It is known to `sockets` from its first packet on, and not reused after `IDLE_LIMIT`.
-    """
 
-    sockets: Sockets
-    used = 0.0  # when an answer last arrived
-    _dialling: socket.socket | None = None
+class NotConnected(OSError):
+    """No connection to a name and port."""
+
+
+class NoProxy(OSError):
+    """No connection through a proxy."""
+
+
+class NotSecured(OSError):
+    """The handshake of TLS failed."""
+
+
+def dial(address: tuple[str, int], timeout: float | None, sockets: Sockets) -> socket.socket:
+    """Connect to a name, or to an address, and a port; known to `sockets` before. Raise `NotConnected`."""
+    failure: Exception = OSError("the name has no address")
+    try:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
+        found, failure = [], error
+    for family, kind, protocol, _, where in found:
+        try:
+            return _connected(socket.socket(family, kind, protocol), where, timeout, sockets)
+        except OSError as error:
+            failure = error
+    raise NotConnected(str(failure)) from failure
+
+
+def _connected(sock: socket.socket, where: Any, timeout: float | None, sockets: Sockets) -> socket.socket:
+    try:
+        for option in SOCKET_OPTIONS:
+            sock.setsockopt(*option)
+        sock.settimeout(timeout)
+        sockets.opened(sock)
+        sock.connect(where)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Connection:
+    """A connection for one request at a time: `write`, then `answer`. It is not reused after `IDLE_LIMIT`."""
+
     _began = 0.0
     _sent: float | None = None  # when the last byte of a file's body was sent
     _asks = False  # whether the request has no body: the time to its answer is a round trip
     _early = b""  # what was read of an answer while the body was sent
     _spent = False
-    _asked: tuple[str, dict[str, Any]]  # the method, and what urllib3 wants to know of the answer
 
-    def connect(self) -> None:
-        """Connect. Raise urllib3's `ProxyError` for a proxy that does not connect, its `SSLError` for a handshake."""
-        self._spent, self._early = False, b""  # before the answer of a proxy
-        try:
-            super().connect()
-        except (OSError, HTTPException, HTTPError) as error:
-            if self.proxy is not None and not self.has_connected_to_proxy:
-                raise ProxyError("no connection through the proxy", error) from error
-            if isinstance(error, ssl.SSLError):
-                raise SSLError(error) from error
-            raise
-        finally:
-            if self._dialling is not None:
-                self._dialling.close()
-        self.used = time.monotonic()
-        self.sockets.opened(getattr(self.sock, "socket", self.sock))  # TLS within TLS wraps the socket
-
-    def _new_conn(self) -> socket.socket:
-        failure: Exception = OSError("the name has no address")
-        try:
-            addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
-            addresses, failure = [], error
-        for family, kind, protocol, _, address in addresses:
-            try:
-                return self._dial(socket.socket(family, kind, protocol), address)
-            except OSError as error:
-                failure = error
-        raise NewConnectionError(self, str(failure)) from failure
-
-    def _dial(self, sock: socket.socket, address: Any) -> socket.socket:
-        try:
-            for option in self.socket_options or ():
-                sock.setsockopt(*option)
-            sock.settimeout(self.timeout)
-            # A duplicate: the TLS handshake uses another object, unknown until its end.
-            self._dialling = sock.dup()
-            self.sockets.opened(self._dialling)
-            sock.connect(address)
-        except OSError:
-            sock.close()
-            raise
-        return sock
+    def __init__(self, sock: socket.socket, sockets: Sockets) -> None:
+        """`sock` is connected, to a server or through a proxy; it becomes known to `sockets`."""
+        self.sock: socket.socket | None = sock
+        self._sockets, self._used = sockets, time.monotonic()  # when an answer last arrived
+        sockets.opened(getattr(sock, "socket", sock))  # TLS within TLS wraps the socket
 
     @property
-    def is_connected(self) -> bool:
-        return not self._spent and time.monotonic() - self.used < IDLE_LIMIT and super().is_connected
+    def is_idle(self) -> bool:
+        """Whether a request can be sent: it is open, and nothing has arrived since the last answer."""
+        return (
+            self.sock is not None
+            and not self._spent
+            and time.monotonic() - self._used < IDLE_LIMIT
+            and not _has_arrived(self.sock)
+        )
+
+    def close(self) -> None:
+        if self.sock is not None:
+            self.sock.close()
+        self.sock = None
 
     def write(self, method: str, target: str, headers: Mapping[str, str], body: Body | bytes | None = None) -> None:
         """Send a request. Where the server answers before its end, the rest is not sent: the answer says why.
@@ -170,7 +191,7 @@ class PersistentConnection(HTTPConnection):
         deadline = self._began + WRITE_STALL
         waiting: selectors.BaseSelector | None = None
         ready = selectors.EVENT_WRITE  # before the first byte there is no answer
-        waits = self.sockets.waits
+        waits = self._sockets.waits
         while view:
             body.checkpoint()
             if ready & selectors.EVENT_READ and self._answered(sock):
@@ -222,51 +243,37 @@ class PersistentConnection(HTTPConnection):
         """
         sock: Any = self.sock
         sock.settimeout(timeout)
-        self.timeout = timeout
-        response = self.response_class(sock, method=method)
-        response.on_interim = on_interim
+        response = Response(sock, method, timeout, self._sockets.answer_time, self._early)
+        response.on_interim, self._early = on_interim, b""
         try:
             response.begin()
         except ConnectionError:
             self.close()
             raise
-        self.used = time.monotonic()
+        self._used = time.monotonic()
         if self._asks:
-            self.sockets.answered(self.used - self._began)
+            self._sockets.answered(self._used - self._began)
         if self._sent is not None:
-            self.sockets.waits.answer += self.used - self._sent
+            self._sockets.waits.answer += self._used - self._sent
         if response.will_close or self._spent:
             self.close()  # its socket ends with the answer
         return response
-
-    def response_class(self, sock: Any, *args: Any, **how: Any) -> Response:  # type: ignore[override]
-        """Make an answer that ends in time; `http.client` calls this as a class for the answers of proxies."""
-        deadline = time.monotonic() + (self.timeout or math.inf) + self.sockets.answer_time
-        response = Response(sock, *args, **how)
-        response.fp = io.BufferedReader(_Incoming(self._early, response.fp.detach(), deadline))
-        self._early = b""
-        return response
-
-    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **how: Any) -> None:
-        """Send a request of urllib3; its body is in memory."""
-        if self.sock is None:
-            self.connect()
-        del how["chunked"]
-        self._asked = method, {"request_url": url, **how}
-        self.write(method, url, headers or {}, body.encode() if isinstance(body, str) else body)
-
-    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
-        """Return the answer for urllib3."""
-        method, how = self._asked
-        return self.answer(method, self.timeout).for_urllib3(**how)
 
 
 class Response(HTTPResponse):
     """The final answer: `http.client` takes interim ones except 100 for it, and reads headers as those of mails."""
 
-    headers: HTTPHeaderDict  # type: ignore[assignment]
+    headers: Fields  # type: ignore[assignment]
     on_interim: OnInterim | None = None
     _method: str | None
+
+    def __init__(
+        self, sock: Any, method: str | None, timeout: float | None, answer_time: float, first: bytes = b""
+    ) -> None:
+        """`first` was read of it before. It fails where it takes `answer_time` more seconds than `timeout`."""
+        super().__init__(sock, method=method)
+        deadline = time.monotonic() + (timeout or math.inf) + answer_time
+        self.fp = io.BufferedReader(_Incoming(first, self.fp.detach(), deadline))
 
     def begin(self) -> None:
         """Read status and headers, with the limits of `http.client`. Raise `HTTPException` for what is not HTTP."""
@@ -295,17 +302,8 @@ class Response(HTTPResponse):
             if self.on_interim is not None:
                 self.on_interim(line[1], fields)
 
-    def for_urllib3(self, **how: Any) -> urllib3.HTTPResponse:
-        """Return the same answer as one of urllib3, which decodes it."""
-        known: dict[str, Any] = {"original_response": self, "request_method": self._method, "reason": self.reason}
-        return urllib3.HTTPResponse(self, self.headers, self.status, self.version, **known, **how)
-
     def pieces(self, size: int) -> Iterator[bytes]:
-        """Yield the decoded body in pieces of at most `size` bytes. Raise `BrokenOff`, or `TimeoutError`."""
-        encoded = "Content-Encoding" in self.headers
-        return intact(self.for_urllib3(preload_content=False).stream(size) if encoded else self._pieces(size))
-
-    def _pieces(self, size: int) -> Iterator[bytes]:
+        """Yield the body as it is sent, in pieces of at most `size` bytes."""
         while piece := self.read(size):
             yield piece
         if self.length:
@@ -324,9 +322,9 @@ def intact(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the pieces of an answer's body. Raise `BrokenOff`; timeouts stay what they are."""
     try:
         yield from pieces
-    except (TimeoutError, urllib3.exceptions.TimeoutError):
+    except TimeoutError:
         raise
-    except (OSError, ValueError, HTTPException, HTTPError) as error:  # ValueError: a chunk of -1
+    except (OSError, ValueError, HTTPException) as error:  # ValueError: a chunk of -1
         raise BrokenOff("the answer broke off") from error
 
 
@@ -344,7 +342,50 @@ def _selector(sock: socket.socket) -> selectors.BaseSelector:
     return waiting
 
 
-def read_fields(lines: IO[bytes]) -> HTTPHeaderDict:
+def _has_arrived(sock: socket.socket) -> bool:
+    """Return whether there is something to read, or the end."""
+    if not hasattr(select, "poll"):
+        return bool(select.select([sock], [], [], 0)[0])
+    waiting = select.poll()
+    waiting.register(sock, select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+class Fields(Mapping[str, str]):
+    """Headers by their names in any case. The values of one name are joined by commas (RFC 9110, section 5.3)."""
+
+    def __init__(self, lines: Iterable[tuple[str, str]]) -> None:
+        self._lines: dict[str, list[str]] = {}  # by the name in lower case: the name as it came first, and its values
+        for name, value in lines:
+            known = self._lines.get(low := name.lower())
+            if known is None:
+                self._lines[low] = [name, value]
+            else:
+                known.append(value)
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._lines[name.lower()][1:])
+
+    def get(self, name: str, default: Any = None) -> Any:
+        known = self._lines.get(name.lower())
+        return default if known is None else ", ".join(known[1:])
+
+    def get_all(self, name: str, default: Any = None) -> Any:
+        """Return the values of a name one by one, for `http.cookiejar`."""
+        known = self._lines.get(name.lower())
+        return default if known is None else known[1:]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._lines
+
+    def __iter__(self) -> Iterator[str]:
+        return (known[0] for known in self._lines.values())
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
+def read_fields(lines: IO[bytes]) -> Fields:
     """Read headers to the empty line after them, each ended by CRLF or a bare LF (RFC 9112, section 2.2).
 
     A folded value is one line (section 5.2), a line without a colon is ignored. Raise `LineTooLong`, `HTTPException`
@@ -359,14 +400,11 @@ def read_fields(lines: IO[bytes]) -> HTTPHeaderDict:
             raise HTTPException(f"got more than {MOST_LINES} headers")
     if not line:
         raise RemoteDisconnected("Remote end closed connection within the headers of its answer")
-    fields, head = HTTPHeaderDict(), b"".join(read)
+    head = b"".join(read)
     if b"\n " in head or b"\n\t" in head:
         head = _FOLD.sub(b" ", head)
-    for field in head.replace(b"\r", b" ").decode("latin-1").split("\n"):  # RFC 9110, section 5.5
-        name, colon, value = field.partition(":")
-        if colon:
-            fields.add(name.strip(), value.strip())
-    return fields
+    split = [line.partition(":") for line in head.replace(b"\r", b" ").decode("latin-1").split("\n")]
+    return Fields((name.strip(), value.strip()) for name, colon, value in split if colon)  # RFC 9110, section 5.5
 
 
 class _Incoming(io.RawIOBase):

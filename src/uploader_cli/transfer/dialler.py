@@ -1,32 +1,25 @@
-"""Where connections lead: the proxy, certificates and CA options of the settings and the environment.
-
-The only import of urllib3's pools, which make the connections.
-"""
+"""Where connections lead: the proxy, certificates and CA options of the settings and the environment."""
 
 from __future__ import annotations
 
 import os
 import re
-import socket
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util.proxy import connection_requires_http_tunnel
-
-from uploader_cli.extras import need
 from uploader_cli.named_files import check_input
 from uploader_cli.settings import remember_user
-from uploader_cli.transfer.connection import PersistentConnection
+from uploader_cli.transfer.connection import Connection, NotReachable, dial
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
+    from urllib3 import PoolManager
     from urllib3.connectionpool import HTTPConnectionPool
 
     from uploader_cli.settings import Settings
@@ -38,40 +31,30 @@ _PLAIN = re.compile(
     re.ASCII,
 )
 """URLs that `requests` would not change."""
+PORTS = {"http": 80, "https": 443}
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # `--ca-bundle` has precedence
-SOCKET_OPTIONS = [
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *(  # a lost peer is noticed after a minute, also where sent bytes were not acknowledged
-        (socket.IPPROTO_TCP, getattr(socket, name), value)
-        for name, value in (
-            ("TCP_KEEPIDLE", 30),
-            ("TCP_KEEPINTVL", 10),
-            ("TCP_KEEPCNT", 3),
-            ("TCP_USER_TIMEOUT", 60_000),
-        )
-        if hasattr(socket, name)
-    ),
-]
-
-
-class NotReachable(ValueError):
-    """No request can be sent to a URL: it is no URL for HTTP, or the proxy for it is none."""
+MOST_ROUTES = 10  # origins to which connections are kept
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How an origin is reached: what is put before the path in a request, and headers for all requests."""
+    """How an origin is reached: what is put before the path in a request, headers for all requests, connections."""
 
     origin: str
-    pool: HTTPConnectionPool
-    prefix: str
+    address: tuple[str, int]
     headers: dict[str, str]
-    tunnels: bool
+    prefix: str = ""
+    pool: HTTPConnectionPool | None = None  # what connects, unless that is without TLS and proxy
+    tunnels: bool = False
+    idle: list[Connection] = field(default_factory=list)
 
     def target(self, url: str) -> str:
         """Return what a request names for `url`."""
         return self.prefix + url[len(self.origin) :]
+
+    def close(self) -> None:
+        while self.idle:
+            self.idle.pop().close()
 
 
 class Dialler:
@@ -87,17 +70,15 @@ class Dialler:
         if trusted:
             check_input(Path(trusted), ca_option(settings), directory=True)
         self.verify = not settings.insecure and (str(trusted) if trusted else True)
-        if settings.insecure:  # the run warns once
-            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         if settings.client_cert:
             check_input(settings.client_cert, settings.given_as("client_cert"))
         self.cert = str(settings.client_cert) if settings.client_cert else None
         self._sockets = sockets
         self._routes: dict[str, Route] = {}
-        self._managers: dict[str, urllib3.PoolManager] = {}
+        self._managers: dict[str, PoolManager] = {}
 
     @cached_property
-    def tls(self) -> dict[str, str]:
+    def _tls(self) -> dict[str, str]:
         """The TLS options of urllib3; by default the authorities of `certifi`, as in `requests`."""
         options = {"cert_reqs": "CERT_REQUIRED" if self.verify else "CERT_NONE"}
         if self.verify is True:
@@ -116,63 +97,67 @@ class Dialler:
         """Return the way to the origin of `url`. Raise `NotReachable`."""
         origin = url[: url.index("/", len("https://"))]
         route = self._routes.get(origin)
-        if route is None or route.pool.pool is None:  # urllib3 keeps ten pools
+        if route is None:
+            if len(self._routes) == MOST_ROUTES:
+                self._routes.pop(next(iter(self._routes))).close()
             route = self._routes[origin] = self._find(origin)
         return route
 
     def _find(self, origin: str) -> Route:
         parts = urlsplit(origin)
-        host, port = (parts.hostname or "").rstrip("."), parts.port
+        address = parts.hostname or "", parts.port or PORTS[parts.scheme]
+        host = address[0].rstrip(".")
         headers = {"Host": f"[{host}]" if ":" in host else host}
-        if port not in (None, {"http": 80, "https": 443}[parts.scheme]):
-            headers["Host"] += f":{port}"
-        pool = self.manager(parts.scheme).connection_from_host(parts.hostname, port, parts.scheme)
-        tunnels = connection_requires_http_tunnel(pool.proxy, pool.proxy_config, parts.scheme)
-        if pool.proxy is None or tunnels:
-            return Route(origin, pool, "", headers, tunnels)
-        prefix = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        return Route(origin, pool, prefix, headers | dict(pool.proxy_headers), tunnels)
+        if address[1] != PORTS[parts.scheme]:
+            headers["Host"] += f":{address[1]}"
+        if parts.scheme == "http" and self.proxy("http") is None:
+            return Route(origin, address, headers)
+        from uploader_cli.transfer.by_urllib3 import needs_tunnel
 
-    def manager(self, scheme: str) -> urllib3.PoolManager:
-        proxy = self.proxy(scheme)
+        pool = self._manager(parts.scheme).connection_from_host(*address, parts.scheme)
+        tunnels = needs_tunnel(pool, parts.scheme)
+        if pool.proxy is None or tunnels:
+            return Route(origin, address, headers, "", pool, tunnels)
+        prefix = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        return Route(origin, address, headers | dict(pool.proxy_headers), prefix, pool)
+
+    def _manager(self, scheme: str) -> PoolManager:
+        from uploader_cli.transfer.by_urllib3 import make_manager
+
         if scheme not in self._managers:
-            tls = self.tls if scheme == "https" or (proxy or "").startswith("https:") else {}
-            how: dict[str, Any] = {"socket_options": SOCKET_OPTIONS, **tls}
-            manager = urllib3.PoolManager(maxsize=10, **how) if proxy is None else _proxied(proxy, how)
-            bases: dict[str, type[HTTPConnectionPool]] = manager.pool_classes_by_scheme
-            manager.pool_classes_by_scheme = {name: self._pool_class(kind) for name, kind in bases.items()}
-            self._managers[scheme] = manager
+            proxy = self.proxy(scheme)
+            tls = self._tls if scheme == "https" or (proxy or "").startswith("https:") else {}
+            self._managers[scheme] = make_manager(proxy, tls, self._sockets)
         return self._managers[scheme]
 
-    def _pool_class(self, kind: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
-        own: dict[str, object] = {"sockets": self._sockets}
-        base: Any = kind.ConnectionCls
-        if base not in (HTTPConnection, HTTPSConnection):
-            own["_new_conn"] = base._new_conn  # SOCKS  # noqa: SLF001
-        bases = (PersistentConnection,) if base is HTTPConnection else (PersistentConnection, base)
-        return type(kind.__name__, (kind,), {"ConnectionCls": type(base.__name__, bases, own)})
-
     @contextmanager
-    def connection(self, route: Route) -> Iterator[PersistentConnection]:
+    def connection(self, route: Route) -> Iterator[Connection]:
         """Yield a connection, dialled where none is idle. After an error it is closed."""
-        connection: Any = route.pool._get_conn()  # noqa: SLF001
+        connection = None
+        with suppress(IndexError):  # another thread may have it
+            connection = route.idle.pop()
+        if connection is None or not connection.is_idle:
+            if connection is not None:
+                connection.close()
+            connection = Connection(self._dial(route), self._sockets)
         try:
-            if connection.is_closed:
-                connection.timeout = self.connect_timeout
-                if route.tunnels:
-                    route.pool._prepare_proxy(connection)  # noqa: SLF001
-                else:
-                    connection.connect()
             yield connection
         except BaseException:
             connection.close()
             raise
-        finally:
-            route.pool._put_conn(connection)  # noqa: SLF001
+        if connection.sock is not None:
+            route.idle.append(connection)
+
+    def _dial(self, route: Route) -> socket.socket:
+        if route.pool is None:
+            return dial(route.address, self.connect_timeout, self._sockets)
+        from uploader_cli.transfer.by_urllib3 import connected
+
+        return connected(route.pool, self.connect_timeout, tunnels=route.tunnels)
 
     def close(self) -> None:
-        for manager in self._managers.values():
-            manager.clear()
+        for route in self._routes.values():
+            route.close()
         self._routes.clear()
 
 
@@ -215,18 +200,3 @@ def _environment_proxies(url: str) -> dict[str, str]:
         with suppress(ValueError):
             remember_user(proxy)
     return proxies
-
-
-def _proxied(proxy: str, how: dict[str, Any]) -> urllib3.PoolManager:
-    """Return a manager for a proxy, made by `requests`, which knows users and SOCKS."""
-    from requests import RequestException
-    from requests.adapters import HTTPAdapter
-
-    if proxy.startswith("socks"):
-        need("socks", f"the proxy {urlsplit(proxy).scheme}://{urlsplit(proxy).netloc.rpartition('@')[2]}", "PySocks")
-    try:
-        if not urlsplit(proxy).hostname:
-            raise NotReachable("Please check proxy URL. It is malformed and could be missing the host.")
-        return cast("urllib3.PoolManager", HTTPAdapter().proxy_manager_for(proxy, **how))
-    except (RequestException, ValueError) as error:
-        raise NotReachable(str(error)) from error

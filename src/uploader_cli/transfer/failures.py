@@ -9,11 +9,8 @@ from http.client import HTTPException, RemoteDisconnected
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProxyError, SSLError
-from urllib3.exceptions import TimeoutError as Urllib3Timeout
-
 from uploader_cli import errors
-from uploader_cli.transfer.connection import AnswerTooLarge, BrokenOff
+from uploader_cli.transfer.connection import AnswerTooLarge, BrokenOff, NoProxy, NotConnected, NotSecured
 from uploader_cli.transfer.dialler import ca_option
 
 if TYPE_CHECKING:
@@ -38,20 +35,20 @@ class Failures:
 
     def of(self, error: BaseException, url: str, *, seconds: float, body_sent: bool) -> errors.UploaderError:
         """Return the error of a request to `url`, which took `seconds`; `body_sent`: all of it was sent."""
-        if (lack := next(filter(None, map(errors.exhausted, chain(error))), None)) is not None:
+        if (lack := next(filter(None, map(errors.exhausted, errors.chain(error))), None)) is not None:
             return lack
         where, cause = origin_of(url), why(error)
         if isinstance(error, AnswerTooLarge):
             return errors.ProtocolError(f"the answer of {where} is too large: {error}")
         if "Tunnel connection failed: 407" in cause:
             return self.no_proxy_password(url)
-        through_proxy = _has(error, ProxyError)
+        through_proxy = _has(error, NoProxy)
         if through_proxy and _has_no_tunnel(error):
             cause = cause.replace("Tunnel connection failed:", "it answered")
             hint = f"check {self.proxy_option}"
             return errors.ConnectFailed(f"the proxy did not connect to {where}: {cause}", hint=hint)
-        reasons = " ".join(str(getattr(item, "reason", "")) for item in chain(error))
-        handshake = _has(error, SSLError) and not through_proxy
+        reasons = " ".join(str(getattr(item, "reason", "")) for item in errors.chain(error))
+        handshake = _has(error, NotSecured) and not through_proxy
         if handshake or "CERTIFICATE_REQUIRED" in reasons:  # with TLS 1.3 after the handshake
             cause, hint = self.tls_cause(error, urlsplit(url).hostname or "")
             failed = errors.ConnectFailed(f"no secure connection to {where}: {cause}", hint=hint)
@@ -60,11 +57,11 @@ class Failures:
         no_name = _has(error, socket.gaierror, UnicodeError)
         if _has(error, UnicodeError):  # its words depend on the version of Python
             cause = f"{urlsplit(url).hostname} is not a host name"
-        if no_name or _has(error, NewConnectionError, ConnectTimeoutError):
+        if no_name or _has(error, NotConnected):
             hint = f"check the name in {self.option}" if no_name else "is the server running there?"
             took = f" after {seconds:.1f} s" if seconds >= NOTABLE else ""
             return errors.ConnectFailed(f"no connection to {where}{took}: {cause}", hint=hint)
-        if _has(error, Urllib3Timeout, TimeoutError):
+        if _has(error, TimeoutError):
             what = "did not answer in time" if body_sent else "stopped taking bytes"
             return errors.TimedOut(f"{where} {what}", body_sent=body_sent)
         if isinstance(error, BrokenOff):
@@ -76,7 +73,7 @@ class Failures:
 
     def tls_cause(self, error: BaseException, host: str) -> tuple[str, str]:
         """Return in words why the handshake with `host` failed, and the fix. Raise `UsageError` for a local file."""
-        found = next((item for item in reversed(chain(error)) if isinstance(item, ssl.SSLError)), ssl.SSLError())
+        found = next((item for item in reversed(errors.chain(error)) if isinstance(item, ssl.SSLError)), ssl.SSLError())
         settings = self._settings
         if found.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
             raise errors.UsageError(f"{ca_option(settings)}: the file contains no certificate", hint="give a PEM file")
@@ -135,32 +132,19 @@ def speaks_tls(url: str) -> bool:
     return True
 
 
-def chain(error: BaseException) -> list[BaseException]:
-    """Return the error, its arguments, reasons and causes, outermost first.
-
-    Errors of this package are left out: they belong to an earlier call.
-    """
-    found = [error]
-    for item in found:
-        inner = (*item.args, getattr(item, "reason", None), item.__cause__, item.__context__)
-        others = [x for x in inner if isinstance(x, BaseException) and not isinstance(x, errors.UploaderError)]
-        found.extend(x for x in others if not any(x is known for known in found))
-    return found
-
-
 def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
-    return any(isinstance(item, kinds) for item in chain(error))
+    return any(isinstance(item, kinds) for item in errors.chain(error))
 
 
 def _has_no_tunnel(error: BaseException) -> bool:
-    if _has(error, NewConnectionError, ConnectTimeoutError) or "Tunnel connection failed" in why(error):
+    if _has(error, NotConnected) or "Tunnel connection failed" in why(error):
         return True
     return _has(error, ssl.SSLError) and not _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 def why(error: BaseException) -> str:
     """Return the operating system's message, else that of the innermost error, on one line."""
-    found = chain(error)
+    found = errors.chain(error)
     system = next((item.strerror for item in found if isinstance(item, OSError) and item.strerror), None)
     return " ".join((system or str(found[-1])).split())[:200]
 

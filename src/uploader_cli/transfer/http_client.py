@@ -13,15 +13,12 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-import urllib3
-from urllib3 import HTTPHeaderDict
-
 from uploader_cli import errors
 from uploader_cli.core.origins import trusts
 from uploader_cli.transfer.answers import Answer
-from uploader_cli.transfer.connection import AnswerTooLarge, BrokenOff, Sockets
-from uploader_cli.transfer.dialler import Dialler, NotReachable, Route, dialled
-from uploader_cli.transfer.failures import Failures, chain, origin_of, speaks_tls
+from uploader_cli.transfer.connection import AnswerTooLarge, BrokenOff, NotReachable, Sockets, intact
+from uploader_cli.transfer.dialler import Dialler, Route, dialled
+from uploader_cli.transfer.failures import Failures, origin_of, speaks_tls
 from uploader_cli.transfer.request_ids import REQUEST_ID, RequestIds
 
 if TYPE_CHECKING:
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.bodies import Body
-    from uploader_cli.transfer.connection import OnInterim
+    from uploader_cli.transfer.connection import Fields, OnInterim, Response
     from uploader_cli.transfer.cookies import Cookies
 
 AS_STORED = {"Accept-Encoding": "identity", "Cache-Control": "no-cache"}
@@ -47,8 +44,8 @@ MOST_TEXT = 2000  # most bytes of a refusal in plain text
 BAD_REQUEST, PROXY_AUTHENTICATION = 400, 407
 CREDENTIALS = {"authorization", "cookie", "x-request-id", "x-session-secret"}
 """Headers that are not sent to other hosts, as those of `--header`."""
-TRANSPORT_ERRORS = (OSError, HTTPException, urllib3.exceptions.HTTPError)
-"""What the libraries raise for requests that fail."""
+TRANSPORT_ERRORS = (OSError, HTTPException)
+"""What is raised for requests that fail."""
 _CANONICAL = {name.lower(): name for name in ("Authorization", "Cookie", "Host", REQUEST_ID)}
 
 
@@ -56,7 +53,7 @@ class Received(NamedTuple):
     """An answer whose body is still to be read, decoded. Reading it raises `BrokenOff`, or a `TimeoutError`."""
 
     status: int
-    headers: HTTPHeaderDict
+    headers: Fields
     pieces: Iterator[bytes]
 
 
@@ -164,7 +161,7 @@ class HttpClient:
         with self.dialler.connection(route) as connection:
             connection.write(method, route.target(url), headers, data)
             response = connection.answer(method, timeout, on_interim)
-            yield Received(response.status, response.headers, response.pieces(block))
+            yield Received(response.status, response.headers, _decoded(response, block))
             if not response.isclosed():
                 connection.close()
 
@@ -195,7 +192,7 @@ class HttpClient:
             sent[REQUEST_ID] = self.request_ids.new()
         return address, route, sent
 
-    def _keep_cookies(self, url: str, fields: HTTPHeaderDict) -> None:
+    def _keep_cookies(self, url: str, fields: Fields) -> None:
         from uploader_cli.transfer.cookies import Cookies
 
         self._cookies = self._cookies or Cookies()
@@ -204,9 +201,9 @@ class HttpClient:
     def _failure(self, error: BaseException, url: str, body: Body | None, seconds: float) -> errors.UploaderError:
         """Return the error of a request, and free what the frames of `error` keep: its body and the answer.
 
-        urllib3 leaves cycles of errors and frames, which the rare garbage collections would keep for long.
+        Errors and frames may be cycles, which the rare garbage collections would keep for long.
         """
-        for item in chain(error):
+        for item in errors.chain(error):
             traceback.clear_frames(item.__traceback__)
         if body is not None:
             body.close()
@@ -240,7 +237,7 @@ def merged(base: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
 
 def _answer(
     status: int,
-    fields: HTTPHeaderDict,
+    fields: Fields,
     url: str,
     base: str,
     sent: Mapping[str, str],
@@ -259,6 +256,15 @@ def _text(content: bytes) -> str:
         return ""
 
 
+def _decoded(response: Response, size: int) -> Iterator[bytes]:
+    """Yield the decoded body in pieces of at most `size` bytes. Raise `BrokenOff`, or `TimeoutError`."""
+    if "Content-Encoding" not in response.headers:
+        return intact(response.pieces(size))
+    from uploader_cli.transfer.by_urllib3 import decoded
+
+    return intact(decoded(response, size))
+
+
 def _read(pieces: Iterator[bytes], most: int, status: int) -> bytes:
     """Return a whole body. Beyond `most` bytes raise `AnswerTooLarge`; a refusal counts without it, or with a part."""
     read, size = [], 0
@@ -268,7 +274,7 @@ def _read(pieces: Iterator[bytes], most: int, status: int) -> bytes:
             size += len(piece)
             if size > most:
                 raise AnswerTooLarge(f"more than {most >> 20} MiB")
-    except (AnswerTooLarge, BrokenOff, TimeoutError, urllib3.exceptions.TimeoutError) as error:
+    except (AnswerTooLarge, BrokenOff, TimeoutError) as error:
         if status < 400:
             raise
         return b"" if isinstance(error, AnswerTooLarge) else b"".join(read)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 
 from uploader_cli.core.origins import trusts
@@ -14,9 +17,20 @@ from uploader_cli.transfer.dialler import Dialler
 from uploader_cli.transfer.request_ids import REQUEST_ID
 
 if TYPE_CHECKING:
-    from uploader_cli.transfer.connection import Sockets
+    from uploader_cli.transfer.connection import Response, Sockets
     from uploader_cli.transfer.http_client import HttpClient
     from uploader_cli.transfer.request_ids import RequestIds
+
+
+class _Answer(urllib3.HTTPResponse):
+    def __init__(self, answer: Response, connection: Any, held: ExitStack) -> None:
+        known: dict[str, Any] = {"original_response": answer, "reason": answer.reason, "preload_content": False}
+        super().__init__(answer, answer.headers, answer.status, answer.version, connection=connection, **known)
+        self._held = held
+
+    def release_conn(self) -> None:
+        """Let the next call have the connection."""
+        self._held.close()
 
 
 class _Adapter(HTTPAdapter):
@@ -24,31 +38,37 @@ class _Adapter(HTTPAdapter):
         self._dialler, self._home, self._ids = dialler, home, ids
         super().__init__()
 
-    def get_connection_with_tls_context(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> Any:
-        return self._dialler.route(request.url or "").pool
-
-    def cert_verify(self, *_: Any) -> None:
-        """Leave the TLS options as the dialler has set them."""
-
-    def add_headers(self, request: requests.PreparedRequest, **_: Any) -> None:
-        """Add the header that `http.client` would add."""
-        request.headers.setdefault("Host", self._dialler.route(request.url or "").headers["Host"])
-
-    def send(self, request: requests.PreparedRequest, *args: Any, **how: Any) -> requests.Response:
+    def send(self, request: requests.PreparedRequest, *_: Any, timeout: Any = None, **__: Any) -> requests.Response:
         """Send one call. An id from `--header` or the realtime channel stays."""
         method, url, began = request.method or "", request.url or "", time.monotonic()
         if REQUEST_ID not in request.headers and trusts(self._home, url):
             request.headers[REQUEST_ID] = self._ids.new()
         status = error = None
         try:
-            response = super().send(request, *args, **how)
-            status = response.status_code
-            return response
+            answer = self._answer(request, timeout)
+            status = answer.status
+            return self.build_response(request, answer)
         except BaseException as failure:
             error = failure
             raise
         finally:
             self._ids.report(method, url, request.headers, began, status, error, request.body)
+
+    def _answer(self, request: requests.PreparedRequest, timeout: float | None) -> _Answer:
+        """Return an answer that holds its connection until it is read or closed."""
+        route, body = self._dialler.route(request.url or ""), request.body
+        with ExitStack() as held:
+            try:
+                connection = held.enter_context(self._dialler.connection(route))
+                data = body.encode() if isinstance(body, str) else body
+                headers = {**route.headers, **request.headers}
+                connection.write(request.method or "", route.target(request.url or ""), headers, data)
+                response = connection.answer(request.method or "", timeout)
+            except TimeoutError as error:
+                raise requests.Timeout(error, request=request) from error
+            except (OSError, HTTPException) as error:
+                raise requests.ConnectionError(error, request=request) from error
+            return _Answer(response, connection, held.pop_all())
 
     def close(self) -> None:
         self._dialler.close()

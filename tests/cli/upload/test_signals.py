@@ -57,7 +57,7 @@ def command(before: str, *arguments: str | Path, home: Path) -> subprocess.Compl
 
 @both
 @pytest.mark.parametrize(
-    "module", ["uploader_cli.errors", "typer", "uploader_cli.cli.upload", "uploader_cli.run.commands", "urllib3"]
+    "module", ["uploader_cli.errors", "typer", "uploader_cli.cli.upload", "uploader_cli.run.commands", "http.client"]
 )
 def test_signal_during_an_import(
     module: str, number: int, code: int, server: EmbeddedServer, make_files: Files, tmp_path: Path

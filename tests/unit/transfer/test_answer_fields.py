@@ -45,7 +45,7 @@ def test_valid_headers_are_those_of_http_client(head: bytes) -> None:
     assert {name.lower() for name in fields} == {name.lower() for name in message}
     for name in fields:
         theirs = message.get_all(name, [])
-        assert fields.getlist(name) == [re.sub(r"\r?\n[ \t]+", " ", value).strip() for value in theirs]
+        assert fields.get_all(name) == [re.sub(r"\r?\n[ \t]+", " ", value).strip() for value in theirs]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_valid_headers_are_those_of_http_client(head: bytes) -> None:
     [
         (b"A: 1\nB:2\r\n\n", [("A", "1"), ("B", "2")]),
         (b"A: 1\r\n \t2\r\nB: 3\r\n\r\n", [("A", "1 2"), ("B", "3")]),
-        (b"A: 1\r\nB: x\r\na: 2\r\n\r\n", [("A", "1"), ("A", "2"), ("B", "x")]),
+        (b"A: 1\r\nB: x\r\na: 2\r\n\r\n", [("A", "1, 2"), ("B", "x")]),
         (b"A: \xe9\r\n\r\n", [("A", "é")]),
         (b"no header\r\nA: 1\r\n\r\n", [("A", "1")]),
         (b"A: 1\r2\r\n\r\n", [("A", "1 2")]),
@@ -62,7 +62,7 @@ def test_valid_headers_are_those_of_http_client(head: bytes) -> None:
     ],
 )
 def test_headers_are_read_as_rfc_9112_says(head: bytes, fields: list[tuple[str, str]]) -> None:
-    assert list(read_fields(io.BytesIO(head)).iteritems()) == fields
+    assert list(read_fields(io.BytesIO(head)).items()) == fields
 
 
 def test_limits_are_those_of_http_client() -> None:

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.bodies import Body
-from uploader_cli.transfer.connection import intact
+from uploader_cli.transfer.by_urllib3 import as_ours, decoded
+from uploader_cli.transfer.connection import Fields, intact
 from uploader_cli.transfer.dialler import Route
 from uploader_cli.transfer.http_client import ANSWER_BLOCK, HttpClient, Received
 
@@ -27,6 +29,8 @@ class CommonClient(HttpClient):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
+        if settings.insecure:  # the command warns once
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self._adapter = _Adapter(self.sockets.opened)
 
     @contextmanager
@@ -47,9 +51,11 @@ class CommonClient(HttpClient):
         request.body = cast("Any", _Read(data) if isinstance(data, Body) else data)
         where = self.dialler
         way: dict[str, Any] = {"verify": where.verify, "cert": where.cert, "proxies": where.proxies}
-        with self._adapter.send(request, stream=True, timeout=(where.connect_timeout, timeout), **way) as answer:
-            pieces = intact(answer.raw.stream(block, decode_content=True))
-            yield Received(answer.status_code, answer.raw.headers, pieces)
+        with as_ours():
+            answer = self._adapter.send(request, stream=True, timeout=(where.connect_timeout, timeout), **way)
+        with answer:
+            fields = Fields(answer.raw.headers.iteritems())
+            yield Received(answer.status_code, fields, intact(decoded(answer.raw, block)))
 
     def close(self) -> None:
         super().close()
