@@ -37,8 +37,8 @@ HEAVY = {
     "tomllib",
 }
 
-FOR_FEW_UPLOADS = "requests socketio engineio websocket rich pathspec fsspec distributed pydantic xml tomllib"
-"""Imported for a session, one that is followed, a terminal, patterns, URLs, a cluster, a report or a config file."""
+FOR_FEW_UPLOADS = "requests urllib3 socketio engineio websocket rich pathspec fsspec distributed pydantic xml tomllib"
+"""Imported for TLS, a proxy, a followed session, a terminal, patterns, URLs, a cluster, a report or a config file."""
 
 
 def modules_after(*argv: str) -> tuple[int, str, set[str]]:
