@@ -354,14 +354,14 @@ def _has_arrived(sock: socket.socket) -> bool:
 class Fields(Mapping[str, str]):
     """Headers by their names in any case. The values of one name are joined by commas (RFC 9110, section 5.3)."""
 
-    def __init__(self, lines: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, head: str) -> None:
+        """Read them from lines with the end LF. A line without a colon is ignored."""
         self._lines: dict[str, list[str]] = {}  # by the name in lower case: the name as it came first, and its values
-        for name, value in lines:
-            known = self._lines.get(low := name.lower())
-            if known is None:
-                self._lines[low] = [name, value]
-            else:
-                known.append(value)
+        for line in head.split("\n"):
+            name, colon, value = line.partition(":")
+            if colon:
+                name = name.strip()
+                self._lines.setdefault(name.lower(), [name]).append(value.strip())  # RFC 9110, section 5.5
 
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._lines[name.lower()][1:])
@@ -403,8 +403,7 @@ def read_fields(lines: IO[bytes]) -> Fields:
     head = b"".join(read)
     if b"\n " in head or b"\n\t" in head:
         head = _FOLD.sub(b" ", head)
-    split = [line.partition(":") for line in head.replace(b"\r", b" ").decode("latin-1").split("\n")]
-    return Fields((name.strip(), value.strip()) for name, colon, value in split if colon)  # RFC 9110, section 5.5
+    return Fields(head.replace(b"\r", b" ").decode("latin-1"))
 
 
 class _Incoming(io.RawIOBase):

@@ -67,4 +67,5 @@ class Readings:
 
 def stored_url(position: Position) -> str:
     """Return the URL at which a tus endpoint gives out the file of an upload."""
-    return urljoin(position.url, position.headers.get("Content-Location") or "")
+    location = position.headers.get("Content-Location")
+    return urljoin(position.url, location) if location else position.url

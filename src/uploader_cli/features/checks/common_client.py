@@ -54,7 +54,8 @@ class CommonClient(HttpClient):
         with as_ours():
             answer = self._adapter.send(request, stream=True, timeout=(where.connect_timeout, timeout), **way)
         with answer:
-            fields = Fields(answer.raw.headers.iteritems())
+            lines = [f"{name}: {' '.join(value.splitlines())}" for name, value in answer.raw.headers.iteritems()]
+            fields = Fields("\n".join(lines))
             yield Received(answer.status_code, fields, intact(decoded(answer.raw, block)))
 
     def close(self) -> None:
