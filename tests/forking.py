@@ -212,8 +212,14 @@ def _server(package: str, *more: str) -> socket.socket:
             atexit.register(ours.close)  # before the wait below
             return ours
         env = {name: value for name, value in os.environ.items() if name not in measured} | {"PYTHONUTF8": "1"}
+        here = os.path.abspath(__file__)
+        # The current directory may be one of a test, which removes it: modules look at it when they are imported.
         process = subprocess.Popen(
-            [sys.executable, __file__, address[1:], *modules], stdin=DEVNULL, stdout=PIPE, env=env
+            [sys.executable, here, address[1:], *modules],
+            stdin=DEVNULL,
+            stdout=PIPE,
+            env=env,
+            cwd=os.path.dirname(here),
         )
         assert process.stdout is not None
         process.stdout.read()  # it listens now, or another one does
