@@ -16,8 +16,8 @@ from uploader_cli.core.terms import Terms
 from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pacer import Tries
 from uploader_cli.transfer.protocols import join
-from uploader_cli.transfer.protocols.machine import Begin, Failed, GaveUp, Position, Waited
-from uploader_cli.transfer.protocols.upload import Created, Done, Kept, Locate, Located, Retry
+from uploader_cli.transfer.protocols.machine import Begin, Create, Failed, GaveUp, Locate, Position, Waited
+from uploader_cli.transfer.protocols.upload import Done, Kept, Retry, Told
 
 SIZE = 20
 PARTS = ("https://up.example/files/1", "https://up.example/files/2")
@@ -96,9 +96,9 @@ def refused(status: int, *, by_server: bool = True) -> errors.AnswerError:
 
 def to_join(world: World) -> Iterator[tuple[str, bool, bool, join.Came]]:
     """Yield what can come of the request: class, whether it joins the parts, whether that is uncertain, what comes."""
-    yield "ok", True, False, Created(Position(JOINED, SIZE, {}))
-    yield "wrong offset", False, False, Created(Position(JOINED, SIZE - 1, {}))
-    yield "no offset", True, False, Created(Position(JOINED, None, {}))
+    yield "ok", True, False, Told(Position(JOINED, SIZE, {}))
+    yield "wrong offset", False, False, Told(Position(JOINED, SIZE - 1, {}))
+    yield "no offset", True, False, Told(Position(JOINED, None, {}))
     for status in (400, 401, 403, 404, 409, 413, 423, 429, 503):
         yield f"{status} before", False, False, Failed(refused(status))
     yield "403 of a gateway", False, False, Failed(refused(403, by_server=False))
@@ -113,7 +113,7 @@ def to_join(world: World) -> Iterator[tuple[str, bool, bool, join.Came]]:
 
 def to_locate() -> Iterator[tuple[str, join.Came]]:
     """Yield what can come of a question for the offset, after the file was joined."""
-    yield "ok", Located(Position(JOINED, SIZE, {}))
+    yield "ok", Told(Position(JOINED, SIZE, {}))
     for status in (403, 404, 500, 502):
         yield f"{status}", Failed(refused(status, by_server=status != 502))
     yield "gone", Failed(errors.UploadGone("no", status=404))
@@ -125,7 +125,7 @@ def moves(world: World, left: Budget) -> Iterator[Move[World]]:
     assert world.requests <= MOST_REQUESTS, "the run does not end"
     wanted = world.wanted
     match wanted:
-        case join.Concatenate(urls):
+        case Create(parts=urls):
             assert urls == PARTS
             yield from joining(world, left)
         case Locate(url):

@@ -37,7 +37,7 @@ NEVER = {
     "Create the end": HAPPENED | OFFSET | {"404", "460"},  # no upload is there; a lost chunk is that of a PATCH
     "Append": FINISH | {"no route"},  # bytes are missing
     "Append the end": {"a stranger writes", "no route"},  # what was sent reaches to the end already
-    "Offset": FINISH
+    "Locate": FINISH
     | REFUSED
     | DONE
     | CUT

@@ -27,7 +27,18 @@ from uploader_cli.transfer.pacer import Tries
 from uploader_cli.transfer.projections import is_forgotten
 from uploader_cli.transfer.protocols import dialect, upload
 from uploader_cli.transfer.protocols.ietf_dialect import IetfDialect
-from uploader_cli.transfer.protocols.machine import Begin, Failed, GaveUp, Named, Position, Waited
+from uploader_cli.transfer.protocols.machine import (
+    Append,
+    Begin,
+    Call,
+    Create,
+    Failed,
+    GaveUp,
+    Locate,
+    Named,
+    Position,
+    Waited,
+)
 from uploader_cli.transfer.protocols.tus_dialect import TusDialect
 
 ENDPOINT = "https://up.example/files/"
@@ -245,10 +256,10 @@ def position(case: Case, status: int, one: Held) -> Answer:
     return answered(case, status, headers)
 
 
-def processed(case: Case, server: Server, call: dialect.Call, data: str) -> tuple[Server, Answer, Held | None]:
+def processed(case: Case, server: Server, call: Call, data: str) -> tuple[Server, Answer, Held | None]:
     """Return what a server does without a fault: it, its answer, and the upload that is full and not finished."""
     match call:
-        case dialect.Create(new):
+        case Create() as new:
             key = new.metadata.get("uploadKey", "")
             one = next((held for held in server.held if case.is_ours and held.key == key), None)
             if one is not None:
@@ -257,7 +268,7 @@ def processed(case: Case, server: Server, call: dialect.Call, data: str) -> tupl
             server = replace(server.holding(one), made=server.made + 1)
             is_full = one.is_full and (bool(data) or case.is_ours)
             return server, position(case, 201, one), one if is_full else None
-        case dialect.Append():
+        case Append():
             one = server.at(call.url)
             if one is None:
                 return server, answered(case, 404), None
@@ -269,12 +280,12 @@ def processed(case: Case, server: Server, call: dialect.Call, data: str) -> tupl
                 ends = call.length is not None and call.offset + call.size == call.length
                 return server.holding(one), position(case, 204, one), one if ends and one.state == "open" else None
             return server.holding(one), position(case, 204, one), one if one.is_full and one.state == "open" else None
-        case dialect.Offset(url) | dialect.OffsetAfter(url):
+        case Locate(url):
             one = server.at(url)
             return server, answered(case, 404) if one is None else position(case, 200, one), None
 
 
-def served(case: Case, server: Server, call: dialect.Call, data: str) -> tuple[Server, Answer]:
+def served(case: Case, server: Server, call: Call, data: str) -> tuple[Server, Answer]:
     """Return a server that does, and finishes, what it is asked, and its answer."""
     done, answer, full = processed(case, server, call, data)
     if full is None:
@@ -302,7 +313,7 @@ ASKED = ("401", "403 gateway", "423", "429", "500 before", "502 before")
 """Those that also a question for the offset may get."""
 
 
-def outcomes(world: World, call: dialect.Call, data: str, faults: int) -> Iterator[Outcome]:
+def outcomes(world: World, call: Call, data: str, faults: int) -> Iterator[Outcome]:
     """Yield what can come of a request, without `faults` only what comes of it usually."""
     case, server = world.case, world.server
     lost = errors.ConnectionLost("lost", body_sent=True)
@@ -312,10 +323,10 @@ def outcomes(world: World, call: dialect.Call, data: str, faults: int) -> Iterat
     yield Outcome("ok", 0, good, answer)
     if not faults:
         return
-    asks = isinstance(call, dialect.Offset)
+    asks = isinstance(call, Locate)
     for name, (status, gateway) in REFUSED.items():
-        name = "no route" if status == 404 and isinstance(call, dialect.Create) else name
-        if (not asks or name in ASKED) and (name != "460" or isinstance(call, dialect.Append)):
+        name = "no route" if status == 404 and isinstance(call, Create) else name
+        if (not asks or name in ASKED) and (name != "460" or isinstance(call, Append)):
             yield Outcome(name, 1, server, answered(case, status, gateway=gateway))
     yield Outcome("not reached", 1, server, errors.ConnectFailed("no"), 0)
     yield Outcome("lost before", 1, server, lost)
@@ -330,13 +341,13 @@ def outcomes(world: World, call: dialect.Call, data: str, faults: int) -> Iterat
         part, _, _ = processed(case, server, call, data[:kept])
         name = "cut, a part is kept" if kept else "cut, nothing is kept"
         yield Outcome(name, 1, part, errors.ConnectionLost("cut", body_sent=False), kept)
-    if isinstance(call, dialect.Append) and (full is None or case.is_ours):
+    if isinstance(call, Append) and (full is None or case.is_ours):
         wrong = {**answer.headers, "Upload-Offset": str(call.offset + len(data) + 1)}
         yield Outcome("a wrong offset", 1, good, Answer(answer.status, wrong, None, ENDPOINT))
-    if isinstance(call, dialect.Append) and len(data) > 1 and not case.is_ours:
+    if isinstance(call, Append) and len(data) > 1 and not case.is_ours:
         part, early, _ = processed(case, server, call, data[:1])
         yield Outcome("answered early", 1, part, early, 1)
-    if isinstance(call, dialect.Create) and len(data) > 1 and case.kind == "ietf":
+    if isinstance(call, Create) and len(data) > 1 and case.kind == "ietf":
         yield Outcome("answered early", 1, server, answered(case, 201), 1)
     if full is not None and not case.is_ours:
         failed = done.holding(replace(full, state="open" if case.kind == "ietf" else "failed"))
@@ -351,10 +362,10 @@ def outcomes(world: World, call: dialect.Call, data: str, faults: int) -> Iterat
     yield from happened(world, call, data)
 
 
-def happened(world: World, call: dialect.Call, data: str) -> Iterator[Outcome]:
+def happened(world: World, call: Call, data: str) -> Iterator[Outcome]:
     """Yield what comes of a request if something has happened to the upload before."""
     case, server = world.case, world.server
-    one = None if isinstance(call, dialect.Create) else server.at(call.url)
+    one = None if isinstance(call, Create) else server.at(call.url)
     if one is None or one.state != "open":
         return
     others = {"expired": server.without(one.url)}
@@ -389,14 +400,13 @@ def moves(world: World, left: Budget) -> Iterator[Move[World]]:
     wanted, state = world.wanted, world.state
     assert state is not None
     match wanted:
-        case upload.Create():
-            yield from asked(world, dialect.Create(creation(world, wanted)), wanted, left)
-        case upload.Locate(url):
-            yield from asked(world, dialect.Offset(url), wanted, left)
-        case upload.Append():
+        case Create():
+            yield from asked(world, replace(wanted, metadata={"uploadKey": wanted.key}, path="a"), left)
+        case Locate():
+            yield from asked(world, wanted, left)
+        case Append():
             checksum = "crc32c AAAA" if state.task.checksum else None
-            call = dialect.Append(wanted.url, wanted.offset, wanted.size, checksum, wanted.length, world.known.posts)
-            yield from asked(world, call, wanted, left)
+            yield from asked(world, replace(wanted, checksum=checksum), left)
         case upload.ReadLast(found):
             is_there = any(url == found.url for url, _ in world.server.stored)
             said = Reading.STORED if is_there else Reading.MISSING
@@ -426,26 +436,13 @@ def prepared(world: World, offset: int) -> upload.Prepared:
     return upload.Prepared(length, size, (size if known else size - (size > 0)) if in_one else None)
 
 
-def creation(world: World, wanted: upload.Create) -> dialect.Creation:
-    body = Bytes(world.case.content[: wanted.size]) if wanted.has_body else None
-    return dialect.Creation(wanted.length, {"uploadKey": wanted.key}, body, path="a")
-
-
-class Bytes(str):
-    """The body of a creation."""
-
-    content_type = ""
-
-
-def asked(
-    world: World, call: dialect.Call, wanted: upload.Create | upload.Locate | upload.Append, left: Budget
-) -> Iterator[Move[World]]:
+def asked(world: World, call: Call, left: Budget) -> Iterator[Move[World]]:
     """Send one request; the requests that follow an answer without an offset meet no fault."""
     case = world.case
     data, completes = "", False
-    if not isinstance(wanted, upload.Locate):
-        start = wanted.offset if isinstance(wanted, upload.Append) else 0
-        data, completes = case.content[start : start + wanted.size], wanted.completes
+    if not isinstance(call, Locate):
+        start = call.offset if isinstance(call, Append) else 0
+        data, completes = case.content[start : start + call.size], call.completes
     assert SECRET not in repr(world.entry)
     kind = f"{type(call).__name__}{' the end' if completes else ''}"
     world = replace(world, requests=world.requests + 1)
@@ -455,35 +452,32 @@ def asked(
         then = replace(world, server=server, faults=(*world.faults, name) if faults else world.faults)
         if left.kills:
             yield Move(f"kill before the answer: {name}", killed(then), faults=faults, kills=1)
-        after = heard(then, call, wanted, came, data, len(data) if sent is None else sent)
+        after = heard(then, call, came, data, len(data) if sent is None else sent)
         yield Move(f"{type(call).__name__} {name}", after, faults, pair=(kind, name))
 
 
-def heard(world: World, call: dialect.Call, wanted: upload.Wanted, came: Came, data: str, sent: int) -> World:
+def heard(world: World, call: Call, came: Came, data: str, sent: int) -> World:
     """Tell the machine what an answer says after `sent` bytes of `data`."""
-    words = dialect_of(world.case)
+    words, exchange = dialect_of(world.case), dialect.Exchange(call, posts=world.known.posts)
     try:
         if isinstance(came, errors.UploaderError):
             raise came
         while True:
-            world = replace(world, known=words.learned(call, came, world.known))
-            found = words.judged(call, came, world.known, sent)
+            world = replace(world, known=words.learned(exchange, came, world.known))
+            found = words.judged(exchange, came, world.known, sent)
             if isinstance(found, Position | dialect.Unusable):
                 break
-            call = found
-            server, came = served(world.case, world.server, call, data if isinstance(call, dialect.Append) else "")
+            exchange = found
+            server, came = served(world.case, world.server, found.call, data if isinstance(found.call, Append) else "")
             world = replace(world, server=server)
         if isinstance(found, dialect.Unusable):
             raise found.error
     except errors.UploaderError as error:
         return fed(world, Failed(error, accepted=world.known.created))
-    match wanted:
-        case upload.Create():
-            created = replace(world, known=replace(world.known, created=True))
-            return fed(created, upload.Created(found, sent, sent >= wanted.size))
-        case upload.Locate():
-            return fed(world, upload.Located(found))
-    return fed(world, upload.Appended(found, sent))
+    if isinstance(call, Create):
+        world = replace(world, known=replace(world.known, created=True))
+        return fed(world, upload.Told(found, sent, sent >= call.size))
+    return fed(world, upload.Told(found, sent))
 
 
 def fed(world: World, came: upload.Came) -> World:

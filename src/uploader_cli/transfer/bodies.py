@@ -98,8 +98,6 @@ class Piece(NamedTuple):
 class Body:
     """A request body of known length, which is read while it is sent."""
 
-    completes = False  # whether nothing of an upload is left to send after it
-
     def __init__(
         self,
         content_type: str,

@@ -19,7 +19,7 @@ from uploader_cli.transfer.journal import Awaited, Claim, ClaimState
 from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pool import Step, Worker
 from uploader_cli.transfer.projections import of_awaited
-from uploader_cli.transfer.protocols.dialect import Creation
+from uploader_cli.transfer.protocols.machine import Create
 from uploader_cli.transfer.protocols.upload import usable
 from uploader_cli.transfer.results import FileResult, failed, not_compared
 from uploader_cli.transfer.tus_reading import stored_url
@@ -218,7 +218,7 @@ class TusFile:
             self._head(client, part.state.url) if part.state.url and joined is None else None for part in self.parts
         ]
         if state.terms.keys and len(self._urls) == len(heads) and not any(heads):
-            joined = self._context.pacer.call(lambda: client.create(Creation(size, state.metadata())))
+            joined = self._context.pacer.call(lambda: client.ask(Create(size, metadata=state.metadata())))
             if joined.offset != size:
                 client.discard(joined.url)  # the key was unknown: the server created an upload
                 state.upload = self._context.run.creating(self.file, state.session, replaced=state.upload.replaced)

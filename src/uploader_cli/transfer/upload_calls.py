@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
@@ -19,20 +19,9 @@ from uploader_cli.core.confirmation import OUTAGES, Reading, reading_of
 from uploader_cli.core.protocol import whole
 from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, REDIRECTS
-from uploader_cli.transfer.protocols.dialect import (
-    LOCKED,
-    Append,
-    Call,
-    Create,
-    Creation,
-    Known,
-    Offset,
-    Request,
-    Server,
-    Unusable,
-)
+from uploader_cli.transfer.protocols.dialect import LOCKED, Exchange, Known, Request, Server, Unusable
 from uploader_cli.transfer.protocols.ietf_dialect import IetfDialect
-from uploader_cli.transfer.protocols.machine import Position
+from uploader_cli.transfer.protocols.machine import Append, Create, Locate, Position
 from uploader_cli.transfer.protocols.tus_dialect import TusDialect
 from uploader_cli.transfer.refusals import answer_error
 
@@ -45,6 +34,7 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.protocols.dialect import Dialect
+    from uploader_cli.transfer.protocols.machine import Call
 
 SHORT_ANSWER = 256 << 10  # most bytes of a file's content that are read though only its length is wanted
 
@@ -93,17 +83,9 @@ class UploadCalls:
         self._learn(known)
         return capabilities
 
-    def create(self, new: Creation) -> Position:
-        """Create an upload. `on_url` of `new` gets the URL of one that the server announces.
-
-        Raise `SessionLost` for an unknown or ended session, `NotAnUploadServer` for a first answer that no upload
-        server gives.
-        """
-        return self.ask(Create(new), cast("Body | None", new.body))
-
     def head(self, url: str) -> Position:
         """Return the server's offset. Raise `UploadGone` if it does not have the upload."""
-        return self.ask(Offset(url))
+        return self.ask(Locate(url))
 
     def read_last(self, url: str, size: int) -> Reading:
         """Ask for the last byte of a file of `size` bytes. Raise for what may pass: `NetworkError`, 429, a gateway.
@@ -140,19 +122,22 @@ class UploadCalls:
         with suppress(errors.AnswerError, errors.NetworkError, errors.ProtocolError):
             self.delete(url)
 
-    def ask(self, call: Call, body: Body | None = None) -> Position:
-        """Send the requests of a call until an answer tells the position. A chunk, its `body`, may be sent twice."""
-        dialect, announced = self._dialect, set[str]()
-        if isinstance(call, Append):
-            call = replace(call, posts=self._own.posts)
+    def ask(self, call: Call, body: Body | None = None, on_url: Callable[[str], object] = ignore) -> Position:
+        """Send the requests of a call until an answer tells the position. A chunk, its `body`, may be sent twice.
+
+        `on_url` gets the URLs of a new upload that the server sends before its answer. Raise `SessionLost` for an
+        unknown or ended session, `NotAnUploadServer` for a first answer that no upload server gives, `UploadGone` if
+        the server does not have the upload.
+        """
+        dialect, announced, exchange = self._dialect, set[str](), Exchange(call, posts=self._own.posts)
         while True:
-            answer = self._send(dialect.request(call), body, partial(self._announced, call, announced))
-            if isinstance(call, Create) and announced:
-                call = replace(call, announced=frozenset(announced))
-            self._learn(dialect.learned(call, answer, self._known))
-            if (warning := dialect.lacks(call, answer)) is not None:
+            answer = self._send(dialect.request(exchange), body, partial(self._announced, announced, on_url))
+            if announced:
+                exchange = replace(exchange, announced=frozenset(announced))
+            self._learn(dialect.learned(exchange, answer, self._known))
+            if (warning := dialect.lacks(exchange, answer)) is not None:
                 self._api.warn_once(WarningCode.PROTOCOL, warning)
-            came = dialect.judged(call, answer, self._known, body.sent if body is not None else 0)
+            came = dialect.judged(exchange, answer, self._known, body.sent if body is not None else 0)
             if isinstance(call, Create) and not self._api.has_created.is_set():
                 self._api.has_created.set()
             if isinstance(came, Position):
@@ -161,17 +146,24 @@ class UploadCalls:
                 for url in came.urls:
                     self.discard(url)
                 raise came.error
-            call, body = came, body if isinstance(came, Append) else None
+            exchange, body = came, body if isinstance(came.call, Append) else None
             if body is not None:
                 body.rewind()
 
-    def _announced(self, call: Call, urls: set[str], asked: str, status: int, headers: Mapping[str, str]) -> None:
+    def _announced(
+        self,
+        urls: set[str],
+        on_url: Callable[[str], object],
+        asked: str,
+        status: int,
+        headers: Mapping[str, str],
+    ) -> None:
         """Learn from an interim answer; add the URL of a new upload to `urls`."""
         known, url = self._dialect.interim(asked, status, headers, self._known)
         self._learn(known)
-        if url is not None and isinstance(call, Create):
+        if url is not None:
             urls.add(url)
-            call.new.on_url(url)
+            on_url(url)
 
     @property
     def _known(self) -> Known:
@@ -194,15 +186,14 @@ class UploadCalls:
             raise self._dialect.refusal(answer, LOCKED)
         return answer
 
-    def _patience(self, request: Request, body: Body | None) -> float:
+    def _patience(self, request: Request) -> float:
         """Return the seconds to wait for an answer: as usual, or longer where the request completes an upload.
 
         Then a server may run a hook for minutes, and refuse the file at its end. Where only this answer tells whether
         the file is stored, it is waited for as long as the connection lives (`dialler.SOCKET_OPTIONS`), at most
         `--finish-timeout`. Nothing asks for the offset meanwhile: some servers end the request then.
         """
-        completes = request.completes or (body is not None and body.completes)
-        if completes and not self._terms.tells_stored:
+        if request.completes and not self._terms.tells_stored:
             return self._api.settings.finish_timeout
         return READ_TIMEOUT if request.timeout is None else request.timeout
 
@@ -218,7 +209,7 @@ class UploadCalls:
         """
         method, url = request.method, request.url
         headers = {**request.headers, **self._api.may_write(request.session)}
-        timeout = self._patience(request, body)
+        timeout = self._patience(request)
         if body is not None:
             body.content_type = request.body_type
         for _ in range(REDIRECTS + 1):

@@ -18,19 +18,13 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import Stream
 from uploader_cli.transfer.bodies import Body
 from uploader_cli.transfer.pacer import Tries
-from uploader_cli.transfer.protocols import dialect, join, upload
-from uploader_cli.transfer.protocols.join import Concatenate, Join
-from uploader_cli.transfer.protocols.machine import Begin, Failed, GaveUp, Named, Waited
+from uploader_cli.transfer.protocols import join, upload
+from uploader_cli.transfer.protocols.join import Join
+from uploader_cli.transfer.protocols.machine import Append, Begin, Create, Failed, GaveUp, Locate, Named, Waited
 from uploader_cli.transfer.protocols.upload import (
-    Append,
-    Appended,
-    Create,
-    Created,
     Done,
     Interim,
     Kept,
-    Locate,
-    Located,
     Prepare,
     Prepared,
     ReadBack,
@@ -40,6 +34,7 @@ from uploader_cli.transfer.protocols.upload import (
     Replace,
     Retry,
     Task,
+    Told,
     Upload,
 )
 from uploader_cli.transfer.tus_chunks import Chunks
@@ -146,9 +141,9 @@ class PositionDriver(ABC, Generic[State]):
     def _done(self, wanted: Wanted) -> Came:
         """Do what is wanted; return what came."""
 
-    def _locate(self, url: str) -> Located:
+    def _locate(self, wanted: Locate) -> Told:
         self._take_leave()
-        return Located(self._client.head(url))
+        return Told(self._client.ask(wanted))
 
     def _take_leave(self, *, creates: bool = False) -> None:
         self._file.checkpoint()
@@ -172,11 +167,10 @@ class JoinDriver(PositionDriver[Join]):
 
     def _done(self, wanted: Wanted) -> Came:
         match wanted:
-            case Locate(url):
-                return self._locate(url)
-            case Concatenate(urls):
-                new = dialect.Creation(None, self._file.metadata(), parts=urls)
-                return Created(self._client.create(new))
+            case Locate():
+                return self._locate(wanted)
+            case Create():
+                return Told(self._client.ask(replace(wanted, metadata=self._file.metadata())))
         raise TypeError(wanted)
 
 
@@ -243,9 +237,9 @@ class UploadDriver(PositionDriver[Upload]):
                 return self._create(wanted)
             case Append():
                 return self._append(wanted)
-            case Locate(url):
+            case Locate():
                 self._carried = 0
-                return self._locate(url)
+                return self._locate(wanted)
             case ReadLast(position):
                 file = self._file
                 found = self._tus.readings.state(self._client, file.file, position, file.size, file.sleep)
@@ -269,7 +263,7 @@ class UploadDriver(PositionDriver[Upload]):
         at_creation = self._tus.with_creation(size) if self._tus.in_one_request(size) else None
         return Prepared(length, size, at_creation)
 
-    def _create(self, wanted: Create) -> Created:
+    def _create(self, wanted: Create) -> Told:
         state, file, local = self.state, self._file, self._file.file
         self._carried = wanted.size
         if wanted.size:
@@ -277,40 +271,30 @@ class UploadDriver(PositionDriver[Upload]):
         body, checksum = None, None
         if wanted.has_body:
             self._chunk = self._chunks.chunk(0, wanted.size)
-            body, checksum = self._body(0, completes=wanted.completes)
+            body, checksum = self._body(0)
         metadata = file.metadata((state.task.index, self.start) if state.task.index is not None else None)
         if state.task.terms.gets_keys:
             metadata["uploadKey"] = wanted.key
-        position = self._client.create(
-            dialect.Creation(
-                wanted.length,
-                metadata,
-                body,
-                checksum,
-                partial=state.task.index is not None,
-                path=utf8(local.relative_path),
-                sha256=local.sha256,
-                on_url=lambda url: self._tell(Interim(url)),
-            )
-        )
+        path = utf8(local.relative_path)
+        call = replace(wanted, metadata=metadata, checksum=checksum, path=path, sha256=local.sha256)
+        position = self._client.ask(call, body, lambda url: self._tell(Interim(url)))
         if position.url:
             file.server_id = file.id_in(position)
         if body is None:
-            return Created(position, server_id=file.server_id)
-        return Created(position, body.sent, body.through, file.server_id)
+            return Told(position, server_id=file.server_id)
+        return Told(position, body.sent, body.through, file.server_id)
 
-    def _append(self, wanted: Append) -> Appended:
+    def _append(self, wanted: Append) -> Told:
         self._carried = wanted.size
-        body, checksum = self._body(wanted.offset, completes=wanted.completes)
+        body, checksum = self._body(wanted.offset)
         with self._tus.chunk.travelling(wanted.size, time.monotonic):
-            call = dialect.Append(wanted.url, wanted.offset, wanted.size, checksum, wanted.length)
-            position = self._client.ask(call, body)
-        return Appended(position, body.sent)
+            position = self._client.ask(replace(wanted, checksum=checksum), body)
+        return Told(position, body.sent)
 
-    def _body(self, offset: int, *, completes: bool) -> tuple[Body, str | None]:
+    def _body(self, offset: int) -> tuple[Body, str | None]:
         """Return the body of the chunk that is ready, and its checksum header."""
         (piece, checksum), file = self._chunk, self._file
-        body = Body(
+        return Body(
             self._client.body_type,
             [piece],
             checkpoint=file.checkpoint,
@@ -318,9 +302,7 @@ class UploadDriver(PositionDriver[Upload]):
             on_sent=lambda _file, sent: file.report_sent(self._number, offset + sent),
             on_read=self._chunks.on_read,
             on_doubt=self._context.doubts.add,
-        )
-        body.completes = completes
-        return body, checksum
+        ), checksum
 
     def _repeats(self, error: errors.UploaderError, delay: float) -> None:
         lost = isinstance(error, errors.ConnectionLost | errors.TimedOut | errors.ChecksumMismatch)

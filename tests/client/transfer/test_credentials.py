@@ -17,8 +17,7 @@ from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.connection import Sockets
 from uploader_cli.transfer.http_client import HttpClient
 from uploader_cli.transfer.pacer import Stop
-from uploader_cli.transfer.protocols.dialect import Creation
-from uploader_cli.transfer.protocols.machine import Ask
+from uploader_cli.transfer.protocols.machine import Ask, Create
 from uploader_cli.transfer.requests_session import make_session
 from uploader_cli.transfer.upload_calls import UploadCalls, upload_calls
 
@@ -80,7 +79,7 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
 
 def location_of_an_upload(hosts: Hosts) -> None:
     client = hosts.tus(f"{hosts.home.url}/files/")
-    client.head(client.create(Creation(1, {"sessionId": "session"})).url)
+    client.head(client.ask(Create(1, metadata={"sessionId": "session"})).url)
 
 
 def redirected_upload(hosts: Hosts) -> None:
@@ -88,13 +87,13 @@ def redirected_upload(hosts: Hosts) -> None:
 
 
 def redirected_endpoint(hosts: Hosts) -> None:
-    hosts.tus(f"{hosts.home.url}/moved").create(Creation(1, {"sessionId": "session"}))
+    hosts.tus(f"{hosts.home.url}/moved").ask(Create(1, metadata={"sessionId": "session"}))
     assert hosts.asked[0]["x-session-secret"].endswith("sesame")
 
 
 def offered_tus_endpoint(hosts: Hosts) -> None:
     if (offered := hosts.api.health().tus) is not None:
-        hosts.tus(offered.endpoint).create(Creation(1, {"sessionId": "session"}))
+        hosts.tus(offered.endpoint).ask(Create(1, metadata={"sessionId": "session"}))
 
 
 def offered_packs(hosts: Hosts) -> None:

@@ -18,8 +18,7 @@ from uploader_cli.sources.content import open_unchanged
 from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.http_client import REDIRECTS
-from uploader_cli.transfer.protocols.dialect import Append, Creation
-from uploader_cli.transfer.protocols.machine import Position
+from uploader_cli.transfer.protocols.machine import Append, Create, Position
 from uploader_cli.transfer.upload_calls import UploadCalls
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def client_of(*answers: tuple[int, dict[str, str]], body: object = None) -> tupl
 
 def send(client: UploadCalls, offset: int, body: Body, checksum: str | None = None) -> Position:
     """Send a chunk at `offset` of the upload at `URL`."""
-    return client.ask(Append(URL, offset, len(body), checksum), body)
+    return client.ask(Append(URL, offset, len(body), checksum=checksum), body)
 
 
 @pytest.fixture
@@ -83,7 +82,7 @@ def body(tmp_path: Path) -> Iterator[Body]:
 class TestCreate:
     def test_request_has_length_and_metadata(self) -> None:
         client, http = client_of((201, {**TUS, "Location": "/files/1"}))
-        created = client.create(Creation(10, {"filename": "ä"}))
+        created = client.ask(Create(10, metadata={"filename": "ä"}))
         assert (created.url, created.offset) == (URL, None)
         method, url, headers, data = http.sent[0]
         assert (method, url, data) == ("POST", ENDPOINT, b"")
@@ -91,12 +90,12 @@ class TestCreate:
 
     def test_empty_metadata_is_no_header(self) -> None:
         client, http = client_of((201, {**TUS, "Location": URL}))
-        client.create(Creation(0, {}))
+        client.ask(Create(0))
         assert "Upload-Metadata" not in http.headers
 
     def test_body_goes_with_checksum_and_returns_the_offset(self, body: Body) -> None:
         client, http = client_of((201, {**TUS, "Location": URL, "Upload-Offset": "5"}))
-        created = client.create(Creation(10, {}, body=body, checksum="sha1 AAA=", partial=True))
+        created = client.ask(Create(10, 5, has_body=True, checksum="sha1 AAA=", partial=True), body)
         assert created.offset == 5
         assert http.sent[0][3] == b"23456"
         assert http.headers["Upload-Checksum"] == "sha1 AAA="
@@ -105,25 +104,25 @@ class TestCreate:
     def test_answer_without_location_is_a_protocol_error(self) -> None:
         client, _ = client_of((201, TUS))
         with pytest.raises(errors.ProtocolError, match="Location"):
-            client.create(Creation(10, {}))
+            client.ask(Create(10))
 
     @pytest.mark.parametrize(("status", "kind"), [(409, errors.OffsetConflict), (423, errors.Locked)])
     def test_conflict_of_a_creation_names_no_offset(self, status: int, kind: type[errors.AnswerError]) -> None:
         """There is none yet: a server answers so where it has a file of this name."""
         client, _ = client_of((status, TUS), body={"error": "EXISTS", "message": "it is there"})
         with pytest.raises(kind, match=rf"does not create the upload.*{status} EXISTS: it is there"):
-            client.create(Creation(10, {}))
+            client.ask(Create(10))
 
     @pytest.mark.parametrize(("status", "code"), [(404, "SESSION_NOT_FOUND"), (409, "SESSION_ENDED")])
     def test_unknown_session_is_session_lost(self, status: int, code: str) -> None:
         client, _ = client_of((status, TUS), body={"error": code})
         with pytest.raises(errors.SessionLost) as caught:
-            client.create(Creation(10, {"sessionId": "s"}))
+            client.ask(Create(10, metadata={"sessionId": "s"}))
         assert caught.value.retryable, "in another session"
 
     def test_concatenation_names_the_parts_in_order(self) -> None:
         client, http = client_of((201, {**TUS, "Location": "3"}))
-        assert client.create(Creation(None, {"filename": "a"}, parts=[URL, ENDPOINT + "2"])).url == ENDPOINT + "3"
+        assert client.ask(Create(None, metadata={"filename": "a"}, parts=(URL, ENDPOINT + "2"))).url == ENDPOINT + "3"
         assert http.headers["Upload-Concat"] == f"final;{URL} {ENDPOINT}2"
         assert "Upload-Length" not in http.headers
 
@@ -217,7 +216,7 @@ def test_each_status_has_its_error_class(
 def test_413_quotes_the_servers_code_and_message() -> None:
     client, _ = client_of((413, TUS), body={"error": "FILE_TOO_LARGE", "message": "70 bytes at most"})
     with pytest.raises(errors.TooLarge) as caught:
-        client.create(Creation(71, {}))
+        client.ask(Create(71))
     assert str(caught.value) == "the server does not take a body of this size (413 FILE_TOO_LARGE: 70 bytes at most)"
     assert caught.value.error == "FILE_TOO_LARGE"
 
@@ -312,7 +311,7 @@ class TestRedirects:
 
     def test_location_is_relative_to_the_redirected_url(self) -> None:
         client, _ = client_of((308, {"Location": "/v2/files/"}), (201, {**TUS, "Location": "1"}))
-        assert client.create(Creation(1, {})).url == "https://up.example/v2/files/1"
+        assert client.ask(Create(1)).url == "https://up.example/v2/files/1"
 
     def test_redirect_to_another_host_is_followed(self) -> None:
         client, http = client_of((307, {"Location": "https://cdn.example/1"}), (200, {**TUS, "Upload-Offset": "0"}))
@@ -335,14 +334,14 @@ class TestUploadsElsewhere:
         client, http = client_of(
             (201, {**TUS, "Location": "https://upload.example/1"}), (200, {**TUS, "Upload-Offset": "0"})
         )
-        client.head(client.create(Creation(1, {})).url)
+        client.head(client.ask(Create(1)).url)
         assert http.sent[1][1] == "https://upload.example/1"
 
     def test_http_location_on_the_same_host_is_called_by_https(self) -> None:
         client, http = client_of(
             (201, {**TUS, "Location": "http://up.example/files/1"}), (200, {**TUS, "Upload-Offset": "0"})
         )
-        client.head(client.create(Creation(1, {})).url)
+        client.head(client.ask(Create(1)).url)
         assert http.sent[1][1] == URL
         assert http.headers["Authorization"] == TOKEN["Authorization"]
 
@@ -366,5 +365,5 @@ def test_note_is_called_with_every_answer() -> None:
 
 def test_session_id_is_encoded_in_metadata() -> None:
     client, http = client_of((201, {**TUS, "Location": URL}))
-    client.create(Creation(1, {"sessionId": "a b,c"}))
+    client.ask(Create(1, metadata={"sessionId": "a b,c"}))
     assert base64.b64decode(http.headers["Upload-Metadata"].split(" ")[1]).decode() == "a b,c"

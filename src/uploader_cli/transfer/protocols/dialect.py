@@ -1,14 +1,14 @@
 """What the protocols of resumable uploads, tus and the IETF's, have in common: their calls, as data.
 
-A dialect is a value with pure functions: `request(call, known)` says what is sent for a call, `judged(call, answer, …)`
-what its answer means: a `Position`, the call that has to follow, or uploads to discard; it raises the error of a
-refusal. `learned(call, answer, known)` is what later requests have to know. `transfer.upload_calls` sends.
+A dialect is a value with pure functions: `request(exchange)` is what is sent for a call, `judged(exchange, answer, …)`
+what its answer means: a `Position`, the exchange that has to follow, or uploads to discard; it raises the error of a
+refusal. `learned(exchange, answer, known)` is what later requests have to know. `transfer.upload_calls` sends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias
 
 from uploader_cli import errors
 from uploader_cli.core.capabilities import Capabilities, encode_metadata
@@ -18,7 +18,7 @@ from uploader_cli.core.record import Record
 from uploader_cli.core.terms import Terms
 from uploader_cli.core.upload_limits import UploadLimits
 from uploader_cli.transfer.answers import Answer
-from uploader_cli.transfer.protocols.machine import SESSION_ERRORS, Position
+from uploader_cli.transfer.protocols.machine import SESSION_ERRORS, Call, Create, Position
 from uploader_cli.transfer.refusals import answer_error, not_an_upload_server, says_no_upload_server
 
 Kind: TypeAlias = tuple[type[errors.AnswerError], str]
@@ -42,73 +42,23 @@ LOCKED = (errors.Locked, "another request uses the upload, or its file exists al
 API_ROOT = "/api/upload/"
 
 
-# --- calls
+# --- requests
 
 
-class Content(Protocol):
-    """What a dialect looks at of the body of a creation: whether there is one."""
+class Exchange(Record, frozen=True):
+    """The next request of a `call`, of which there may be several until an answer tells the position.
 
-    content_type: str
-
-    def __len__(self) -> int: ...
-
-
-class Creation(NamedTuple):
-    """A new upload of `length` bytes (None: not known yet) for the file `path`.
-
-    It gets its first bytes from `body`, with their `checksum` as a header of tus. With tus it may be `partial`, or the
-    concatenation of the URLs `parts`. `sha256` is the digest (hex) of the file, where it is known already. `on_url` is
-    called with the URL of the upload where the server sends it before the answer.
+    `announced` are the URLs that the server has sent for a creation before its answer. With `posts` POST is sent in
+    place of PATCH, and `blocked` is the answer to the other of both, which a proxy refused. `unclear` is the answer to
+    bytes up to `reached`, which does not tell what the server has: the request asks for that.
     """
 
-    length: int | None
-    metadata: Mapping[str, str]
-    body: Content | None = None
-    checksum: str | None = None
-    partial: bool = False
-    parts: Sequence[str] = ()
-    path: str = ""
-    sha256: str | None = None
-    on_url: Callable[[str], object] = lambda _url: None
-
-
-class Create(Record, frozen=True):
-    """Create an upload. `announced` are the URLs that the server has sent for it before the answer."""
-
-    new: Creation
+    call: Call
     announced: frozenset[str] = frozenset()
-
-
-class Offset(Record, frozen=True):
-    """Ask for the offset of an upload."""
-
-    url: str
-
-
-class Append(Record, frozen=True):
-    """Send a chunk of `size` bytes at `offset`; `length` is that of the upload, where it is declared.
-
-    With `posts` POST is sent in place of PATCH. `blocked` is the answer to the other of both, which a proxy refused.
-    """
-
-    url: str
-    offset: int
-    size: int
-    checksum: str | None = None
-    length: int | None = None
     posts: bool = False
     blocked: Answer | None = None
-
-
-class OffsetAfter(Record, frozen=True):
-    """Ask what the server has after its `answer` to bytes up to `offset`, which does not tell that."""
-
-    url: str
-    answer: Answer
-    offset: int
-
-
-Call: TypeAlias = Create | Offset | Append | OffsetAfter
+    unclear: Answer | None = None
+    reached: int = 0
 
 
 class Request(Record, frozen=True):
@@ -145,7 +95,7 @@ class Unusable(Record, frozen=True):
     error: errors.UploaderError
 
 
-Outcome: TypeAlias = Position | Call | Unusable
+Outcome: TypeAlias = Position | Exchange | Unusable
 
 
 class Server(Record, frozen=True):
@@ -195,25 +145,25 @@ class Dialect(Protocol):
     def capabilities(self, answer: Answer, known: Known) -> tuple[Capabilities, Known]:
         """Return what the answer to OPTIONS says, also a refusal."""
 
-    def request(self, call: Call) -> Request:
-        """Return what is sent for a call."""
+    def request(self, exchange: Exchange) -> Request:
+        """Return what is sent."""
 
     def of_upload(self, method: str, url: str) -> Request:
         """Return a request for an upload that has no other headers than every request."""
 
-    def learned(self, call: Call, answer: Answer, known: Known) -> Known:
+    def learned(self, exchange: Exchange, answer: Answer, known: Known) -> Known:
         """Return what is known of the server after an answer. Raise `ProtocolError` for what can't be."""
 
     def interim(self, asked: str, status: int, headers: Mapping[str, str], known: Known) -> tuple[Known, str | None]:
         """Return what is known after an interim answer to a creation, and the URL that it announces."""
 
-    def judged(self, call: Call, answer: Answer, known: Known, sent: int) -> Outcome:
+    def judged(self, exchange: Exchange, answer: Answer, known: Known, sent: int) -> Outcome:
         """Return what the answer says after `sent` bytes of the body. Raise the error of a refusal."""
 
     def is_signed(self, answer: Answer) -> bool:
         """Return whether an answer has headers that only a server of this protocol sends."""
 
-    def lacks(self, call: Call, answer: Answer) -> str | None:
+    def lacks(self, exchange: Exchange, answer: Answer) -> str | None:
         """Return what the user is warned of because of a success."""
 
     def refusal(self, answer: Answer, kind: Kind | None = None) -> errors.UploaderError:
@@ -223,7 +173,7 @@ class Dialect(Protocol):
 # --- what both say
 
 
-def describing(new: Creation) -> dict[str, str]:
+def describing(new: Create) -> dict[str, str]:
     """Return the headers that say what a new upload is for."""
     headers = length_header(new.length)
     if encoded := encode_metadata(new.metadata):  # servers refuse an empty one (docs/resumable-uploads.md)

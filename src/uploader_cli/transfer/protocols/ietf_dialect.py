@@ -28,14 +28,9 @@ from uploader_cli.transfer.protocols.dialect import (
     LOCKED,
     NOT_CREATED,
     UPLOAD_GONE,
-    Append,
-    Call,
-    Create,
-    Creation,
+    Exchange,
     Kind,
     Known,
-    Offset,
-    OffsetAfter,
     Outcome,
     Request,
     Server,
@@ -49,7 +44,7 @@ from uploader_cli.transfer.protocols.dialect import (
     offset_in,
     refusal,
 )
-from uploader_cli.transfer.protocols.machine import Position
+from uploader_cli.transfer.protocols.machine import Append, Create, Locate, Position
 from uploader_cli.transfer.refusals import is_page
 
 INTEROP_VERSION = 8
@@ -75,22 +70,29 @@ class IetfDialect(Record, frozen=True):
     def of_upload(self, method: str, url: str) -> Request:
         return Request(method, url, DRAFT)
 
-    def request(self, call: Call) -> Request:
+    def request(self, exchange: Exchange) -> Request:
         """Return what is sent. The chunk with the last byte of an upload declares its end."""
-        match call:
-            case Create(new):
+        match exchange.call:
+            case Create() as new:
                 return self._creating(new)
-            case Append():
-                headers = DRAFT | {"Upload-Offset": str(call.offset)}
-                headers |= {"Upload-Complete": COMPLETE if _completes(call) else INCOMPLETE}
-                headers |= length_header(call.length) | _content_digest(call.checksum)
-                return Request("PATCH", call.url, headers, body_type=self.body_type, timeout=CHUNK_TIMEOUT)
-            case Offset(url) | OffsetAfter(url):
+            case Append() as chunk:
+                headers = DRAFT | {"Upload-Offset": str(chunk.offset)}
+                headers |= {"Upload-Complete": COMPLETE if chunk.completes else INCOMPLETE}
+                headers |= length_header(chunk.length) | _content_digest(chunk.checksum)
+                return Request(
+                    "PATCH",
+                    chunk.url,
+                    headers,
+                    body_type=self.body_type,
+                    timeout=CHUNK_TIMEOUT,
+                    completes=chunk.completes,
+                )
+            case Locate(url):
                 return self.of_upload("HEAD", url)
 
-    def _creating(self, new: Creation) -> Request:
+    def _creating(self, new: Create) -> Request:
         """Create an upload, empty or with all of the file in its body."""
-        headers = DRAFT | {"Upload-Complete": INCOMPLETE if new.body is None else COMPLETE}
+        headers = DRAFT | {"Upload-Complete": COMPLETE if new.has_body else INCOMPLETE}
         headers |= describing(new) | _content_digest(new.checksum)
         headers |= _disposition(new.metadata.get("filename") or new.path.rpartition("/")[2])
         if new.sha256 is not None:
@@ -101,8 +103,8 @@ class IetfDialect(Record, frozen=True):
             headers,
             session=new.metadata.get("sessionId", ""),
             body_type=WHOLE_TYPE,
-            timeout=None if new.body is None else CHUNK_TIMEOUT,
-            completes=new.length == 0,
+            timeout=CHUNK_TIMEOUT if new.has_body else None,
+            completes=new.completes or new.length == 0,
         )
 
     # --- answers
@@ -121,31 +123,31 @@ class IetfDialect(Record, frozen=True):
         location = headers.get("Location")
         return _limited(asked, headers, known), self.server.upload_at(asked, location) if location else None
 
-    def learned(self, call: Call, answer: Answer, known: Known) -> Known:
-        del call
+    def learned(self, exchange: Exchange, answer: Answer, known: Known) -> Known:
+        del exchange
         return _limited(answer.url, answer.headers, known)
 
-    def judged(self, call: Call, answer: Answer, known: Known, sent: int) -> Outcome:
+    def judged(self, exchange: Exchange, answer: Answer, known: Known, sent: int) -> Outcome:
         """Return what an answer says. Raise `SessionLost`, `NotAnUploadServer`, or another refusal.
 
         Raise `FileFailure` for a file that is larger than `Upload-Limit` allows.
         """
-        match call:
-            case OffsetAfter():
-                return self._found_after(call, answer)
+        match exchange.call:
+            case Locate(url) if exchange.unclear is not None:
+                return self._found_after(url, answer)
             case _ if answer.status in self.server.retry_status:
                 raise self.refusal(answer, LOCKED)
-            case Create():
-                return self._created(call, answer, known)
-            case Append():
-                return self._appended(call, answer, sent)
-            case Offset(url):
+            case Create() as new:
+                return self._created(new, exchange.announced, answer, known)
+            case Append() as chunk:
+                return self._appended(chunk, answer, sent)
+            case Locate(url):
                 return self._found(url, answer)
 
-    def _created(self, call: Create, answer: Answer, known: Known) -> Position | Unusable:
+    def _created(self, new: Create, announced: frozenset[str], answer: Answer, known: Known) -> Position | Unusable:
         """Return the position after a creation; where all of the file is stored, there may be no upload."""
-        length = call.new.length
-        has_all = call.new.body is not None or (length == 0 and "Location" not in answer.headers)
+        length = new.length
+        has_all = new.has_body or (length == 0 and "Location" not in answer.headers)
         is_stored = has_all and answer.ok and not is_page(answer) and _flag(answer) is not False
         if (error := not_created(self.server, answer, known, is_stored=is_stored)) is not None:
             raise error
@@ -155,7 +157,7 @@ class IetfDialect(Record, frozen=True):
             url = self.server.at(answer.url, location) if location else ""
             return Position(url, length, answer.headers, complete=True)
         url = created_at(self.server, answer)
-        if others := call.announced - {url}:
+        if others := announced - {url}:
             words = f"{answer.url} announced one upload, and created another one"
             return Unusable((*others, url), errors.ProtocolError(words))
         most = known.limits.max_size
@@ -168,7 +170,7 @@ class IetfDialect(Record, frozen=True):
             return Unusable((url,), errors.FileFailure(words, code=FailureCode.SERVER_REFUSED))
         return Position(url, offset, answer.headers, complete=complete)
 
-    def _appended(self, call: Append, answer: Answer, sent: int) -> Position | OffsetAfter:
+    def _appended(self, chunk: Append, answer: Answer, sent: int) -> Position | Exchange:
         """Return the new offset. Raise a retryable `UploadGone` for 404 and 410.
 
         Where the answer does not say whether the upload is complete, `HEAD` does.
@@ -176,14 +178,14 @@ class IetfDialect(Record, frozen=True):
         if answer.status in (404, 410):
             raise gone(self.refusal(answer, UPLOAD_GONE))
         self._check(answer)
-        complete, reached = _flag(answer), call.offset + sent
-        if complete is None and _completes(call):
-            return OffsetAfter(call.url, answer, reached)
-        if complete and not _completes(call):
+        complete, reached = _flag(answer), chunk.offset + sent
+        if complete is None and chunk.completes:
+            return Exchange(Locate(chunk.url), unclear=answer)
+        if complete and not chunk.completes:
             words = f"the server ended the upload after {reached:,} bytes"
             raise errors.FileFailure(words, code=FailureCode.SERVER_REFUSED)
         told = whole(answer.headers.get("Upload-Offset"))
-        return Position(call.url, reached if told is None else told, answer.headers, complete=complete or False)
+        return Position(chunk.url, reached if told is None else told, answer.headers, complete=complete or False)
 
     def _found(self, url: str, answer: Answer) -> Position:
         """Return the server's offset, and whether the upload is complete. Raise `UploadGone` for 404 and 410.
@@ -197,12 +199,12 @@ class IetfDialect(Record, frozen=True):
         length, complete = whole(answer.headers.get("Upload-Length")), _flag(answer) or False
         return Position(url, offset_in(answer), answer.headers, length, complete)
 
-    def _found_after(self, call: OffsetAfter, answer: Answer) -> Position:
+    def _found_after(self, url: str, answer: Answer) -> Position:
         """Return the position after a last chunk whose answer did not say whether the upload is complete."""
         try:
             if answer.status in self.server.retry_status:
                 raise self.refusal(answer, LOCKED)
-            return self._found(call.url, answer)
+            return self._found(url, answer)
         except errors.AnswerError as error:  # not the answer to the bytes
             words = f"the answer to the last bytes has no Upload-Complete, and HEAD failed: {error}"
             raise errors.ConnectionLost(words, body_sent=True) from error
@@ -212,8 +214,8 @@ class IetfDialect(Record, frozen=True):
         if not answer.ok:
             raise self.refusal(answer, kind)
 
-    def lacks(self, call: Call, answer: Answer) -> str | None:
-        del call, answer
+    def lacks(self, exchange: Exchange, answer: Answer) -> str | None:
+        del exchange, answer
         return None
 
     def is_signed(self, answer: Answer) -> bool:
@@ -231,10 +233,6 @@ class IetfDialect(Record, frozen=True):
         if differs and is_over:  # Repr-Digest
             error.code = FailureCode.INTEGRITY
         return error
-
-
-def _completes(call: Append) -> bool:
-    return call.length is not None and call.offset + call.size == call.length
 
 
 def _limited(asked: str, headers: Mapping[str, str], known: Known) -> Known:

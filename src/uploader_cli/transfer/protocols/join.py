@@ -1,6 +1,6 @@
 """The machine that joins the parts of a file once all were sent (tus 1.0, concatenation; docs/resumable-uploads.md).
 
-    concatenate ─▶ locate ─▶ done
+    create ─▶ locate ─▶ done
 
 The offset is asked for where the answer does not have it. Where no offset tells whether a file is stored, the second
 request that may have joined the parts is the last one.
@@ -16,18 +16,8 @@ from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.confirmation import UNCERTAIN, Ending
 from uploader_cli.core.record import Record
-from uploader_cli.transfer.protocols.machine import Begin, Failed, GaveUp, Position, Waited
-from uploader_cli.transfer.protocols.upload import (
-    Created,
-    Done,
-    Kept,
-    Locate,
-    Located,
-    Retry,
-    ended,
-    is_refused,
-    refusal,
-)
+from uploader_cli.transfer.protocols.machine import Begin, Create, Failed, GaveUp, Locate, Position, Waited
+from uploader_cli.transfer.protocols.upload import Done, Kept, Retry, Told, ended, is_refused, refusal
 
 if TYPE_CHECKING:
     from uploader_cli.core.terms import Terms
@@ -35,14 +25,8 @@ if TYPE_CHECKING:
 JOINED = "the server was asked to join its parts, and no answer tells whether it did: it may have stored the file"
 
 
-class Concatenate(Record, frozen=True):
-    """Join the uploads at `urls` to one file."""
-
-    urls: tuple[str, ...]
-
-
-Wanted: TypeAlias = Concatenate | Locate | Retry | Done
-Came: TypeAlias = Begin | Created | Located | Waited | Failed | GaveUp
+Wanted: TypeAlias = Create | Locate | Retry | Done
+Came: TypeAlias = Begin | Told | Waited | Failed | GaveUp
 
 
 class Join(Record, frozen=True):
@@ -76,11 +60,9 @@ def step(state: Join, came: Came) -> tuple[Join, Wanted]:
             return _go_on(state) if state.resends else (state, Done(error=errors.OutcomeUnknown(JOINED)))
         case Begin() | Waited():
             return _go_on(state)
-        case Created(position):
+        case Told(position):
             state = replace(state, most=0, kept=replace(state.kept, url=position.url))
             return _go_on(state) if position.offset is None else _joined(state, position)
-        case Located(position):
-            return _joined(state, position)
         case Failed(errors.UploadGone()) if state.most >= 0 and not state.terms.tells_stored:
             # The success of the join has confirmed the file: servers and their hooks may delete its upload then.
             return state, Done(Position(state.kept.url or "", state.size, {}))
@@ -99,7 +81,7 @@ def _go_on(state: Join) -> tuple[Join, Wanted]:
         return state, Locate(state.kept.url or "")
     if not state.terms.tells_stored:  # also for a process that is killed before the answer
         state = replace(state, kept=replace(state.kept, ending=Ending.LOST))
-    return state, Concatenate(state.urls)
+    return state, Create(None, parts=state.urls, completes=True)
 
 
 def _joined(state: Join, position: Position) -> tuple[Join, Wanted]:

@@ -63,6 +63,56 @@ class Position(NamedTuple):
     new: bool = True
 
 
+# --- the requests of resumable uploads: what their machines want, and their dialects say. Sizes are in bytes
+
+
+class Create(Record, frozen=True):
+    """Create an upload of `length` bytes (None: not known yet) with the first `size` of them, if it `has_body`.
+
+    With tus it may be `partial`, or the concatenation of the URLs `parts`. `completes`: the file may be stored then.
+    `again`: the `key` may have been sent before. The driver adds `metadata`, the `checksum` of the body as a header of
+    tus, and of the file its `path` and its digest `sha256` (hex), where that is known already.
+    """
+
+    length: int | None
+    size: int = 0
+    key: str = ""
+    has_body: bool = False
+    completes: bool = False
+    again: bool = False
+    partial: bool = False
+    parts: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = {}
+    checksum: str | None = None
+    path: str = ""
+    sha256: str | None = None
+
+
+class Append(Record, frozen=True):
+    """Send `size` bytes at `offset`; with `length` the end of the upload is declared.
+
+    `completes`: the file may be stored then. `reach` is the end of all requests before. The driver adds the `checksum`.
+    """
+
+    url: str
+    offset: int
+    size: int
+    length: int | None = None
+    completes: bool = False
+    reach: int = 0
+    checksum: str | None = None
+
+
+class Locate(Record, frozen=True):
+    """Ask for the offset of the server; after the answer to a `creation` that did not have it, for that."""
+
+    url: str
+    creation: Create | None = None
+
+
+Call: TypeAlias = Create | Append | Locate
+
+
 # --- what a machine wants
 
 

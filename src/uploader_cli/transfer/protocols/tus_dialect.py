@@ -17,14 +17,9 @@ from uploader_cli.transfer.protocols.dialect import (
     LOCKED,
     NOT_CREATED,
     UPLOAD_GONE,
-    Append,
-    Call,
-    Create,
-    Creation,
+    Exchange,
     Kind,
     Known,
-    Offset,
-    OffsetAfter,
     Outcome,
     Request,
     Server,
@@ -37,7 +32,7 @@ from uploader_cli.transfer.protocols.dialect import (
     offset_in,
     refusal,
 )
-from uploader_cli.transfer.protocols.machine import Position
+from uploader_cli.transfer.protocols.machine import Append, Create, Locate, Position
 from uploader_cli.transfer.refusals import is_blocked, is_page, is_tus
 
 NO_PATCH = (201, 400, 404, 409, 410, 411, 412, 415)
@@ -60,19 +55,25 @@ class TusDialect(Record, frozen=True):
     def of_upload(self, method: str, url: str) -> Request:
         return Request(method, url, SIGNED)
 
-    def request(self, call: Call) -> Request:
-        match call:
-            case Create(new):
+    def request(self, exchange: Exchange) -> Request:
+        match exchange.call:
+            case Create() as new:
                 return self._creating(new)
-            case Append():
-                headers = SIGNED | {"Upload-Offset": str(call.offset)} | length_header(call.length)
-                headers |= _checked(call.checksum) | ({"X-HTTP-Method-Override": "PATCH"} if call.posts else {})
-                method = "POST" if call.posts else "PATCH"
-                return Request(method, call.url, headers, body_type=self.body_type, timeout=CHUNK_TIMEOUT)
-            case Offset(url) | OffsetAfter(url):
+            case Append() as chunk:
+                headers = SIGNED | {"Upload-Offset": str(chunk.offset)} | length_header(chunk.length)
+                headers |= _checked(chunk.checksum) | ({"X-HTTP-Method-Override": "PATCH"} if exchange.posts else {})
+                return Request(
+                    "POST" if exchange.posts else "PATCH",
+                    chunk.url,
+                    headers,
+                    body_type=self.body_type,
+                    timeout=CHUNK_TIMEOUT,
+                    completes=chunk.completes,
+                )
+            case Locate(url):
                 return self.of_upload("HEAD", url)
 
-    def _creating(self, new: Creation) -> Request:
+    def _creating(self, new: Create) -> Request:
         """Create an upload (tus 1.0, creation; with bytes: creation-with-upload; of parts: concatenation).
 
         The path replaces the fields of an endpoint that has a URL for each file.
@@ -88,8 +89,8 @@ class TusDialect(Record, frozen=True):
             headers,
             session=new.metadata.get("sessionId", ""),
             body_type=self.body_type,
-            timeout=CHUNK_TIMEOUT if new.body is not None else JOIN_TIMEOUT if new.parts else None,
-            completes=bool(new.parts) or new.length == 0,
+            timeout=CHUNK_TIMEOUT if new.has_body else JOIN_TIMEOUT if new.parts else None,
+            completes=new.completes or new.length == 0,
         )
 
     # --- answers
@@ -108,29 +109,29 @@ class TusDialect(Record, frozen=True):
         del asked, status, headers
         return known, None
 
-    def learned(self, call: Call, answer: Answer, known: Known) -> Known:
+    def learned(self, exchange: Exchange, answer: Answer, known: Known) -> Known:
         """Return what is known: no firewall blocks PATCH once one was accepted in this run."""
-        if not isinstance(call, Append):
+        if not isinstance(exchange.call, Append):
             return known
-        is_taken = answer.ok and not _creates(call, answer)
-        posts = call.posts and (known.posts or is_taken) and not is_blocked(answer)
-        return replace(known, posts=posts, patched=known.patched or (is_taken and not call.posts))
+        is_taken = answer.ok and not _creates(exchange, answer)
+        posts = exchange.posts and (known.posts or is_taken) and not is_blocked(answer)
+        return replace(known, posts=posts, patched=known.patched or (is_taken and not exchange.posts))
 
-    def judged(self, call: Call, answer: Answer, known: Known, sent: int) -> Outcome:
+    def judged(self, exchange: Exchange, answer: Answer, known: Known, sent: int) -> Outcome:
         """Return what an answer says. Raise `SessionLost`, `NotAnUploadServer`, or another refusal."""
-        match call:
-            case OffsetAfter():
-                return self._found_after(call, answer)
+        match exchange.call:
+            case Locate(url) if exchange.unclear is not None:
+                return self._found_after(url, exchange.unclear, exchange.reached, answer)
             case _ if answer.status in self.server.retry_status:
                 raise self.refusal(answer, LOCKED)
-            case Create(new):
+            case Create() as new:
                 return self._created(new, answer, known)
-            case Append():
-                return self._appended(call, answer, known, sent)
-            case Offset(url):
+            case Append() as chunk:
+                return self._appended(exchange, chunk, answer, known, sent)
+            case Locate(url):
                 return self._found(url, answer)
 
-    def _created(self, new: Creation, answer: Answer, known: Known) -> Position:
+    def _created(self, new: Create, answer: Answer, known: Known) -> Position:
         if (error := not_created(self.server, answer, known)) is not None:
             raise error
         self._check(answer, NOT_CREATED.get(answer.status))
@@ -139,26 +140,27 @@ class TusDialect(Record, frozen=True):
         offset, is_new = whole(answer.headers.get("Upload-Offset")), answer.status == 201
         return Position(created_at(self.server, answer), offset, answer.headers, new=is_new)
 
-    def _appended(self, call: Append, answer: Answer, known: Known, sent: int) -> Outcome:
-        """Return the new offset, or the call that finds it.
+    def _appended(self, exchange: Exchange, chunk: Append, answer: Answer, known: Known, sent: int) -> Outcome:
+        """Return the new offset, or the request that finds it.
 
         Where a firewall blocks PATCH, a POST that stands for it follows (tus 1.0, core), or the other way round. Raise
         `PatchBlocked` where both are blocked, a retryable `UploadGone` for 404 and 410. Where the server does not take
         the POST for a PATCH (`NO_PATCH`), the refusal of the PATCH is raised, which says why.
         """
-        if is_blocked(answer) and (call.posts or not known.patched):
-            if call.blocked is None:
-                return replace(call, posts=not call.posts, blocked=answer)
-            refused = call.blocked if call.posts else answer  # that to PATCH
-            raise errors.PatchBlocked(call.url, refused.status, refused.sentence)
-        if call.blocked is not None and _creates(call, answer):
-            answer = call.blocked
+        blocked = exchange.blocked
+        if is_blocked(answer) and (exchange.posts or not known.patched):
+            if blocked is None:
+                return replace(exchange, posts=not exchange.posts, blocked=answer)
+            refused = blocked if exchange.posts else answer  # that to PATCH
+            raise errors.PatchBlocked(chunk.url, refused.status, refused.sentence)
+        if blocked is not None and _creates(exchange, answer):
+            answer = blocked
         if answer.status in (404, 410):
             raise gone(self.refusal(answer, UPLOAD_GONE))
         if answer.ok and not self.server.terms.strict and "Upload-Offset" not in answer.headers:
             self._check(answer)
-            return OffsetAfter(call.url, answer, call.offset + sent)
-        return self._position(call.url, answer)
+            return Exchange(Locate(chunk.url), unclear=answer, reached=chunk.offset + sent)
+        return self._position(chunk.url, answer)
 
     def _found(self, url: str, answer: Answer) -> Position:
         """Return the server's offset. Raise `UploadGone` for 403, 404 or 410 from a tus server.
@@ -174,8 +176,8 @@ class TusDialect(Record, frozen=True):
             raise self.refusal(answer, UPLOAD_GONE)
         raise not_of_server(url, answer, ", but not as a tus server")
 
-    def _found_after(self, call: OffsetAfter, found: Answer) -> Position:
-        """Return the offset that HEAD `found` after a PATCH whose answer does not have it.
+    def _found_after(self, url: str, unclear: Answer, reached: int, found: Answer) -> Position:
+        """Return the offset that HEAD `found` after the `unclear` answer to a PATCH.
 
         Where HEAD succeeds and does not have it either, the status 204 says that the bytes were taken. Where it fails,
         or a page came in place of the server's answer, nothing is known of them: raise `UploadGone`, or
@@ -184,12 +186,12 @@ class TusDialect(Record, frozen=True):
         try:
             if found.status in self.server.retry_status:
                 raise self.refusal(found, LOCKED)
-            if is_page(call.answer) and is_tus(found):
+            if is_page(unclear) and is_tus(found):
                 raise errors.ConnectionLost("a page came in place of the answer to the bytes", body_sent=True)
-            if found.ok and call.answer.status == 204 and "Upload-Offset" not in found.headers:
+            if found.ok and unclear.status == 204 and "Upload-Offset" not in found.headers:
                 self._check(found)
-                return Position(call.url, call.offset, call.answer.headers)
-            return self._found(call.url, found)
+                return Position(url, reached, unclear.headers)
+            return self._found(url, found)
         except errors.UploadGone:
             raise
         except errors.AnswerError as error:  # not the answer to the bytes
@@ -211,9 +213,10 @@ class TusDialect(Record, frozen=True):
             )
             raise errors.ProtocolError(f"{answer.url} {said}")
 
-    def lacks(self, call: Call, answer: Answer) -> str | None:
+    def lacks(self, exchange: Exchange, answer: Answer) -> str | None:
         """Return what the user is warned of because of a success; a creation without a URL is none."""
-        is_other = _creates(call, answer) if isinstance(call, Append) else "Location" not in answer.headers
+        call = exchange.call
+        is_other = _creates(exchange, answer) if isinstance(call, Append) else "Location" not in answer.headers
         is_success = answer.ok and not (isinstance(call, Create | Append) and is_other)
         unsigned = is_success and "Tus-Resumable" not in answer.headers and not self.server.terms.strict
         return UNSIGNED if unsigned else None
@@ -231,9 +234,9 @@ class TusDialect(Record, frozen=True):
         return refusal(answer, kind, signed=is_tus(answer), strict=self.server.terms.strict)
 
 
-def _creates(call: Append, answer: Answer) -> bool:
+def _creates(exchange: Exchange, answer: Answer) -> bool:
     """Return whether a server took the POST in place of a blocked PATCH for a creation, or not for a PATCH."""
-    return call.posts and call.blocked is not None and answer.status in NO_PATCH
+    return exchange.posts and exchange.blocked is not None and answer.status in NO_PATCH
 
 
 def _checked(checksum: str | None) -> dict[str, str]:

@@ -14,9 +14,8 @@ The driver (`transfer.upload_driver`) also tells its new `warnings`, and reports
 | wanted | what comes |
 |---|---|
 | `Prepare` | `Prepared` |
-| `Create` | `Interim`, as often as the server tells the URL before its answer; `Created` |
-| `Locate` | `Located` |
-| `Append` | `Appended` |
+| `Create` | `Interim`, as often as the server tells the URL before its answer; `Told` |
+| `Locate`, `Append` | `Told` |
 | `ReadLast` | `ReadBack` |
 | `Recall` | `Recalled` |
 | `Replace` | `Named` |
@@ -46,7 +45,17 @@ from uploader_cli.core.confirmation import (
 )
 from uploader_cli.core.plan import ENDLESS
 from uploader_cli.core.record import Record
-from uploader_cli.transfer.protocols.machine import Begin, Failed, GaveUp, Named, Position, Waited
+from uploader_cli.transfer.protocols.machine import (
+    Append,
+    Begin,
+    Create,
+    Failed,
+    GaveUp,
+    Locate,
+    Named,
+    Position,
+    Waited,
+)
 
 if TYPE_CHECKING:
     from uploader_cli.core.capabilities import Capabilities
@@ -70,41 +79,6 @@ class Prepare(Record, frozen=True):
 
     offset: int
     creates: bool
-
-
-class Create(Record, frozen=True):
-    """Create an upload of `length` bytes (None: not known yet) with the first `size` of them, if it `has_body`.
-
-    `completes`: the file may be stored then. `again`: the key may have been sent before.
-    """
-
-    key: str
-    length: int | None
-    size: int
-    has_body: bool
-    completes: bool
-    again: bool
-
-
-class Locate(Record, frozen=True):
-    """Ask for the offset of the server; after the answer to a `creation` that did not have it, for that."""
-
-    url: str
-    creation: Create | None = None
-
-
-class Append(Record, frozen=True):
-    """Send `size` bytes at `offset`; with `length` the end of the upload is declared.
-
-    `completes`: the file may be stored then. `reach` is the end of all requests before.
-    """
-
-    url: str
-    offset: int
-    size: int
-    length: int | None
-    completes: bool
-    reach: int
 
 
 class ReadLast(Record, frozen=True):
@@ -166,26 +140,16 @@ class Interim(Record, frozen=True):
     url: str
 
 
-class Created(Record, frozen=True):
-    """The answer to a creation, of whose body `sent` bytes went before, with `through` all."""
+class Told(Record, frozen=True):
+    """The answer to a request: where the upload is, and of a new one the ID of its file.
+
+    Before it `sent` bytes of the body went, with `through` all.
+    """
 
     position: Position
     sent: int = 0
     through: bool = True
     server_id: str | None = None
-
-
-class Located(Record, frozen=True):
-    """The answer to a question for the offset."""
-
-    position: Position
-
-
-class Appended(Record, frozen=True):
-    """The answer to a chunk of which `sent` bytes went before."""
-
-    position: Position
-    sent: int
 
 
 class ReadBack(Record, frozen=True):
@@ -200,9 +164,7 @@ class Recalled(Record, frozen=True):
     stored: bool
 
 
-Came: TypeAlias = (
-    Begin | Prepared | Interim | Created | Located | Appended | ReadBack | Recalled | Named | Waited | Failed | GaveUp
-)
+Came: TypeAlias = Begin | Prepared | Interim | Told | ReadBack | Recalled | Named | Waited | Failed | GaveUp
 
 
 # --- the state
@@ -368,12 +330,8 @@ def step(state: Upload, came: Came) -> tuple[Upload, Wanted]:
             return _prepared(state, came)
         case Interim(url):
             return _announced(replace(state, url=url)), state.doing or Done()
-        case Created():
-            return _created(state, came)
-        case Located(position):
-            return _located(state, position)
-        case Appended():
-            return _appended(state, came)
+        case Told():
+            return _told(state, came)
         case ReadBack(found):
             return _read_back(state, found)
         case Recalled(stored):
@@ -385,6 +343,17 @@ def step(state: Upload, came: Came) -> tuple[Upload, Wanted]:
         case GaveUp(error):
             return _given_up(state, error)
     raise TypeError(came)
+
+
+def _told(state: Upload, came: Told) -> tuple[Upload, Wanted]:
+    match state.doing:
+        case Create() as create:
+            return _created(state, create, came)
+        case Append() as chunk:
+            return _appended(state, chunk, came)
+        case Locate() as locate:
+            return _located(state, locate, came.position)
+    raise TypeError(state.doing)
 
 
 def _want(state: Upload, wanted: Wanted) -> tuple[Upload, Wanted]:
@@ -427,8 +396,8 @@ def _create(state: Upload) -> tuple[Upload, Wanted]:
     if has_body:
         state = _sends(state, 0, size)
     completes = size == state.size and (size > 0 or state.stored_at_creation)
-    length = None if deferred else state.size
-    return _want(state, Create(state.key, length, size, has_body, completes, again))
+    length, partial = None if deferred else state.size, state.task.index is not None
+    return _want(state, Create(length, size, state.key, has_body, completes, again, partial))
 
 
 def _first_length(state: Upload) -> int:
@@ -484,10 +453,8 @@ def _sends(state: Upload, offset: int, end: int) -> Upload:
 # --- a new upload
 
 
-def _created(state: Upload, came: Created) -> tuple[Upload, Wanted]:
-    create, position = state.doing, came.position
-    if not isinstance(create, Create):
-        raise TypeError(create)
+def _created(state: Upload, create: Create, came: Told) -> tuple[Upload, Wanted]:
+    position = came.position
     if create.completes:
         state = replace(state, ending=Ending.NONE)
     if not position.url and not came.through:  # nothing can be stored yet, and no upload has what was sent
@@ -566,9 +533,8 @@ def _recalled(state: Upload, *, stored: bool) -> tuple[Upload, Wanted]:
 # --- the answers that tell an offset
 
 
-def _located(state: Upload, position: Position) -> tuple[Upload, Wanted]:
-    locate = state.doing
-    if isinstance(locate, Locate) and locate.creation is not None:
+def _located(state: Upload, locate: Locate, position: Position) -> tuple[Upload, Wanted]:
+    if locate.creation is not None:
         return _begun(state, locate.creation, position, early=True)
     if state.given_up is not None:
         state = _noted(state, position)
@@ -586,10 +552,8 @@ def _located(state: Upload, position: Position) -> tuple[Upload, Wanted]:
     return _restart(state, errors.ProtocolError(f"{position.url} claims {claim}, which is not what was sent there"))
 
 
-def _appended(state: Upload, came: Appended) -> tuple[Upload, Wanted]:
-    chunk, position = state.doing, came.position
-    if not isinstance(chunk, Append):
-        raise TypeError(chunk)
+def _appended(state: Upload, chunk: Append, came: Told) -> tuple[Upload, Wanted]:
+    position = came.position
     if chunk.completes:
         state = replace(state, ending=Ending.NONE)
     if came.sent < chunk.size:  # more than what was sent before this answer is from somebody else
