@@ -31,5 +31,7 @@ EXITS = _samples("EXITS")
 """Exit codes of files with failures that have one of their own."""
 CALLED = _samples("CALLED")
 """The commands, and the module that each of them calls, below the package."""
+SECRETS = _samples("SECRETS")
+"""Values of secret options that contain `hunter2`, each with what is shown of it."""
 WRITTEN = _samples("WRITTEN")
 """Options that name a file to write: the command, and a suffix of the file."""

@@ -61,7 +61,7 @@ def test_core_has_no_name_of_a_feature(feature: Feature) -> None:
 def test_what_a_feature_names_can_be_loaded(feature: Feature) -> None:
     hooks = [value for value in feature if isinstance(value, str) and ":" in value]
     hooks += [place for _, place in (*feature.steps, *feature.exports)]
-    hooks += [option.parse for option in feature.options if option.parse]
+    hooks += [option.parse for option in feature.options if ":" in option.parse]
     hooks += [feature.words] if feature.words else []
     hooks += [command.function for command in feature.commands]
     assert all(feature.load(hook) for hook in hooks)

@@ -20,7 +20,7 @@ Place: TypeAlias = Literal["stored", "last"]
 class FeatureOption(NamedTuple):
     """An option, with a line in the help as in `settings.model`; `before` is the option that it precedes there.
 
-    `parse` names the parser of its value; a switch has none.
+    `parse` names the parser of its value, in the folder as `module:name`, else in `settings.values`; a switch has none.
     """
 
     name: str
@@ -32,6 +32,8 @@ class FeatureOption(NamedTuple):
     parse: str = ""
     config: Literal["any", "user", "none"] = "any"
     stored: bool = False
+    secret: bool = False
+    """Its value is never shown."""
     tus_only: bool = False
     """It is only for tus servers without sessions."""
     completes: str = ""
@@ -103,6 +105,9 @@ class Feature(NamedTuple):
     words: str = ""
     """A module with functions that return text. `ending` and `planned` end the line of an event; `total` is a line of
     the summary for the counts, and `planned_total` one of a plan for a value and its count."""
+    observer: str = ""
+    """Function of the settings, the `RunFacts` and a function that counts interrupts; it returns an `Observer` of a
+    command that sends files, which is closed after its views."""
     exports: tuple[tuple[str, str], ...] = ()
     """Classes of the library, by their names there."""
 

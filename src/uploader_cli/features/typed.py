@@ -24,3 +24,4 @@ class AddedOptions:
     then: Any = None
     then_unverified: bool = False
     preset: Any = None
+    on_failure: Any = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from uploader_cli import signals
 from uploader_cli.core.plan import is_concealed, is_url
 from uploader_cli.errors import UsageError
+from uploader_cli.feature import used
 from uploader_cli.report.run_files import facts_of, settled
 from uploader_cli.run import runs
 from uploader_cli.run.interrupts import Interrupts, interruptible
@@ -95,11 +96,9 @@ def _show(upload: Upload, run: RunHandle, interrupts: Interrupts, hint: str, *, 
     settings = upload.settings
     with interrupts.raising():  # the log may be a pipe that nobody reads
         views = observers(settings, run.id, interrupts.keys, resume_hint=hint, lasting=lasting)
-    if settings.on_failure is not None:
-        from uploader_cli.report.on_failure import OnFailure
-
-        views.append(
-            OnFailure(settings.on_failure, facts_of(settings, run, interrupts.began), lambda: interrupts.count)
-        )
+    for feature in used(settings):
+        if feature.observer:
+            facts = facts_of(settings, run, interrupts.began)
+            views.append(feature.load(feature.observer)(settings, facts, lambda: interrupts.count))
     outcome, notices = upload.send(run, views, interrupts)
     return settled(outcome.exit_code, notices)

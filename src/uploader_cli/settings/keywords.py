@@ -110,6 +110,7 @@ class Options(TypedDict, total=False):
 
 
 FEATURE_OF = {
+    "on_failure": "on_failure",
     "preset": "presets",
     "then": "then",
     "then_unverified": "then",

@@ -61,7 +61,7 @@ def _with_features(settings: type[T]) -> type[T]:
         for one in feature.options:
             group = Group(one.section, one.commands, one.config, one.stored)
             parse = partial(_parsed, feature, one.parse) if one.parse else None
-            setattr(settings, one.name, group(one.default, one.text, parse))
+            setattr(settings, one.name, group(one.default, one.text, parse, secret=one.secret))
             rows = list(settings.__annotations__.items())
             at = [name for name, _ in rows].index(one.before)
             rows.insert(at, (one.name, bool if isinstance(one.default, bool) else Any))
@@ -70,7 +70,7 @@ def _with_features(settings: type[T]) -> type[T]:
 
 
 def _parsed(feature: Feature, parser: str, raw: object) -> Any:
-    return feature.load(parser)(raw)
+    return (feature.load(parser) if ":" in parser else getattr(values, parser))(raw)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,9 +295,6 @@ class Settings(AddedOptions):
         None,
         "FILE.prom  Write metrics during the run, for node_exporter (Prometheus), which reads only *.prom.",
         values.path,
-    )
-    on_failure: str | None = _report(
-        None, "CMD  Run this command when a run needs attention; its stdin is the report.", values.command, secret=True
     )
 
     server: str = _connection(

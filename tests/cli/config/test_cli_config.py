@@ -109,10 +109,10 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
         "token": ("hunter2-token", "***"),
         "token_command": ("pass hunter2", "***"),
         "session_secret": ("hunter2-session", "***"),
-        "on_failure": ("notify --key hunter2", "***"),
         "upload_url": ("https://uploads.example/hunter2", "***"),
         "proxy": ("http://me:hunter2@proxy.example:1", "http://***@proxy.example:1"),
         "header": ("X-Api-Key: hunter2-key\nX-Team: video", ["X-Api-Key: ***", "X-Team: video"]),
+        **feature_samples.SECRETS,
     }
     for name, (value, _) in given.items():
         monkeypatch.setenv(OPTIONS[name].variable, value)

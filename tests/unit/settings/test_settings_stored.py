@@ -202,7 +202,6 @@ def test_neither_secret_nor_command_nor_trust_is_stored(tmp_path: Path) -> None:
         ca_bundle=tmp_path / "ca.pem",
         client_cert=tmp_path / "me.pem",
         insecure=True,
-        on_failure="echo s3cret",
     )
     assert storable(settings) == storable(Settings(server="http://localhost:1"))
 
@@ -211,7 +210,7 @@ def test_row_of_the_journal_brings_no_secret_command_or_trust() -> None:
     """Whoever has written it: these are the user's, and no run stores them."""
     row: dict[str, object] = {name: "x" for name, option in OPTIONS.items() if not option.stored and name != "resume"}
     stored = storable(Settings(server="http://localhost:1"))
-    assert {"token_command", "on_failure", "header", "insecure", "ca_bundle", "proxy"} <= row.keys()
+    assert {"token_command", "header", "insecure", "ca_bundle", "proxy"} <= row.keys()
     assert admitted({**stored, **row}) == stored
 
 

@@ -15,9 +15,11 @@ from time_limits import PATIENCE
 from uploader_cli.core import events as ev
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
-from uploader_cli.report import on_failure
+from uploader_cli.features.on_failure import attention
+from uploader_cli.features.on_failure.attention import OnFailure
 from uploader_cli.report.document import RunFacts
-from uploader_cli.report.on_failure import OnFailure
+from uploader_cli.settings import Settings
+from uploader_cli.settings.stored import storable
 
 FACTS = RunFacts("cafe", "1.0", started=0.0)
 
@@ -57,10 +59,25 @@ def test_on_failure_does_not_run_after_success_or_interrupt(code: int, tmp_path:
 
 
 def test_on_failure_lists_some_failed_files_and_counts_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_failure, "MOST_FAILURES", 3)
+    monkeypatch.setattr(attention, "MOST_FAILURES", 3)
     run(keeping(tmp_path / "report"), 3, failed=5)
     report = json.loads((tmp_path / "report").read_text())
     assert (len(report["files"]), report["files_left_out"], report["counts"]["failed"]) == (3, 2, 5)
+
+
+def test_on_failure_report_conceals_upload_urls(tmp_path: Path) -> None:
+    state, observer = ProgressState(), OnFailure(keeping(tmp_path / "report"), FACTS, lambda: 0)
+    failure = ev.FileEnded(0, "a.mp4", None, ev.Phase.FAILED, upload_url="https://uploads.example/hunter2")
+    observer.handle(failure, state, 0.0)
+    observer.close(state, 1.0)
+    (row,) = json.loads((tmp_path / "report").read_text())["files"]
+    assert "https://uploads.example/" in row["upload_url"]
+    assert "hunter2" not in row["upload_url"]
+
+
+def test_on_failure_command_is_not_stored() -> None:
+    settings = Settings(server="http://localhost:1", on_failure="echo s3cret")
+    assert storable(settings) == storable(Settings(server="http://localhost:1"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from uploader_cli.core.events import Event, FileEnded, Phase
 from uploader_cli.core.incidents import needs_person
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.report.document import RunFacts, report_head, row_of, shown
+from uploader_cli.settings import Settings
 
 LIMIT = 60.0
 """Maximum seconds for the command."""
@@ -23,6 +24,11 @@ MOST_FAILURES = 1000
 """Maximum failed files in the command's input; the rest is counted."""
 _LOOK = 0.1
 """Seconds between two checks for an interrupt."""
+
+
+def observer(settings: Settings, facts: RunFacts, interrupted: Callable[[], int]) -> OnFailure:
+    """Return what runs the command of these settings."""
+    return OnFailure(settings.on_failure, facts, interrupted)
 
 
 class OnFailure(Observer):
@@ -55,7 +61,7 @@ class OnFailure(Observer):
         """Run the command; return what went wrong. The command itself is not shown: it may contain a secret."""
         before, until = self._interrupted(), time.monotonic() + self._limit
         try:
-            process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S602 - the user's command (layers.py)
+            process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S602 - the user's command; an untrusted directory can't set it
                 self._command,
                 shell=True,
                 stdin=subprocess.PIPE,
