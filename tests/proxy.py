@@ -7,6 +7,7 @@ that server, too. An `Onlooker` says what happens when. Each connection has a th
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import socket
 import ssl
@@ -388,6 +389,16 @@ class Holding(Onlooker):
         until = time.monotonic() + PATIENCE
         while self._waits(request) and time.monotonic() < until:
             time.sleep(0.005)
+
+
+class Without(Onlooker):
+    """Removes a header from requests."""
+
+    def __init__(self, name: str) -> None:
+        self._header = re.compile(rb"(?im)^%b:[^\r]*\r\n" % name.encode())
+
+    def head(self, request: Request) -> None:
+        request.head = self._header.sub(b"", request.head)
 
 
 class Sniffer(Onlooker):

@@ -22,8 +22,12 @@ ROOT = Path(__file__).resolve().parent.parent
 MADE = (".git", ".venv*", ".*_cache", ".nox", "__pycache__", "build", "dist", "node_modules")
 PAGES = "tests/**/test_docs_*.py"
 SCRIPT = """#!/bin/sh
-exec "{python}" -m uploader_cli "$@"
+"exec" "{python}" "$0" "$@"
+from uploader_cli.__main__ import run
+
+raise SystemExit(run())
 """
+"""Both the shell and Python read it: the path of Python may be too long for `#!`, or have spaces."""
 
 
 def chosen(names: str) -> set[str]:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from command import Done, uploader
 from feature_samples import of
-from features.doctor.broken_setups import Without
-from proxy import Proxy
+from proxy import Proxy, Without
 from scripted_server import Answer, Request
 from time_limits import PATIENCE
 from tus_services import Refused, Service, Unanswered, Upload

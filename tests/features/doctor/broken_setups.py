@@ -47,16 +47,6 @@ class Instead(Onlooker):
         return self._answered if self._when(request) else None
 
 
-class Without(Onlooker):
-    """Removes a header from requests."""
-
-    def __init__(self, name: str) -> None:
-        self._header = re.compile(rb"(?im)^%b:[^\r]*\r\n" % name.encode())
-
-    def head(self, request: Request) -> None:
-        request.head = self._header.sub(b"", request.head)
-
-
 class Answering(Onlooker):
     """Changes a line in the heads of answers."""
 

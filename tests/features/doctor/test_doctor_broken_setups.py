@@ -20,7 +20,6 @@ from features.doctor.broken_setups import (
     UNKNOWN,
     Answering,
     Instead,
-    Without,
     black_hole,
     doctor,
     no_websockets,
@@ -31,7 +30,7 @@ from features.doctor.broken_setups import (
     web_site,
     wrong_clock,
 )
-from proxy import Onlooker, Proxy, Request, answer, tls_front
+from proxy import Onlooker, Proxy, Request, Without, answer, tls_front
 from serving import closed_port, running_server
 from time_limits import PATIENCE
 from tus_services import Plain
