@@ -1,4 +1,7 @@
-"""The joining of parts by the real machine, against a model of a server, with the pacer's real decisions."""
+"""The joining of parts by the real machine, against a model of a server, with the pacer's real decisions.
+
+A run begins with the search for what an earlier one has left, sends the parts that are gone, and joins them.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from uploader_cli.transfer.protocols.upload import Done, Kept, Retry, Told
 SIZE = 20
 PARTS = ("https://up.example/files/1", "https://up.example/files/2")
 JOINED = "https://up.example/files/3"
+ALL, NONE = (True, True), (False, False)
 FOREIGN = Terms(sessions=False, keys=False, gets_keys=False, tells_stored=False, strict=False, parts=True)
 BUNDLED = Terms(parts=True)
 MOST_REQUESTS = 30
@@ -29,24 +33,30 @@ RETRIES = 3
 
 
 class World(Record, frozen=True):
-    """Everything: the server, which has `copies` of the file; the journal; and the run of the client.
+    """Everything: the server, with the `parts` that it has and `copies` of the file; the journal; and the client's run.
 
-    `doubt` is the run whose request may have joined the parts, 0 without one; `tried` counts what it tried in a run.
+    `searches`: the run looks for what the server has. `mark` is the progress that renews the retries. `doubt` is the
+    run whose request may have joined the parts, 0 without one; `tried` counts what it tried in a run.
     """
 
     terms: Terms
     resends: bool
+    parts: tuple[bool, ...] = NONE
     copies: int = 0
     kept: Kept = Kept()
     state: join.Join | None = None
     wanted: join.Wanted | None = None
     tries: Tries | None = None
+    mark: int = -1
+    searches: bool = True
     run: int = 1
     doubt: int = 0
     tried: int = 0
     requests: int = 0
     faults: int = 0
-    end: str = ""
+
+
+FRESH = new_tries(RETRIES)  # copied before each use
 
 
 def first_world(terms: Terms, *, resends: bool) -> World:
@@ -54,12 +64,14 @@ def first_world(terms: Terms, *, resends: bool) -> World:
 
 
 def begin_run(world: World) -> World:
-    """Begin a run that has sent all parts; it asks first whether they are joined already."""
-    if world.copies and (world.terms.keys or world.kept.url is not None):
-        return replace(world, end="stored", state=None, wanted=None)
-    state = join.Join(world.terms, SIZE, PARTS, world.kept, world.resends)
-    fresh = replace(world, state=state, tries=new_tries(RETRIES), tried=0, requests=0, faults=0, end="")
-    return tell(fresh, Begin())
+    """Begin a run with a search. The first one has sent nothing before."""
+    urls = PARTS if world.run > 1 else ("", "")
+    return begin(replace(world, tried=0, requests=0, faults=0), urls, searches=True)
+
+
+def begin(world: World, urls: tuple[str, ...], *, searches: bool) -> World:
+    state = join.Join(world.terms, SIZE, urls, kept=world.kept, resends=world.resends)
+    return tell(replace(world, state=state, tries=FRESH, mark=-1, searches=searches), Begin())
 
 
 def killed(world: World, *, asked: bool = False) -> World:
@@ -70,7 +82,10 @@ def killed(world: World, *, asked: bool = False) -> World:
 
 def tell(world: World, came: join.Came) -> World:
     assert world.state is not None
-    state, wanted = join.step(world.state, came)
+    state, wanted = (join.search if world.searches else join.step)(world.state, came)
+    assert not world.searches or state.kept == world.kept, "a search changes nothing in the journal"
+    if state.most > world.mark:
+        world = replace(world, tries=FRESH, mark=state.most)
     return replace(world, state=state, wanted=wanted, kept=state.kept)
 
 
@@ -111,13 +126,28 @@ def to_join(world: World) -> Iterator[tuple[str, bool, bool, join.Came]]:
     yield "not reached", False, False, Failed(errors.ConnectFailed("no"))
 
 
-def to_locate() -> Iterator[tuple[str, join.Came]]:
-    """Yield what can come of a question for the offset, after the file was joined."""
-    yield "ok", Told(Position(JOINED, SIZE, {}))
-    for status in (403, 404, 500, 502):
+GONE = Failed(errors.UploadGone("no", status=404))
+
+
+def to_locate(url: str, usual: join.Came) -> Iterator[tuple[str, join.Came]]:
+    """Yield what can come of a question for an offset."""
+    yield "ok", usual
+    if url == JOINED:
+        yield "another size", Told(Position(url, SIZE - 1, {}))
+    for status in (403, 500, 502):
         yield f"{status}", Failed(refused(status, by_server=status != 502))
-    yield "gone", Failed(errors.UploadGone("no", status=404))
+    proxy = refused(404, by_server=False)
+    proxy.retryable = True  # as `dialect.not_of_server`
+    yield "404 of a proxy", Failed(proxy)
+    yield "gone", GONE
     yield "lost", Failed(errors.ConnectionLost("lost", body_sent=True))
+
+
+def known(world: World, url: str) -> join.Came:
+    """Return what the server says of an upload, without a fault."""
+    if url == JOINED:
+        return Told(Position(url, SIZE, {})) if world.copies else GONE
+    return Told(Position(url, SIZE // 2, {})) if world.parts[PARTS.index(url)] else GONE
 
 
 def moves(world: World, left: Budget) -> Iterator[Move[World]]:
@@ -125,22 +155,62 @@ def moves(world: World, left: Budget) -> Iterator[Move[World]]:
     assert world.requests <= MOST_REQUESTS, "the run does not end"
     wanted = world.wanted
     match wanted:
+        case Create() if world.searches:
+            yield from finding(world)
         case Create(parts=urls):
             assert urls == PARTS
             yield from joining(world, left)
         case Locate(url):
-            assert url == JOINED
+            assert world.searches or url == JOINED
             yield Move("kill before the question", killed(world), kills=1)
-            for name, came in to_locate():
+            for name, came in to_locate(url, known(world, url)):
                 then = replace(world, requests=world.requests + 1, faults=world.faults + (name != "ok"))
-                yield Move(name, tell(then, came), faults=int(name != "ok"), pair=("HEAD", name))
+                if name == "gone" and url in PARTS:
+                    first, second = then.parts
+                    then = replace(then, parts=(first and url != PARTS[0], second and url != PARTS[1]))
+                elif name in ("gone", "another size") and world.searches:  # the file may be stored by an earlier run
+                    then = replace(then, doubt=world.doubt or world.run - 1)
+                kind = f"HEAD of {'a part' if url in PARTS else 'the file'}"
+                yield Move(name, tell(then, came), faults=int(name != "ok"), pair=(kind, name))
         case Retry(error):
             tries = copy(world.tries)
             assert tries is not None
             again = tries.waited_out(error)
             yield Move("wait", tell(replace(world, tries=tries), Waited() if again else GaveUp(error)))
+        case Done(error=None) if world.searches:
+            yield from searched(world, wanted.position)
         case Done():
             yield from ended(world, wanted)
+
+
+def finding(world: World) -> Iterator[Move[World]]:
+    """Create an upload by the key of one that the parts may have been joined to."""
+    assert world.terms.keys, "only a key finds what is stored"
+    assert world.run > 1, "nothing was sent before"
+    assert world.parts == NONE, "parts are there that were not joined"
+    yield Move("kill before the request", killed(world), kills=1)
+    usual = Told(Position(JOINED, SIZE if world.copies else 0, {}))
+    for name, came in to_locate("", usual):
+        if name != "gone":
+            then = replace(world, requests=world.requests + 1, faults=world.faults + (name != "ok"))
+            yield Move(name, tell(then, came), faults=int(name != "ok"), pair=("POST by the key", name))
+
+
+def searched(world: World, found: Position) -> Iterator[Move[World]]:
+    """End with the file, or send the parts that are gone, and join them."""
+    assert world.state is not None
+    if found.offset == SIZE:
+        assert world.copies, "confirmed, and not on the server"
+        return
+    assert not (world.terms.keys and world.copies), "it is stored, and sent again"
+    if found.url:
+        assert world.terms.keys, "an upload that was known is taken for a new one"
+        world = replace(world, kept=Kept())  # with another key
+    else:
+        assert [offset or 0 for offset in world.state.offsets] == [SIZE // 2 * has for has in world.parts]
+    if world.parts != ALL:
+        yield Move("kill after a part", killed(replace(world, parts=(True, False))), kills=1)
+    yield Move("the parts are sent", begin(replace(world, parts=ALL), PARTS, searches=False))
 
 
 def joining(world: World, left: Budget) -> Iterator[Move[World]]:
@@ -159,6 +229,7 @@ def joining(world: World, left: Budget) -> Iterator[Move[World]]:
             world,
             copies=1 if world.terms.keys and (done or world.copies) else world.copies + done,
             requests=world.requests + 1,
+            parts=NONE if world.terms.keys and (done or world.copies) else world.parts,
             faults=world.faults + faults,
             doubt=0 if not faults else doubt,
             tried=world.tried + (uncertain or name in ("500 before", "503 before")),
@@ -185,6 +256,9 @@ def ended(world: World, done: Done) -> Iterator[Move[World]]:
     error = done.error
     if error is None:
         assert world.copies, "confirmed, and not on the server"
+        yield Move("kill before the receipt", killed(world), kills=1)
+        if not world.terms.keys:
+            yield Move("kill after the parts are deleted", killed(replace(world, parts=NONE)), kills=1)
         return
     assert not isinstance(error, errors.UploadGone) or world.terms.tells_stored, "the join has succeeded"
     if error.code is FailureCode.INTEGRITY:  # it is joined, and other bytes are stored
@@ -199,9 +273,9 @@ def ended(world: World, done: Done) -> Iterator[Move[World]]:
         assert world.faults, "it fails without a fault"
     kept = Kept() if world.state.forgets else world.kept
     last = killed(replace(world, kept=kept))
-    while not isinstance(last.wanted, Done) and not last.end:
+    while not isinstance(last.wanted, Done) or (last.searches and last.wanted.position.offset != SIZE):
         last = next(move.world for move in moves(last, Budget(0, 0)) if not move.kills)
-    if last.end or last.wanted.error is None:
+    if last.wanted.error is None:
         assert last.copies
     else:
         assert isinstance(last.wanted.error, errors.OutcomeUnknown), last.wanted.error

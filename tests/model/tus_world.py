@@ -496,7 +496,7 @@ def fed(world: World, came: upload.Came) -> World:
         except errors.UploaderError as error:
             return fed(replace(world, tries=tries), GaveUp(error))
         return fed(replace(world, tries=tries), Waited() if again else GaveUp(wanted.error))
-    if state.is_beyond(world.mark):
+    if state.most > world.mark:
         world = replace(world, tries=FRESH, mark=state.most)
     match wanted:
         case upload.Prepare(offset):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from uploader_cli.transfer.journal import Awaited, Claim, ClaimState
 from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pool import Step, Worker
 from uploader_cli.transfer.projections import of_awaited
-from uploader_cli.transfer.protocols.machine import Create
+from uploader_cli.transfer.protocols import join
 from uploader_cli.transfer.protocols.upload import usable
 from uploader_cli.transfer.results import FileResult, failed, not_compared
 from uploader_cli.transfer.tus_reading import stored_url
@@ -206,37 +205,25 @@ class TusFile:
         return self._find_joined(worker) if len(parts) > 1 else None
 
     def _find_joined(self, worker: Worker) -> Position | None:
-        """Ask what the server has of the parts; return the upload that an earlier run joined them to, if any.
-
-        The bundled server finds it by its key once all parts are gone: no request joins parts that are gone (section
-        7).
-        """
-        client, size, state, joined = worker.tus, self.file.size, self.state, None
-        if not state.terms.keys and state.upload.url is not None:
-            joined = self._head(client, state.upload.url)
-        heads = [
-            self._head(client, part.state.url) if part.state.url and joined is None else None for part in self.parts
-        ]
-        if state.terms.keys and len(self._urls) == len(heads) and not any(heads):
-            joined = self._context.pacer.call(lambda: client.ask(Create(size, metadata=state.metadata())))
-            if joined.offset != size:
-                client.discard(joined.url)  # the key was unknown: the server created an upload
-                state.upload = self._context.run.creating(self.file, state.session, replaced=state.upload.replaced)
-                state.resumes = False
-                return self._divide(worker)
-        complete = joined if joined is not None and joined.offset == size else None
-        for part, head in zip(self.parts, heads, strict=True):
-            part.found(part.state.size if complete else usable(part.state, head.offset or 0) if head else 0)
-        if complete is not None:
-            return self._joined(client, complete)
+        """Ask what the server has of the parts; return the upload that an earlier run joined them to, if any."""
+        client, state = worker.tus, self.state
+        search = JoinDriver(state, self._tus, [part.state.url or "" for part in self.parts], join.search)
+        found = search.run(worker)
+        is_joined = found.offset == self.file.size
+        if found.url and not is_joined:
+            client.discard(found.url)  # the key was unknown: the server created an upload
+            state.upload = self._context.run.creating(self.file, state.session, replaced=state.upload.replaced)
+            state.resumes = False
+            return self._divide(worker)
+        if is_joined:
+            for part in self.parts:
+                part.found(part.state.size)
+            return self._joined(client, found)
+        for part, offset in zip(self.parts, search.state.offsets, strict=True):
+            part.found(usable(part.state, offset or 0))
         if state.session != (state.upload.session or ""):  # their keys move them to this session
             for part in self.parts:
                 part.state = replace(part.state, url=None)
-        return None
-
-    def _head(self, client: UploadCalls, url: str) -> Position | None:
-        with suppress(errors.UploadGone):
-            return self._context.pacer.call(lambda: client.head(url))
         return None
 
     def _join(self, worker: Worker) -> Position:

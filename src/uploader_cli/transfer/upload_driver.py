@@ -41,7 +41,7 @@ from uploader_cli.transfer.tus_chunks import Chunks
 from uploader_cli.transfer.tus_state import ONE_TRIP_LESS, is_far
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from uploader_cli.transfer.bodies import Piece
     from uploader_cli.transfer.journal import PendingPart
@@ -80,7 +80,7 @@ class PositionDriver(ABC, Generic[State]):
             while not isinstance(self._wanted, Done):
                 with tries.leave():
                     mark = self.state.most
-                    while not (isinstance(self._wanted, Retry | Done) or self.state.is_beyond(mark)):
+                    while not (isinstance(self._wanted, Retry | Done) or self.state.most > mark):
                         self._do(self._wanted)
                     if isinstance(self._wanted, Retry):
                         self._wait_out(tries, self._wanted.error)
@@ -158,12 +158,18 @@ class PositionDriver(ABC, Generic[State]):
 
 
 class JoinDriver(PositionDriver[Join]):
-    """Join the parts of a file at `urls`."""
+    """Join the parts of a file at `urls`, or search for what is left of them (`join.search`)."""
 
-    def __init__(self, file: TusFileState, tus: Tus, urls: Sequence[str]) -> None:
+    def __init__(
+        self,
+        file: TusFileState,
+        tus: Tus,
+        urls: Iterable[str],
+        step: Callable[[Join, join.Came], tuple[Join, join.Wanted]] = join.step,
+    ) -> None:
         kept = Kept(url=file.upload.url, ending=file.upload.ending)
         resends = tus.context.settings.resend_unknown
-        super().__init__(file, tus, join.step, Join(tus.terms, file.size, tuple(urls), kept, resends))
+        super().__init__(file, tus, step, Join(tus.terms, file.size, tuple(urls), kept=kept, resends=resends))
 
     def _done(self, wanted: Wanted) -> Came:
         match wanted:

@@ -233,12 +233,13 @@ class TestResume:
         assert case.told.attempts == [0]
 
     def test_failed_head_of_joined_parts_is_repeated(self, tmp_path: Path) -> None:
-        """A failed request does not resend anything."""
+        """A failed request does not resend anything; it is an attempt of the file."""
         case = self.interrupted(tmp_path, "ok " * 12 + "lost")
         case.terms = make_terms(checksum="sha256", cwu=False, retries=1)
         case.model.words.append("reset")
         case.run()
         assert case.model.methods == "HEAD HEAD HEAD POST"
+        assert case.told.attempts == [0, len(DATA)]
 
     def test_parts_move_to_another_session_by_their_keys(self, tmp_path: Path) -> None:
         case = self.interrupted(tmp_path)

@@ -4,6 +4,10 @@
 
 The offset is asked for where the answer does not have it. Where no offset tells whether a file is stored, the second
 request that may have joined the parts is the last one.
+
+Before the parts are sent, `search` looks for what an earlier run has left:
+
+    locate the file ─▶ locate each part ─▶ create by the key, where all parts are gone ─▶ done
 """
 
 from __future__ import annotations
@@ -30,16 +34,19 @@ Came: TypeAlias = Begin | Told | Waited | Failed | GaveUp
 
 
 class Join(Record, frozen=True):
-    """All that is known of the upload of `size` bytes that the parts at `urls` are joined to.
+    """All that is known of the upload of `size` bytes that the parts at `urls` (empty: it has none) are joined to.
 
-    `kept` is what the journal has of it. `unsure` is how the first request ended after which it may be stored, `tried`
-    counts those of this run that the server has at least tried to carry out. `most` is the progress: 0 once the parts
-    are joined. `resends`: a file is sent again that may be stored.
+    `offsets` is what the server has of the first parts, as far as a search has found it, None for one that is gone.
+    `kept` is what the journal has of the upload. `unsure` is how the first request ended after which it may be stored,
+    `tried` counts those of this run that the server has at least tried to carry out. `most` is the progress: 0 once the
+    parts are joined, in a search the number of parts that were asked for. `resends`: a file is sent again that may be
+    stored.
     """
 
     terms: Terms
     size: int
     urls: tuple[str, ...]
+    offsets: tuple[int | None, ...] = ()
     kept: Kept = Kept()
     resends: bool = False
     unsure: Ending = Ending.NONE
@@ -47,9 +54,46 @@ class Join(Record, frozen=True):
     most: int = -1
     forgets: bool = False
 
-    def is_beyond(self, mark: int) -> bool:
-        """Return whether there was progress since `most` was `mark`."""
-        return self.most > mark
+
+def search(state: Join, came: Came) -> tuple[Join, Wanted]:
+    """Return the next state of a search and what is wanted, after what `came`.
+
+    It is done at the position of the file; or of an upload of another size, which the server has just created because
+    it does not know the key; or at none: then the parts go on from `offsets`. The bundled server finds a file by its
+    key once all parts are gone: no request joins parts that are gone (section 7).
+    """
+    match came:
+        case Begin() if state.terms.keys or state.kept.url is None:
+            return _look(replace(state, most=0))
+        case Begin() | Waited():
+            return _look(state)
+        case Told(position) if state.most < 0:
+            return (state, Done(position)) if position.offset == state.size else _look(replace(state, most=0))
+        case Told(position) if len(state.offsets) == len(state.urls):
+            return state, Done(position)
+        case Told(position):
+            return _look(_with_part(state, position.offset))
+        case Failed(errors.UploadGone()):
+            return _look(replace(state, most=0) if state.most < 0 else _with_part(state, None))
+        case Failed(error):
+            return state, Retry(error)
+        case GaveUp(error):
+            return state, Done(error=error)
+    raise TypeError(came)
+
+
+def _look(state: Join) -> tuple[Join, Wanted]:
+    if state.most < 0:
+        return state, Locate(state.kept.url or "")
+    if len(state.offsets) < len(state.urls):
+        url = state.urls[len(state.offsets)]
+        return (state, Locate(url)) if url else _look(_with_part(state, None))
+    is_lost = all(state.urls) and all(offset is None for offset in state.offsets)
+    return state, Create(state.size) if state.terms.keys and is_lost else Done()
+
+
+def _with_part(state: Join, offset: int | None) -> Join:
+    return replace(state, most=state.most + 1, offsets=(*state.offsets, offset))
 
 
 def step(state: Join, came: Came) -> tuple[Join, Wanted]:

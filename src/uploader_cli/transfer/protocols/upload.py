@@ -278,10 +278,6 @@ class Upload(Record, frozen=True):
         """Whether the creation stores the file, which is empty: no request follows."""
         return self.task.terms.empty_at_creation and not self.size
 
-    def is_beyond(self, mark: int) -> bool:
-        """Return whether there was progress since `most` was `mark`."""
-        return self.most > mark
-
 
 def begin(state: Upload, kept: Kept) -> Upload:
     """Return the state of an upload of which the journal has `kept`."""
