@@ -526,8 +526,9 @@ def ended(world: World, done: upload.Done) -> World:
     compares = not terms_of(case).tells_stored and (state.continued or state.adopted)
     if content != case.content and compares and content is not None:
         return replace(over, end="failed", entry=Entry())  # it is compared, and differs
-    if not case.content and state.unchecked:
-        content = case.content  # a refusal of its only request counts as stored, and not as verified
+    if state.known_by is KnownBy.CREATION:  # told as such: the server refuses the only request after it
+        assert not case.content
+        content = case.content
     assert content == case.content, f"confirmed, and the server has {content!r}"
     server = world.server
     for url in entry.replaced:

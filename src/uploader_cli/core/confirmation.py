@@ -20,7 +20,7 @@ NOTHING_DONE = (401, 408, 423, 425, 429, 460)
 NO_REFUSAL = (*NOTHING_DONE, 404, 409, 410)
 """4xx that concern a token, an upload that is gone, a lock or a limit: the same file may be accepted later."""
 TAKES_NO_PATCH = (404, 405, 409, 410)
-"""Statuses of a server that has stored an empty file at its creation, for the PATCH that follows. Others refuse it."""
+"""Statuses for the PATCH of an empty file that a server may have stored at its creation. Others refuse the file."""
 INCOMPLETE_UPLOAD = "ERR_INCOMPLETE_UPLOAD"
 """The code of tusd for a file that its store has not got completely."""
 COMPLETE_ALREADY = "already complete"
@@ -54,6 +54,7 @@ class KnownBy(Enum):
 
     ANSWER = auto()  # a success of the request that completes it, or the state of the bundled server
     READING = auto()  # the server gives out its last byte
+    CREATION = auto()  # of an empty file: its creation succeeded, and the server takes no request after it
     NOTHING = auto()  # it may be stored, or not
 
 
@@ -123,8 +124,8 @@ def read_state(readings: Sequence[Reading], *, tells: bool) -> UploadState | Non
     return UploadState.CONFIRMED if last is Reading.STORED else UploadState.UNKNOWN
 
 
-def stored_without_patch(status: int, reason: str) -> bool:
-    """Return whether a refusal of the empty PATCH of an empty file says that it was stored at its creation."""
+def takes_no_patch(status: int, reason: str) -> bool:
+    """Return whether a server that refuses the empty PATCH of an empty file may have stored it at its creation."""
     return status in TAKES_NO_PATCH or COMPLETE_ALREADY in reason.lower()
 
 

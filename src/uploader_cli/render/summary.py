@@ -210,6 +210,8 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     if _complete(state, outcome) or (outcome.ok and total):
         all_verified = 0 < outcome.completed == state.verified
         what = "all confirmed and verified" if all_verified else "all confirmed by the server"
+        if any(warning.code is WarningCode.UNCONFIRMED for warning in state.warnings):
+            what = "stored, but not all confirmed by the server"
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, {what}"
     if interrupted:
         least = "at least " if state.growing else ""

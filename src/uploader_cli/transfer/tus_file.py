@@ -156,7 +156,7 @@ class TusFile:
         continued = not state.terms.tells_stored and any(one.continued for one in uploads)
         stored = stored._replace(values=self._values(sent, server_id), continued=adopted or continued)
         stored = stored._replace(adopted=adopted)
-        if adopted or known_by is KnownBy.READING:  # it may be the local file itself
+        if adopted or known_by is not KnownBy.ANSWER:  # it may be the local file itself
             stored = stored._replace(new=False)
         if not verified:
             return stored

@@ -103,11 +103,12 @@ def compared(context: RunContext, api: Api, outcome: FileResult, *, anew: bool =
         raise
     except errors.UploaderError as error:
         is_refused = gives_nothing(error, strict=context.terms.strict)
-        if context.settings.consumes or (verify and not is_refused):
+        wanted = verify or context.settings.consumes
+        if wanted and not is_refused:
             error.retryable = error.retryable or not isinstance(error, errors.FileError)
             return outcome._replace(error=error)
-        if verify:
-            text = f"--verify: {utf8(file.path)} is stored, and the server does not give it out: {error}"
+        if wanted:
+            text = f"{utf8(file.path)} is stored, and can't be compared: the server does not give it out: {error}"
             context.warn(WarningCode.UNVERIFIABLE, text)
     if theirs is None:
         if verify and not is_refused:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import Done, start, uploader
-from scripted_server import Answer, Peer, ScriptedServer
+from scripted_server import Answer, Peer, Request, ScriptedServer
 from time_limits import PATIENCE
-from tus_services import FIRST, OF_TUS, Finishing, Overtaken, Service, Sharing, Spoiling
+from tus_services import FIRST, OF_TUS, Finishing, Overtaken, Service, Sharing, Spoiling, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ def table() -> Iterator[tuple[str, str, list[tuple[list[str], int] | None]]]:
 
 
 def send(
-    service: Service, home: Path, *more: str, size: int = 100, hangs: bool = False, command: str = "upload"
+    service: Service, home: Path, *more: str, size: int = 100, hangs: bool = False, command: str = "upload", **env: str
 ) -> Done:
     """Send a file, a small one with its creation; with `hangs` no answer to its end is waited for long."""
     path = home / "a.bin"
@@ -76,7 +76,7 @@ def send(
         path.write_bytes((FIRST + bytes(size))[:size])
     asked = (path, "--tus-endpoint", service.url, "--retries", "1", "-j", "2") if command == "upload" else ()
     limits = ("--finish-timeout", "1.5") if hangs else ()
-    how: dict[str, Any] = {"constants": {**QUICK, **PARTS}, "UPLOADER_BYTES_AT_CREATION": "yes"}
+    how: dict[str, Any] = {"constants": {**QUICK, **PARTS}, "UPLOADER_BYTES_AT_CREATION": "yes", **env}
     return uploader(command, *asked, *limits, "--json", *more, home=home, **how)
 
 
@@ -379,15 +379,45 @@ def test_stream_whose_finish_failed_names_the_reason(subtests: pytest.Subtests, 
 def test_server_that_takes_no_empty_patch(
     status: int, reason: bytes, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has stored the empty file at its creation, unless it refuses the file."""
+    """It may have stored the empty file at its creation, unless it refuses the file: that is read, and told."""
     monkeypatch.setattr(Service, "lock_status", status)
     monkeypatch.setattr(Service, "lock_reason", reason)
     with Service() as service:
         service.locked = 1
         done = send(service, tmp_path, size=0)
-    assert [method for method, _ in service.requests] == ["OPTIONS", "POST", "PATCH"]
-    assert done.code == code
+    reads = [] if code else ["GET"]
+    assert [method for method, _ in service.requests] == ["OPTIONS", "POST", "PATCH", *reads]
+    assert told(done) == ((["failed unauthorized"] if code else ["warning unconfirmed", "completed"]), code)
     assert [event["verified"] for event in done.of("file.completed")] == ([False] if code == 0 else [])
+
+
+class Knowing(Finishing):
+    """Answers what would store a file with 200, and with an upload that it may have had before."""
+
+    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
+        if upload.length == 0:
+            self.store(upload)
+        return super().create(upload, headers)
+
+    def _post(self, request: Request) -> Answer:
+        answer = super()._post(request)
+        is_end = request.headers.get("upload-concat", "").startswith("final") or request.headers["upload-length"] == "0"
+        return replace(answer, status=200) if is_end else answer
+
+
+@pytest.mark.parametrize("readable", [True, False])
+@pytest.mark.parametrize("request_", ["empty", "joining"])
+def test_upload_that_may_be_an_earlier_one_is_compared_or_unknown(
+    request_: str, readable: bool, tmp_path: Path
+) -> None:
+    """A joined file is not compared."""
+    with Knowing() as service:
+        service.readable = readable
+        size = 0 if request_ == "empty" else REQUESTS[request_][0]
+        done = send(service, tmp_path, size=size, UPLOADER_EMPTY_AT_CREATION="yes")
+    is_known = readable and request_ == "empty"
+    assert done.code == (0 if is_known else 4), done.err
+    assert [event["code"] for event in done.of("file.failed")] == [] if is_known else ["outcome_unknown"]
 
 
 @pytest.mark.parametrize(

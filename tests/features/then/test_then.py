@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 from command import ended, finish, read_until, start, uploader
 from proxy import Cut, Onlooker, Proxy
+from scripted_server import Answer as Reply
 from serving import running_server
 from time_limits import PATIENCE
-from tus_services import Plain, Service
+from tus_services import Finishing, Plain, Service
 
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.features.then.removal import identified, set_aside
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from command import Process
     from proxy import Request
-    from scripted_server import Answer as Reply
     from scripted_server import Request as Asked
 
     from uploader_server.serving import EmbeddedServer
@@ -270,6 +270,24 @@ def test_server_that_can_not_be_asked_is_exit_2_unless_unverified(make_files: Fi
         assert [event["removed"] for event in done.of("file.skipped")] == ["deleted"] * 2
         assert left(files) == {}
         assert sum(method == "POST" for method, *_ in plain.requests) == 2
+
+
+@pytest.mark.parametrize("status", [500, 403])
+def test_file_that_the_server_does_not_give_out_is_kept_unless_unverified(
+    status: int, make_files: Files, tmp_path: Path
+) -> None:
+    """`GET` is asked once; what it says is a warning, and no failure of the token or of the server."""
+    files = make_files(**{"a.bin": 10})
+    with Finishing() as service:
+        service.unreadable = Reply(status)
+        command = ("upload", files, "--tus-endpoint", service.url, *HAS_THEN)
+        refused = uploader(*command, home=tmp_path)
+        assert (refused.code, left(files)) == (2, {"a.bin": b"a" * 10})
+        assert [event["code"] for event in refused.of("file.failed")] == ["unverifiable"]
+        assert [event["code"] for event in refused.of("warning")] == ["unverifiable"]
+        assert [method for method, _ in service.requests].count("GET") == 1
+        assert uploader(*command, "--then-unverified", home=tmp_path).code == 0
+    assert left(files) == {}
 
 
 def test_trusted_receipt_of_an_upload_that_is_gone_removes_nothing(make_files: Files, tmp_path: Path) -> None:

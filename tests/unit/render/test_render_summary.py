@@ -8,7 +8,7 @@ import pytest
 from unit.render.render_script import HOSTILE, MIB, Script, name_of
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.errors import UsageError
 from uploader_cli.render.summary import FIXES, summary
 from uploader_cli.render.words import cells
@@ -51,6 +51,13 @@ def test_summary_says_that_all_files_were_verified(run: Script, verified: bool) 
         run.put(ev.FileCompleted(number, name_of(number), 10 * MIB, "id", None, is_verified, 1, 1.5))
     line = summary(run.state, run.end(), width=80)[0]
     assert line.endswith(", all confirmed and verified" if verified else ", all confirmed by the server")
+
+
+def test_summary_does_not_call_a_file_confirmed_that_no_answer_confirmed(run: Script) -> None:
+    run.begin(1)
+    run.complete(0)
+    run.put(ev.RunWarning(WarningCode.UNCONFIRMED, "a.mp4: no answer confirmed its end"))
+    assert any("stored, but not all confirmed" in line for line in summary(run.state, run.end(), width=120))
 
 
 def test_summary_ends_with_the_hint_of_the_error_that_ended_the_run(run: Script) -> None:

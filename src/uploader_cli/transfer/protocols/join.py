@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.terms import Terms
 
 JOINED = "the server was asked to join its parts, and no answer tells whether it did: it may have stored the file"
+FOUND = "the server answered the joining of its parts with an upload that it may have had before (no 201)"
 
 
 Wanted: TypeAlias = Create | Locate | Retry | Done
@@ -104,6 +105,8 @@ def step(state: Join, came: Came) -> tuple[Join, Wanted]:
             return _go_on(state) if state.resends else (state, Done(error=errors.OutcomeUnknown(JOINED)))
         case Begin() | Waited():
             return _go_on(state)
+        case Told(position) if not (position.new or state.terms.tells_stored):
+            return state, Done(error=errors.OutcomeUnknown(FOUND))
         case Told(position):
             state = replace(state, most=0, kept=replace(state.kept, url=position.url))
             return _go_on(state) if position.offset is None else _joined(state, position)

@@ -40,7 +40,7 @@ from uploader_cli.core.confirmation import (
     UploadState,
     ending_of,
     refuses,
-    stored_without_patch,
+    takes_no_patch,
     upload_state,
 )
 from uploader_cli.core.plan import ENDLESS
@@ -68,6 +68,7 @@ NOT_STORED = "the answer to its last byte was lost, and the server does not have
 TWICE = "the answer to its creation with all bytes was lost, and it is sent again: the server may store it twice"
 GONE = "all its bytes were sent, and its upload is gone: it is sent again, and the server may store it twice"
 EARLIER = "the server answered an earlier request for its last bytes with an error"
+NO_PATCH_TAKEN = "the server created it, took no request after that, and does not give it out: it counts as stored"
 NOT_ENDED = "all bytes arrived and their end was declared, and the server says that the upload is not complete"
 
 
@@ -82,9 +83,13 @@ class Prepare(Record, frozen=True):
 
 
 class ReadLast(Record, frozen=True):
-    """Read the last byte of the file at a position with its full offset."""
+    """Read the last byte of the file at a position with its full offset.
+
+    `refused`: the creation of the empty file succeeded, and the server refused the PATCH after it.
+    """
 
     position: Position
+    refused: bool = False
 
 
 class Recall(Record, frozen=True):
@@ -503,6 +508,8 @@ def _begun(state: Upload, create: Create, position: Position, *, early: bool = F
     if offset is None:
         return _want(state, Locate(position.url))
     position, accepted = position._replace(offset=offset), completes or position.complete is True
+    if state.stored_at_creation and not (position.new or state.task.terms.keys):  # it was stored before, or was not
+        return _want(replace(state, unchecked=True, adopted=True), Recall(position, accepted=False))
     is_there = (
         not (state.deferred or state.task.terms.keys)
         and state.task.index is None
@@ -523,6 +530,8 @@ def _recalled(state: Upload, *, stored: bool) -> tuple[Upload, Wanted]:
     recall = state.doing
     if not isinstance(recall, Recall):
         raise TypeError(recall)
+    if state.stored_at_creation and not stored:
+        return _want(state, ReadLast(recall.position))
     return _settle(state, recall.position, accepted=stored or recall.accepted)
 
 
@@ -621,6 +630,9 @@ def _read_back(state: Upload, means: UploadState) -> tuple[Upload, Wanted]:
         raise TypeError(reading)
     if means is UploadState.CONFIRMED:
         state = replace(state, known_by=KnownBy.READING, unchecked=True)
+    if means is UploadState.UNKNOWN and reading.refused:
+        state = _warned(state, WarningCode.UNCONFIRMED, NO_PATCH_TAKEN)
+        return _confirm(replace(state, known_by=KnownBy.CREATION, unchecked=True), reading.position, 0, done=True)
     return _settled(state, reading.position, means)
 
 
@@ -748,10 +760,10 @@ def _not_sent(
     tells = (
         state.task.terms.tells_stored or state.task.terms.may_forget
     )  # the IETF's protocol would say so in `Upload-Complete`
-    if state.size or tells or state.last is None or not stored_without_patch(error.status, str(error)):
+    if state.size or tells or state.last is None or not takes_no_patch(error.status, str(error)):
         return _retry(state, error)
-    # The server has stored the empty file at its creation, or not.
-    return _confirm(replace(state, unchecked=True), state.last, 0, done=True)
+    # The server has stored the empty file at its creation, or has lost it: that is read. After a kill, too.
+    return _want(_ended(state, Ending.GATEWAY), ReadLast(state.last, refused=before not in UNCERTAIN))
 
 
 def _ended(state: Upload, ending: Ending) -> Upload:
