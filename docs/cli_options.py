@@ -185,7 +185,7 @@ _TYPED = '''"""What features add to classes of the library, for type checkers; w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+{standard}from typing import Any
 {imports}
 __all__ = {names}
 
@@ -208,13 +208,16 @@ def typed() -> str:
         own |= {part for part in get_args(kind) if part.__module__.startswith("uploader_cli")}
     fields = [f"\n    {name}: {_written(kind)}" for name, kind in added.items()]
     rows = [
-        f"\n    {option.name}: {'bool' if isinstance(option.default, bool) else 'Any'} = {option.default}"
+        f"\n    {option.name}: {_written(option.annotation)} = {option.default}"
         for feature in features()
         for option in feature.options
     ]
+    kinds = {part for feature in features() for option in feature.options for part in get_args(option.type)}
+    standard = "".join(sorted(f"from {kind.__module__} import {kind.__name__}\n" for kind in kinds - {NoneType}))
     imports = "".join(sorted(f"\nfrom {kind.__module__} import {kind.__name__}" for kind in own))
     names = ", ".join(_quoted(name) for name in sorted(kind.__name__ for kind in own))
     return _TYPED.format(
+        standard=standard,
         imports=f"{imports}\n" if imports else "",
         names=f"[{names}]",
         fields="".join(fields) + "\n" * bool(fields),

@@ -74,7 +74,7 @@ SHARED = {
 }
 """A dependency, and who of the core may import it."""
 
-OPTIONAL = "fleet report.html report.prometheus report.terminal selection.notifications sources.urls"
+OPTIONAL = "fleet report.html report.terminal selection.notifications sources.urls"
 """What few runs need."""
 
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"

@@ -20,7 +20,6 @@ REPORTS = {
 """The formats of `--report`: the suffix that selects it, and the part that writes it."""
 PARTS = {
     "import": "fleet.driver:Driver",  # --on
-    "metrics": "report.prometheus:MetricsFile",  # --metrics-file
     "plots": "report.terminal:rows_of",  # `report show`
     "notifications": "selection.notifications:Notifier",  # --watch
     "urls": "sources.urls",  # files at URLs

@@ -1,7 +1,7 @@
 """What a feature adds to the core, in one value; `features` lists those of this installation.
 
 A feature is a folder in `features/` whose `__init__` has its value `FEATURE`. That is read at every start, and imports
-nothing but this module. What it names as `module:name` is in the folder, and is imported when it is used.
+nothing of ours but this module. What it names as `module:name` is in the folder, and is imported when it is used.
 """
 
 from __future__ import annotations
@@ -30,14 +30,23 @@ class FeatureOption(NamedTuple):
     commands: str
     before: str
     parse: str = ""
+    type: Any = Any
+    """That of its value, for the keywords of the library; a switch needs none."""
     config: Literal["any", "user", "none"] = "any"
     stored: bool = False
     secret: bool = False
     """Its value is never shown."""
+    writes: str = ""
+    """It names a file that a run writes: function of the path that raises `UsageError` for a wrong name."""
     tus_only: bool = False
     """It is only for tus servers without sessions."""
     completes: str = ""
     """Function of the working directory and the user's config file; it returns the names for completion."""
+
+    @property
+    def annotation(self) -> Any:
+        """The type of the field of `Settings`."""
+        return bool if isinstance(self.default, bool) else self.type
 
 
 class FeatureCommand(NamedTuple):
@@ -105,6 +114,8 @@ class Feature(NamedTuple):
     words: str = ""
     """A module with functions that return text. `ending` and `planned` end the line of an event; `total` is a line of
     the summary for the counts, and `planned_total` one of a plan for a value and its count."""
+    writer: str = ""
+    """Function of the settings and the `RunFacts`; it returns a `ReportWriter` of a run."""
     observer: str = ""
     """Function of the settings, the `RunFacts` and a function that counts interrupts; it returns an `Observer` of a
     command that sends files, which is closed after its views."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from uploader_cli.features.then.fields import Removed
@@ -24,4 +25,5 @@ class AddedOptions:
     then: Any = None
     then_unverified: bool = False
     preset: Any = None
+    metrics_file: Path | None = None
     on_failure: Any = None

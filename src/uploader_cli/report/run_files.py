@@ -1,4 +1,4 @@
-"""The files of a run: `--report`, `--failed-to`, `--links`, `--metrics-file` and GitHub's step summary."""
+"""The files of a run: `--report`, `--failed-to`, `--links` and GitHub's step summary."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from uploader_cli import __version__, extras
 from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
+from uploader_cli.feature import used
 from uploader_cli.named_files import check_output
 from uploader_cli.render.words import plural, safe
-from uploader_cli.settings import Invalid, Settings
+from uploader_cli.settings import OPTIONS, Invalid, Settings
 from uploader_cli.settings.values import ReportFile, report_file
 
 if TYPE_CHECKING:
@@ -32,14 +33,19 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 def outputs(settings: Settings, env: Mapping[str, str]) -> list[Output]:
     """Return the functions that write the files at the end of a run.
 
-    Raises `UsageError` for an invalid path, also of the metrics file, before anything is sent.
+    Raises `UsageError` for an invalid path, also of a file that a feature writes, before anything is sent.
     """
     failed_to, links = settings.failed_to, settings.links
     places = [("--report", report.path) for report in settings.report]
-    others = {"--failed-to": failed_to, "--links": links, "--metrics-file": settings.metrics_file}
+    own = [(feature, option) for feature in used(settings) for option in feature.options if option.writes]
+    others = {"--failed-to": failed_to, "--links": links}
+    others |= {OPTIONS[option.name].flag: getattr(settings, option.name) for _, option in own}
     places += [(option, path) for option, path in others.items() if path is not None]
     if places:
         _check(places)
+    for feature, option in own:
+        if (path := getattr(settings, option.name)) is not None:
+            feature.load(option.writes)(path)
     out: list[Output] = [partial(_write_report, report=report) for report in settings.report]
     if failed_to is not None:
         out.append(partial(_write_failed, path=failed_to))
@@ -71,12 +77,6 @@ def _check(places: Sequence[tuple[str, Path]]) -> None:
             # `--failed-to a.mp4` lacks its value: it would be overwritten
             hint = f"use the suffix {', '.join(suffixes[1:])}, or none"
             raise UsageError(f"{option}: {path} is not the name of a list", hint=hint)
-        if option == "--metrics-file" and (path.suffix != ".prom" or output_file.is_special(path)):
-            raise UsageError(
-                f"{option}: {path} is not the name of a metrics file",
-                hint=f"use a regular file with the suffix .prom, as {path.stem or 'uploader'}.prom: "
-                "node_exporter reads no other files",
-            )
     for _, path in places:
         target = os.path.realpath(path)
         if target in seen and not str(path).startswith(os.devnull):
@@ -85,17 +85,14 @@ def _check(places: Sequence[tuple[str, Path]]) -> None:
 
 
 def writers(outputs: Sequence[Output], settings: Settings, run: RunHandle, began: float) -> list[ReportWriter]:
-    """Return the observers that write the reports and the metrics file, if there are any; `began` as in `facts_of`."""
+    """Return the observers that write the reports and the files of features; `began` as in `facts_of`."""
     found: list[ReportWriter] = []
     if outputs:
         from uploader_cli.report.recorder import Recorder
 
         found.append(Recorder(outputs, facts_of(settings, run, began), time.time, newest=settings.watch))
-    if settings.metrics_file is not None:
-        facts, tag = facts_of(settings, run, began), secrets.token_hex(8)
-        metrics = extras.load("metrics")
-        found.append(metrics(settings.metrics_file, settings.target_url, facts, time.time, tag))
-    return found
+    own = [feature for feature in used(settings) if feature.writer]
+    return found + [feature.load(feature.writer)(settings, facts_of(settings, run, began)) for feature in own]
 
 
 def facts_of(settings: Settings, run: RunHandle, began: float) -> RunFacts:

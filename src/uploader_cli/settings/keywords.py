@@ -110,6 +110,7 @@ class Options(TypedDict, total=False):
 
 
 FEATURE_OF = {
+    "metrics_file": "metrics",
     "on_failure": "on_failure",
     "preset": "presets",
     "then": "then",

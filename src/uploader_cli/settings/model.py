@@ -64,7 +64,7 @@ def _with_features(settings: type[T]) -> type[T]:
             setattr(settings, one.name, group(one.default, one.text, parse, secret=one.secret))
             rows = list(settings.__annotations__.items())
             at = [name for name, _ in rows].index(one.before)
-            rows.insert(at, (one.name, bool if isinstance(one.default, bool) else Any))
+            rows.insert(at, (one.name, one.annotation))
             settings.__annotations__ = dict(rows)
     return settings
 
@@ -290,11 +290,6 @@ class Settings(AddedOptions):
     failed_to: Path | None = _report(None, "FILE  Write a list of the failed files, for --from-file.", values.path)
     links: Path | None = _report(
         None, "FILE  Write the URL and the path of each file that is on the server.", values.path
-    )
-    metrics_file: Path | None = _report(
-        None,
-        "FILE.prom  Write metrics during the run, for node_exporter (Prometheus), which reads only *.prom.",
-        values.path,
     )
 
     server: str = _connection(

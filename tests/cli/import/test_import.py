@@ -223,6 +223,7 @@ def test_import_to_a_tus_endpoint_continues_after_kills_of_a_worker_and_of_the_d
         assert service.most_creations <= 2  # one for each worker, which has four jobs
 
 
+@pytest.mark.feature("metrics")
 def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
     bundled.faults.add(STALL)
     line = ("import", tree, "--on", on(cluster), "-s", bundled.url, "--json", "--chunk-size", CHUNK, "-j", "1")
@@ -245,6 +246,7 @@ def test_same_command_continues_after_ctrl_c(cluster: Client, bundled: EmbeddedS
     check_stored(bundled, tree)
 
 
+@pytest.mark.feature("metrics")
 def test_429_to_one_worker_is_waited_out_and_counted_once(cluster: Client, bundled: EmbeddedServer, tree: Path) -> None:
     """Reports and metrics have the sums over all workers.
 

@@ -21,7 +21,6 @@ WRITTEN = {
     "--report": (UPLOAD, ".json"),
     "--failed-to": (UPLOAD, ".txt"),
     "--links": (UPLOAD, ".txt"),
-    "--metrics-file": (UPLOAD, ".prom"),
     "--log-file": (UPLOAD, ".log"),
     "--analysis-to": ([*UPLOAD, "--analyze", "content"], ".json"),
     "-o": (["report", "merge", "a.mp4"], ".json"),

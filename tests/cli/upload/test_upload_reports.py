@@ -64,8 +64,6 @@ def test_report_has_the_format_of_its_suffix_or_prefix(
         (["--report", "r.txt"], "unknown report format"),
         (["--report", "json:"], "must be text"),
         (["--failed-to", "files/a.mp4"], "not the name of a list"),
-        (["--metrics-file", "gone/x.prom"], "--metrics-file: no such directory"),
-        (["--metrics-file", "files/a.mp4"], "suffix .prom, as a.prom"),
     ],
 )
 def test_invalid_report_destination_is_an_error_before_the_upload(

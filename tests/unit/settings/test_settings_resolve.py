@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uploader_cli.errors import UsageError
+from uploader_cli.feature import features
 from uploader_cli.settings import DEFAULT, OPTIONS, Layer, Settings, resolve
 from uploader_cli.settings.resolution import TUS_ONLY
 
@@ -462,10 +463,10 @@ def test_missing_server_is_an_error_that_names_the_config_files(own: Path | None
         "log_file = '/home/me/.profile'",
         "report = ['json:/home/me/.profile']",
         "failed_to = '/home/me/.profile'",
-        "metrics_file = '/home/me/x.prom'",
         "result_url = 'https://evil.example/{id}'",
         "follow_links = true",
         "state_dir = '/home/me/elsewhere'",
+        *(f"{option.name} = 'x'" for feature in features() for option in feature.options if option.config == "user"),
     ],
 )
 def test_a_working_directory_may_not_set(

@@ -7,6 +7,8 @@ name of the file. No name is one of the bundled server's `/metrics`.
 from __future__ import annotations
 
 import re
+import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -14,20 +16,37 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.metrics import LATENCIES, Sketch
 from uploader_cli.core.names import escaped
 from uploader_cli.core.state import ProgressState
+from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.report import output_file
 from uploader_cli.report.document import OUTCOMES, RunFacts
 from uploader_cli.report.recorder import ReportWriter
+from uploader_cli.settings import Settings
 
 INTERVAL = 5.0  # seconds between two writes during a run
 PREFIX = "uploader_run_"
 _SUCCESS = re.compile(rf"^{PREFIX}last_success_timestamp_seconds{{.*}} (\S+)$", re.MULTILINE)
+
+
+def check(path: Path) -> None:
+    """Raise `UsageError` for a name that node_exporter does not read."""
+    if path.suffix != ".prom" or output_file.is_special(path):
+        raise UsageError(
+            f"--metrics-file: {path} is not the name of a metrics file",
+            hint=f"use a regular file with the suffix .prom, as {path.stem or 'uploader'}.prom: "
+            "node_exporter reads no other files",
+        )
+
+
+def writer(settings: Settings, facts: RunFacts) -> MetricsFile:
+    """Return what writes the metrics of a run."""
+    return MetricsFile(cast("Path", settings.metrics_file), settings.target_url, facts, time.time, secrets.token_hex(8))
 
 
 class Family(NamedTuple):

@@ -16,8 +16,8 @@ from serving import running_server
 from uploader_cli.__main__ import main
 from uploader_cli.core import events as ev
 from uploader_cli.core.state import ProgressState
+from uploader_cli.features.metrics.file import INTERVAL, MetricsFile
 from uploader_cli.report.document import RunFacts
-from uploader_cli.report.prometheus import INTERVAL, MetricsFile
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -157,6 +157,27 @@ def test_page_names_every_metric_and_its_rules_use_them(tmp_path: Path) -> None:
     assert set(re.findall(RUN + r"\w+", text)) == written
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("gone/x.prom", "--metrics-file: no such directory"), ("a.mp4", "suffix .prom, as a.prom")]
+)
+def test_invalid_name_of_a_metrics_file_is_an_error_before_the_upload(
+    server: EmbeddedServer, make_files: Callable[..., Path], name: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = make_files(**{"a.mp4": 10})
+    assert main(["upload", str(files), "-s", server.url, "--metrics-file", str(files / name)]) == 2
+    assert words in capsys.readouterr().err
+    assert len(server.faults.requests) == 0
+
+
+def test_metrics_file_that_is_also_a_report_is_an_error(
+    make_files: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files, file = str(make_files(**{"a.mp4": 10})), tmp_path / "x.prom"
+    options = ["--metrics-file", str(file), "--report", f"json:{file}"]
+    assert main(["upload", files, "-s", "127.0.0.1:1", *options]) == 2
+    assert f"{file} would be written twice" in capsys.readouterr().err
+
+
 def test_lost_metrics_file_is_a_warning(
     server: EmbeddedServer,
     make_files: Callable[..., Path],
@@ -167,7 +188,7 @@ def test_lost_metrics_file_is_a_warning(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("uploader_cli.report.prometheus.output_file.write", full)
+    monkeypatch.setattr("uploader_cli.features.metrics.file.output_file.write", full)
     files = str(make_files(**{"a.mp4": 10}))
     assert main(["upload", files, "-s", server.url, "-q", "--metrics-file", str(tmp_path / "x.prom")]) == 0
     warning = f"warning: --metrics-file: {tmp_path}/x.prom could not be written: No space left on device\n"
