@@ -18,7 +18,7 @@ from typer.main import get_command
 from uploader_cli.cli.app import app
 from uploader_cli.feature import Feature, features
 from uploader_cli.settings import OPTIONS
-from uploader_cli.settings.keywords import FEATURE_OF, FEATURE_OF_COMMAND
+from uploader_cli.settings.keywords import FEATURE_OF, FEATURE_OF_COMMAND, FEATURE_OF_SOURCES
 from uploader_cli.settings.model import SECTIONS, Settings
 
 CLIENT = Path(__file__).parents[1] / "src/uploader_cli"
@@ -159,6 +159,8 @@ FEATURE_OF = {{
 FEATURE_OF_COMMAND: dict[str, str] = {{
 {}}}
 """Their commands."""
+FEATURE_OF_SOURCES = "{}"
+"""The one that reads files at URLs."""
 '''
 
 
@@ -177,7 +179,8 @@ def keywords() -> str:
     rows = (
         "".join(f'    "{name}": "{part}",\n' for name, part in sorted(known.items())) for known in (parts, commands)
     )
-    return _HEAD.format(values=", ".join(sorted(own))) + "".join(lines) + _FEATURES.format(*rows)
+    sources = next((feature.name for feature in features() if feature.sources), FEATURE_OF_SOURCES)
+    return _HEAD.format(values=", ".join(sorted(own))) + "".join(lines) + _FEATURES.format(*rows, sources)
 
 
 _TYPED = '''"""What features add to classes of the library, for type checkers; written by docs/cli_options.py."""

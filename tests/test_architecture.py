@@ -39,7 +39,7 @@ PACKAGES = {
     "render": "core exit_status named_files outputs private_files analysis.stages analysis.timeline render",
     "report": "core errors exit_status extras named_files settings signals transfer.journal render.words report "
     "__version__",
-    "sources": "core errors extras sources",
+    "sources": "core errors settings.spelling sources",
     "fleet": "core errors extras private_files settings selection transfer sources fleet __version__",
     "analysis": "core errors exit_status named_files settings selection transfer realtime render.words "
     "report.output_file run analysis",
@@ -68,13 +68,11 @@ SHARED = {
     "pytest": "pytest_plugin",
     "dask": "fleet",
     "distributed": "fleet",
-    "fsspec": "sources.urls",
-    "aiohttp": "sources.http_ranges",
     "watchdog": "selection.notifications",
 }
 """A dependency, and who of the core may import it."""
 
-OPTIONAL = "fleet report.html report.terminal selection.notifications sources.urls"
+OPTIONAL = "fleet report.html report.terminal selection.notifications"
 """What few runs need."""
 
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"

@@ -62,7 +62,7 @@ def test_what_a_feature_names_can_be_loaded(feature: Feature) -> None:
     hooks = [value for value in feature if isinstance(value, str) and ":" in value]
     hooks += [place for _, place in (*feature.steps, *feature.exports)]
     hooks += [option.parse for option in feature.options if ":" in option.parse]
-    hooks += [feature.words] if feature.words else []
+    hooks += [module for module in (feature.words, feature.sources) if module]
     hooks += [command.function for command in feature.commands]
     assert all(feature.load(hook) for hook in hooks)
 
@@ -93,6 +93,12 @@ def test_installation_without_a_feature_names_it(feature: Feature, tmp_path: Pat
         assert f"\n  {command.name} " not in commands
         refused = run(command.name, ".")
         assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
+    if feature.sources:
+        (tmp_path / "list").write_text("https://host/a.mp4?signature\n")
+        for words in (["s3://bucket/a.mp4"], ["--from-file", "list"], ["s3://bucket/a.mp4", "--dry-run"]):
+            refused = run("upload", "--server", "http://localhost:1", *words)
+            assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
+            assert "signature" not in refused.stderr
     fields = feature.load(feature.fields) if feature.fields else {}
     names = {name for added in fields.values() for name, *_ in added} | {code.name for code in feature.codes}
     assert not {name for name in names - {str(code) for code in WarningCode} if f'"{name}"' in schema}

@@ -22,7 +22,6 @@ PARTS = {
     "import": "fleet.driver:Driver",  # --on
     "plots": "report.terminal:rows_of",  # `report show`
     "notifications": "selection.notifications:Notifier",  # --watch
-    "urls": "sources.urls",  # files at URLs
     **{f"report {kind}": part for kind, (_, part) in REPORTS.items()},
 }
 """Each part: a module of this package, and what it provides, as in an entry point."""
@@ -30,11 +29,9 @@ PARTS = {
 _PACKAGES = {
     "server": ("uploader_server", "starlette", "granian", "multipart", "jwt", "prometheus_client"),
     "dask": ("distributed", "cryptography"),
-    "fsspec": ("fsspec",),
-    "socks": ("socks",),
     "watch": ("watchdog",),
 }
-"""The packages of the extras, which a plain installation lacks."""
+"""The packages of the extras, which a plain installation lacks; that of any other has the name of the extra."""
 
 
 def load(name: str) -> Any:
@@ -50,7 +47,7 @@ def installed(extra: str) -> bool:
 
 
 def _missing(extra: str) -> list[str]:
-    return [name for name in _PACKAGES[extra] if find_spec(name) is None]
+    return [name for name in _PACKAGES.get(extra, (extra,)) if find_spec(name) is None]
 
 
 def need(extra: str, user: str, what: str) -> None:

@@ -95,6 +95,8 @@ class Feature(NamedTuple):
     option; it returns the `Defaults` that the value names."""
     terms: str = ""
     """Function of the settings; it returns fields of the `Terms` of a tus server without sessions."""
+    sources: str = ""
+    """A module that reads what URLs name, as `sources.files.Reader` describes it."""
     plans: str = ""
     """Function of the settings and a file; it returns fields of events in a plan: what would become of the file."""
 

@@ -137,7 +137,7 @@ def test_upload_imports_only_what_every_upload_needs(tmp_path: Path, monkeypatch
     rare = (
         "checks",
         "fleet",
-        "sources.urls",
+        "features.urls.reading",
         "realtime.socket",
         "render.live",
         "report.document",

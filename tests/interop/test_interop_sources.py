@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from uploader_server.serving import EmbeddedServer
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.feature("urls")]
 
 MIB = 1 << 20
 BIG = random.Random(3).randbytes(5 * MIB)

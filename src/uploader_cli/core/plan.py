@@ -160,11 +160,6 @@ def is_concealed(path: str) -> bool:
     return _is_secret(path) is not None
 
 
-def unsigned(url: str) -> str:
-    """Return a URL without the queries of http URLs."""
-    return "::".join(part.partition("?")[0] if _is_http(part) else part for part in url.split("::"))
-
-
 def _without_query(part: str) -> str:
     head, mark, query = part.partition("?")
     if not mark or not _is_http(part):  # other names may have a question mark

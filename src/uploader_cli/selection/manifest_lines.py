@@ -22,7 +22,7 @@ from uploader_cli.core.events import FailureCode, FileEnded
 from uploader_cli.core.origins import usable
 from uploader_cli.core.plan import is_url
 from uploader_cli.errors import UsageError
-from uploader_cli.sources.files import base_name
+from uploader_cli.sources.files import reader
 
 LONGEST_LINE = 1 << 20  # maximum bytes of a line
 CATEGORIES = ("personal", "scenic")  # the server's categories (docs/protocol.md section 1)
@@ -287,7 +287,7 @@ def _path(values: Mapping[str, str | None]) -> str:
 def _own_name(path: str) -> str:
     """Return the listed path relative to the working directory; only the last part of a path outside it."""
     if is_url(path):
-        return base_name(path)
+        return reader(path).base_name(path)
     normal = os.path.normpath(path)
     if os.path.isabs(normal) or normal.split(os.sep)[0] in (os.curdir, os.pardir):
         return os.path.basename(os.path.abspath(path))

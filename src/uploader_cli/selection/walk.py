@@ -129,9 +129,10 @@ class _Walker:
             yield None
 
     def _remote(self, url: str) -> Iterator[Step]:
-        base = sources.base_name(url)
+        reader = sources.reader(url)
+        base = reader.base_name(url)
         try:
-            for place, below, status in sources.listing(url):
+            for place, below, status in reader.listing(url):
                 is_directory = below.endswith("/")
                 if self._filters.enters(below[:-1]) if is_directory else self._filters.wants(below.strip("/") or base):
                     yield self._remote_file(place, f"{base}/{below}".rstrip("/"), status, named=not below)

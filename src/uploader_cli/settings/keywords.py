@@ -123,3 +123,5 @@ FEATURE_OF_COMMAND: dict[str, str] = {
     "smoke": "smoke",
 }
 """Their commands."""
+FEATURE_OF_SOURCES = "urls"
+"""The one that reads files at URLs."""

@@ -29,3 +29,10 @@ def lacking(name: str, *, command: bool = False) -> str:
 
     part = (keywords.FEATURE_OF_COMMAND if command else keywords.FEATURE_OF).get(name)
     return f"it is of the feature {part}, which this installation lacks" if part else ""
+
+
+def lacking_sources() -> str:
+    """Return a hint for a URL that no feature of this installation reads."""
+    from uploader_cli.settings import keywords  # deferred: such URLs are rare
+
+    return f"files at URLs are read by the feature {keywords.FEATURE_OF_SOURCES}, which this installation lacks"

@@ -1,4 +1,4 @@
-"""What is read: local files, and by `sources.urls` files at URLs (`s3://bucket/key`, `zip://name::s3://…`).
+"""What is read: local files, and files at URLs (`s3://bucket/key`), if a feature reads those.
 
 All problems are `OSError`s.
 """
@@ -8,19 +8,16 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple, Protocol, cast
 
-from uploader_cli import extras
-from uploader_cli.core.plan import Identity, concealed, is_url, unsigned
+from uploader_cli.core.plan import Identity, concealed, is_url
 from uploader_cli.errors import UsageError
+from uploader_cli.feature import features
+from uploader_cli.settings.spelling import lacking_sources
 
 
 class RemoteStatus(NamedTuple):
-    """The part of `os.stat_result` that is known of a file at a URL.
-
-    The digits of `st_mtime_ns` below a second are those of the ETag if there is one: some servers of S3 give
-    milliseconds only in listings.
-    """
+    """The part of `os.stat_result` that is known of a file at a URL."""
 
     st_mode: int
     st_size: int
@@ -31,6 +28,35 @@ class RemoteStatus(NamedTuple):
 Status = os.stat_result | RemoteStatus
 
 
+class RemoteFile(Protocol):
+    """What an open file at a URL has besides the methods of a file."""
+
+    def status(self) -> RemoteStatus:
+        """Return the status of the opening, or the present one once something was read. Raise `OSError`."""
+
+
+class Reader(Protocol):
+    """A module of a feature that reads files at URLs (`Feature.sources`).
+
+    All problems are `OSError`s; a `UsageError` is raised for a URL that can't be used.
+    """
+
+    def find(self, url: str) -> object:
+        """Look for a file or directory. Raise `FileNotFoundError` if there is none."""
+
+    def status(self, url: str) -> RemoteStatus:
+        """Return size and mtime."""
+
+    def opened(self, url: str, end: int | None) -> IO[bytes]:
+        """Open a file for reading, unbuffered, up to the position `end`. Return a `RemoteFile`."""
+
+    def listing(self, url: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
+        """Yield URL, path below `url` (empty for itself) and status of each file, or why it can't be sent."""
+
+    def base_name(self, url: str) -> str:
+        """Return the name of the file or directory."""
+
+
 def absolute(path: str) -> str:
     """Return the absolute path; a URL is one."""
     return path if is_url(path) else os.path.abspath(path)
@@ -38,7 +64,7 @@ def absolute(path: str) -> str:
 
 def status(path: str) -> Status:
     """Return size and mtime, following links. Raise `OSError`."""
-    return _urls().status(path) if is_url(path) else os.stat(path)
+    return reader(path).status(path) if is_url(path) else os.stat(path)
 
 
 def exists(path: str) -> bool:
@@ -46,7 +72,7 @@ def exists(path: str) -> bool:
     hint = "check the URL and its credentials" if is_url(path) else "nothing was sent; check the path"
     try:
         if is_url(path):
-            _urls().find(path)
+            reader(path).find(path)
         else:
             os.lstat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL character
@@ -58,12 +84,12 @@ def exists(path: str) -> bool:
 
 def open_file(path: str, end: int | None = None) -> IO[bytes]:
     """Open a file for reading, unbuffered, up to the position `end`. Raise `OSError`."""
-    return _urls().opened(path, end) if is_url(path) else open(path, "rb", buffering=0)
+    return reader(path).opened(path, end) if is_url(path) else open(path, "rb", buffering=0)
 
 
 def status_of(source: IO[bytes]) -> Status:
     """Return the present status of an open file. Raise `OSError`."""
-    return os.fstat(source.fileno()) if isinstance(source, io.FileIO) else _urls().status_of(source)
+    return os.fstat(source.fileno()) if isinstance(source, io.FileIO) else cast("RemoteFile", source).status()
 
 
 def identity_of(info: os.stat_result) -> Identity:
@@ -71,16 +97,9 @@ def identity_of(info: os.stat_result) -> Identity:
     return Identity(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
-def listing(url: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
-    """Yield URL, path below `url` (empty for itself) and status of each file, or why it can't be sent."""
-    yield from _urls().listing(url)
-
-
-def base_name(url: str) -> str:
-    """Return the last part of a URL's path, or the name of the archive for its root; a query is no part of it."""
-    first, _, container = unsigned(url).partition("::")
-    return first.partition("://")[2].rstrip("/").rpartition("/")[2] or container.rpartition("/")[2] or "root"
-
-
-def _urls() -> Any:
-    return extras.load("urls")
+def reader(url: str) -> Reader:
+    """Return what reads a URL. Raise `UsageError` if no feature does."""
+    for feature in features():
+        if feature.sources:
+            return cast("Reader", feature.load(feature.sources))
+    raise UsageError(f"{concealed(url)} is a URL", hint=lacking_sources())

@@ -104,7 +104,7 @@ def unreadable(file: LocalFile, error: OSError | ValueError) -> FileError:
     failed = failure(file, f"it can't be read: {words}", FailureCode.UNREADABLE)
     code = getattr(error, "errno", None)
     failed.retryable = code in (*TOO_MANY_FILES, errno.EAGAIN)  # EAGAIN: another program has a lease on it
-    if is_url(file.path) and code in (errno.EIO, errno.EBUSY):  # EBUSY: s3fs, for an object that was replaced
+    if is_url(file.path) and code == errno.EIO:
         with suppress(OSError):  # some services refuse a range of an old version
             if unchanged(file, status(file.source)) is False:
                 return failure(file, "it changed while it was being read")

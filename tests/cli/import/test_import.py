@@ -447,6 +447,7 @@ def test_interrupt_ends_the_wait_for_a_scheduler_that_says_nothing(
     connection.close()
 
 
+@pytest.mark.feature("urls")
 @pytest.mark.thorough
 def test_import_on_processes_of_this_machine(
     bundled: EmbeddedServer, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

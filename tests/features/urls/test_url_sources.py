@@ -26,7 +26,7 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import FileError
 from uploader_cli.selection.selecting import select
 from uploader_cli.sources.content import read_range
-from uploader_cli.sources.files import listing, status
+from uploader_cli.sources.files import reader, status
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def test_keys_of_s3_are_listed_page_by_page(memory: MemoryFileSystem, monkeypatc
         return {"Contents": page, "IsTruncated": at + 2 < len(keys), "NextContinuationToken": str(at + 2)}
 
     monkeypatch.setattr(MemoryFileSystem, "call_s3", call_s3, raising=False)
-    found = listing("memory://tree")
+    found = reader("memory://tree").listing("memory://tree")
     first, *_ = next(found)
     assert (first, asked) == ("memory://tree/0", [0])
     others = [(place, isinstance(status, OSError)) for place, _, status in found]

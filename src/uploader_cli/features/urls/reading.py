@@ -1,7 +1,6 @@
-"""Files at URLs, with the extra `fsspec`.
+"""Read files at URLs, as `sources.files.Reader` describes it, with the extra `fsspec`.
 
-A file at a URL needs a size, and an ETag or a modification time: without them a change would not be noticed. All
-problems are `OSError`s, as those of local files.
+A file at a URL needs a size, and an ETag or a modification time: without them a change would not be noticed.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.sources.files import RemoteStatus
 
 _has_password = re.compile(r"[^/?#]*://[^/?#@:]*:[^/?#]*@").match
+_is_http = re.compile(r"https?://", re.IGNORECASE).match
 _WORD = re.compile(r"[^\s'\"<>]+")
 RANGE_BLOCK = 4 << 20  # bytes of one request for a range
 NO_PATH = "no path leads to it: its name has an empty part, ends with a slash, or is below another file"
@@ -49,15 +49,17 @@ def status(url: str) -> RemoteStatus:
     return _status(find(url))
 
 
-def status_of(source: IO[bytes]) -> RemoteStatus:
-    """Return the status of an open file when it was opened, or the present one once something was read."""
-    return cast("_RemoteFile", source).status()
-
-
-def opened(url: str, end: int | None = None) -> IO[bytes]:
+def opened(url: str, end: int | None) -> IO[bytes]:
     """Open a file for reading up to the position `end`. Raise `OSError`."""
     with _os_errors():
-        return cast("IO[bytes]", _RemoteFile(url, end))
+        return cast("IO[bytes]", _OpenFile(url, end))
+
+
+def base_name(url: str) -> str:
+    """Return the last part of a URL's path, or the name of the archive for its root; a query is no part of it."""
+    parts = (part.partition("?")[0] if _is_http(part) else part for part in url.split("::"))
+    first, _, container = "::".join(parts).partition("::")
+    return first.partition("://")[2].rstrip("/").rpartition("/")[2] or container.rpartition("/")[2] or "root"
 
 
 def listing(url: str) -> Iterator[tuple[str, str, RemoteStatus | OSError]]:
@@ -185,7 +187,7 @@ def _bounded(url: str) -> dict[str, Any]:
     if not parts:
         return {}
     try:
-        from uploader_cli.sources.http_ranges import BoundedResponse
+        from uploader_cli.features.urls.http_ranges import BoundedResponse
     except ImportError:  # without aiohttp, which fsspec names
         return {}
     how = {"client_kwargs": {"response_class": BoundedResponse}}
@@ -201,7 +203,11 @@ def _status_or_error(details: Mapping[str, Any]) -> RemoteStatus | OSError:
 
 
 def _status(details: Mapping[str, Any]) -> RemoteStatus:
-    """Return the status of a file from the details of its file system. Raise `OSError` without a version."""
+    """Return the status of a file from the details of its file system. Raise `OSError` without a version.
+
+    The digits of `st_mtime_ns` below a second are those of the ETag if there is one: some servers of S3 give
+    milliseconds only in listings.
+    """
     if details.get("type") == "directory":
         return RemoteStatus(stat.S_IFDIR, 0, 0.0, 0)
     size, tag = details.get("size"), next((str(details[name]) for name in _TAGS if details.get(name)), "")
@@ -229,7 +235,7 @@ def _epoch(value: Any) -> float:
     return at.timestamp()
 
 
-class _RemoteFile(io.RawIOBase):
+class _OpenFile(io.RawIOBase):
     """A file at a URL, read by ranges of `RANGE_BLOCK` bytes."""
 
     _file: Any = None  # until it is open: `close` is called for each object
@@ -300,6 +306,8 @@ def _os_errors() -> Iterator[None]:
     except UploaderError:
         raise
     except OSError as error:
+        if error.errno == errno.EBUSY:  # of s3fs: an object was replaced
+            raise OSError(errno.EIO, error.strerror) from error
         if error.strerror is not None:
             raise
         cause = error.__cause__  # fsspec says of HTTP that a file is missing whatever the server has answered
