@@ -28,8 +28,20 @@ def run() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code; `argv` excludes the program's name (default: `sys.argv`)."""
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(argv)
+        if words[:1] == ["--version"] and set(words[1:]) <= {"-v", "--verbose"}:  # without the slow import of Typer
+            code = _print_version(verbose=len(words) > 1)
+        else:
+            import atexit
+            import gc
+
+            gc.set_threshold(50_000, 20, 50)  # the default looks at live events so often: 12 % of a run's CPU time
+            atexit.register(gc.freeze)  # skips garbage collection at exit: saves 0.05 s
+            from uploader_cli.cli.app import run_command
+
+            gc.freeze()  # else the imports of a command reach the threshold: 10 ms for a search that finds nothing
+            code = run_command(argv)
         sys.stdout.flush()  # a closed pipe is handled here, not at the interpreter's exit
         return code
     except KeyboardInterrupt:
@@ -42,24 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explained(error)
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["--version"] and set(words[1:]) <= {"-v", "--verbose"}:  # without the slow import of Typer
-        sys.stdout.write(f"uploader {__version__}\n")
-        if words[1:]:
-            from uploader_cli.build import build
+def _print_version(*, verbose: bool) -> int:
+    sys.stdout.write(f"uploader {__version__}\n")
+    if verbose:
+        from uploader_cli.build import build
 
-            sys.stdout.write(build())
-        return 0
-    import atexit
-    import gc
-
-    gc.set_threshold(50_000, 20, 50)  # the default examines live events so often that it takes 12 % of a run's CPU time
-    atexit.register(gc.freeze)  # skips garbage collection at exit: saves 0.05 s
-    from uploader_cli.cli.app import run_command
-
-    gc.freeze()  # else the imports of a command reach the threshold: 10 ms for a collection that finds no garbage
-    return run_command(argv)
+        sys.stdout.write(build())
+    return 0
 
 
 def _explained(raised: Exception) -> int:

@@ -15,7 +15,6 @@ from uploader_cli.settings import Settings
 
 RUN_MODULES = (
     "compare.comparison",
-    "plan.dry_run",
     "report.report_commands",
     "run.commands",
     "run.rest_commands",

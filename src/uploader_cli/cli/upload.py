@@ -1,13 +1,11 @@
 """The commands `upload`, `resume` and `runs`."""
 
-import gc
 from typing import Annotated, Any
 
 import typer
 
 from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import Settings
 
 
 def _print_schema(wanted: bool) -> None:
@@ -37,7 +35,10 @@ def upload(
 ) -> int:
     """Upload files and directories."""
     settings = opt.load(given, ignored=("on",))
-    return _start(settings, opt.require_paths("upload", settings, paths))
+    paths = opt.require_paths("upload", settings, paths)
+    from uploader_cli.run.commands import upload_command
+
+    return upload_command(settings, paths)
 
 
 def import_(
@@ -51,16 +52,10 @@ def import_(
     if settings.on is None:
         hint = "give --on local:4 for four processes of this machine, or --on dask://scheduler:8786"
         raise UsageError("an import needs a place to run", hint=hint)
-    return _start(settings, opt.require_paths("import", settings, paths))
+    paths = opt.require_paths("import", settings, paths)
+    from uploader_cli.run.commands import upload_command
 
-
-def _start(settings: Settings, paths: list[str]) -> int:
-    if settings.dry_run:
-        from uploader_cli.plan.dry_run import dry_run as command
-    else:
-        from uploader_cli.run.commands import upload_command as command
-    gc.freeze()  # as in `__main__`: what was imported is never garbage
-    return command(settings, paths)
+    return upload_command(settings, paths)
 
 
 def resume(

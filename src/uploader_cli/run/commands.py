@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -26,10 +27,15 @@ from uploader_cli.transfer.journal import Journal, RunHandle
 
 
 def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = True) -> int:
-    """Upload `paths` with the fitting view; return the exit code.
+    """Upload `paths` with the fitting view, or show what would be sent (`--dry-run`); return the exit code.
 
     With `lasting=False` the server or the journal is temporary, so neither a hint about resuming nor a URL is shown.
     """
+    gc.freeze()  # as in `__main__`: what was imported is never garbage
+    if settings.dry_run:
+        from uploader_cli.plan.dry_run import dry_run
+
+        return dry_run(settings, paths)
     settings, given = standard_input(settings, paths)
     settings, notices = writable_state(settings)
     with readable_list(settings, paths) as ready:

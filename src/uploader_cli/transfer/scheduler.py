@@ -271,35 +271,35 @@ class Scheduler:
             groups.add(file)
 
     def _dispatch(self, planned: PlannedSession | None) -> None:
+        """Queue the jobs of planned files, in a new session; first in the one that is open, as far as it has room."""
         if planned is None:
             return
-        files, category = planned.files, planned.category or self._settings.category
+        context, category = self._context, planned.category or self._settings.category
+        parts: list[tuple[list[LocalFile], Session | None]] = [(planned.files, None)]
         if self._opened is not None and self._opened.session.category == category:
             (opened, capacity), self._opened = self._opened, None
-            self._put(files[:capacity], category, opened)
-            files = files[capacity:]
-        if files:
-            self._put(files, category, None)
-
-    def _put(self, files: Sequence[LocalFile], category: str, opened: Session | None) -> None:
-        context, claims = self._context, [self._claims.pop(file.file) for file in files]
-        if context.terms.tus is None:
-            self._put_batch(files, category, opened)
-            return
-        try:
-            made = opened or context.target.open(self._api, category, len(files), files)
-        except errors.UploaderError as error:
-            if not context.outlasts(error):
-                raise
-            self._end([FileResult(file, error) for file in files])
-            return
-        session = UploadSession(context, made, len(files))
-        # Names that are not UTF-8 may be equal there: the server counts a path with equal bytes once.
-        session.ends_itself &= len({utf8(file.relative_path) for file in files}) == len(files)
-        session.begin()
-        if session.id:
-            context.followers.body_sent(session.id)
-        self._pool.put(list(self._tus_jobs(session, zip(files, claims, strict=True))))
+            parts = [(planned.files[:capacity], opened), (planned.files[capacity:], None)]
+        for files, there in parts:
+            if not files:
+                continue
+            claims = [self._claims.pop(file.file) for file in files]
+            if context.terms.tus is None:
+                self._put_batch(files, category, there)
+                continue
+            try:
+                made = there or context.target.open(self._api, category, len(files), files)
+            except errors.UploaderError as error:
+                if not context.outlasts(error):
+                    raise
+                self._end([FileResult(file, error) for file in files])
+                continue
+            session = UploadSession(context, made, len(files))
+            # Names that are not UTF-8 may be equal there: the server counts a path with equal bytes once.
+            session.ends_itself &= len({utf8(file.relative_path) for file in files}) == len(files)
+            session.begin()
+            if session.id:
+                context.followers.body_sent(session.id)
+            self._pool.put(list(self._tus_jobs(session, zip(files, claims, strict=True))))
 
     def _tus_jobs(self, session: UploadSession, files: Iterable[tuple[LocalFile, Claim]]) -> Iterator[Job]:
         """Yield one job for each large file and one for each pack of small files, in order."""

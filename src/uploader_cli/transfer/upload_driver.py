@@ -241,8 +241,12 @@ class UploadDriver(PositionDriver[Upload]):
                 return self._prepare(offset, creates=creates)
             case Create():
                 return self._create(wanted)
-            case Append():
-                return self._append(wanted)
+            case Append(offset=offset, size=size):
+                self._carried = size
+                body, checksum = self._body(offset)
+                with self._tus.chunk.travelling(size, time.monotonic):
+                    position = self._client.ask(replace(wanted, checksum=checksum), body)
+                return Told(position, body.sent)
             case Locate():
                 self._carried = 0
                 return self._locate(wanted)
@@ -289,13 +293,6 @@ class UploadDriver(PositionDriver[Upload]):
         if body is None:
             return Told(position, server_id=file.server_id)
         return Told(position, body.sent, body.through, file.server_id)
-
-    def _append(self, wanted: Append) -> Told:
-        self._carried = wanted.size
-        body, checksum = self._body(wanted.offset)
-        with self._tus.chunk.travelling(wanted.size, time.monotonic):
-            position = self._client.ask(replace(wanted, checksum=checksum), body)
-        return Told(position, body.sent)
 
     def _body(self, offset: int) -> tuple[Body, str | None]:
         """Return the body of the chunk that is ready, and its checksum header."""

@@ -1,23 +1,29 @@
-"""The way of a file through the client: short stacks, and one job for each file."""
+"""The way of a file through the client: short stacks, the functions that CONTRIBUTING lists, one job for each file."""
 
 from __future__ import annotations
 
 import math
+import re
 import socket
 import sys
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from serving import running_server
 from tus_services import Plain
 
-from uploader_cli import Settings, upload
+from uploader_cli import Settings, __main__, upload
 from uploader_cli.transfer.pool import Pool, Worker
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 MOST_FRAMES = 10
+MOST_FUNCTIONS = 25
+CONTRIBUTING = Path(__file__).parents[3] / "CONTRIBUTING.md"
+OURS = Path(__main__.__file__).parent
 
 
 def stack_of_ours(loop: Any) -> list[str]:
@@ -79,6 +85,45 @@ def test_at_most_ten_frames_are_between_a_worker_and_its_socket(
     assert sends
     deepest = max(sends, key=len)
     assert len(deepest) <= MOST_FRAMES, deepest
+
+
+def listed_functions() -> list[tuple[str, str]]:
+    """Return the modules and names of the functions from the command to the socket."""
+    text, module, found = CONTRIBUTING.read_text(encoding="utf-8"), "", list[tuple[str, str]]()
+    _, _, section = text.partition("### From `uploader upload x` to the socket")
+    for place, name in re.findall(r"^\|(?: `(\S+\.py)`)? \| `(\S+)` \|", section, re.MULTILINE):
+        module = place or module
+        found.append((module, name))
+    return found
+
+
+def test_contributing_lists_what_is_called_from_the_command_to_the_socket(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    met = {("__main__.py", "run"), ("transfer/pool.py", "Pool.put")}  # the one calls `main`; the other is replaced
+
+    def seen(real: Callable[..., Any], of: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **how: Any) -> Any:
+            frame = sys._getframe(1)  # noqa: SLF001
+            while threading.current_thread().name == of and frame is not None:
+                path = Path(frame.f_code.co_filename)
+                if path.is_relative_to(OURS):
+                    met.add((path.relative_to(OURS).as_posix(), frame.f_code.co_qualname))
+                frame = frame.f_back
+            return real(*arguments, **how)
+
+        return call
+
+    monkeypatch.setattr(threading.Thread, "start", seen(threading.Thread.start, threading.current_thread().name))
+    monkeypatch.setattr(Pool, "put", seen(Pool.put, "uploader-scheduler"))
+    for name in ("send", "sendall"):
+        monkeypatch.setattr(socket.socket, name, seen(getattr(socket.socket, name), "uploader-worker"))
+    (tmp_path / "a.mp4").write_bytes(bytes(1000))
+    with Plain() as plain:
+        assert __main__.main(["upload", str(tmp_path / "a.mp4"), "--tus-endpoint", plain.url, "--quiet"]) == 0
+    listed = listed_functions()
+    assert len(listed) <= MOST_FUNCTIONS
+    assert set(listed) == met
 
 
 @pytest.mark.thorough
