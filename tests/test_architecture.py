@@ -340,3 +340,42 @@ def test_constant_has_one_meaning() -> None:
         for name, value in constants(parsed(path)):
             found[name].add(value)
     assert {name: sorted(values) for name, values in found.items() if len(values) > 1 and name != "FEATURE"} == {}
+
+
+BY_OTHERS = "create_queue start_background_task _send_request _engineio_client_class dispatch release_conn dask_setup "
+BY_OTHERS += "pytest_configure format_options import_"
+"""Functions that libraries call by their names, and `cli.app` the command `import`."""
+
+
+def names_in(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a module uses, also those in texts, by which features are loaded."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(name, ast.Load()) | ast.Attribute(attr=name) | ast.keyword(arg=str(name)):
+                yield name
+            case ast.Constant(str(text)) if len(text) < 100:
+                yield from re.findall(r"\w+", text)
+
+
+def definitions(tree: ast.Module) -> Iterator[str]:
+    """Yield the names of functions, methods, classes and constants, without functions that a decorator registers."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name, decorator_list=[*by]) if not any(isinstance(one, ast.Call) for one in by):
+                yield name
+            case ast.ClassDef(name):
+                yield name
+    yield from (name for name, _ in constants(tree))
+
+
+def test_definition_has_a_user() -> None:
+    """Without features it holds for the core alone, but for `feature`, which has what they use."""
+    trees = [(path, parsed(path)) for path in CLIENT.rglob("*.py")]
+    used = {name for _, tree in trees for name in names_in(tree)}.union(BY_OTHERS.split())
+    unused = {
+        (str(path.relative_to(CLIENT)), name)
+        for path, tree in trees
+        for name in definitions(tree)
+        if name not in used and not name.startswith("__") and path != CLIENT / "feature.py"
+    }
+    assert unused == set()

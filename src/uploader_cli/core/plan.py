@@ -63,10 +63,6 @@ class Identity(Record, frozen=True, gc=False):
     mtime_ns: int
     ctime_ns: int
 
-    def changed_at(self, ctime_ns: int) -> Identity:
-        """Return it with another ctime."""
-        return replace(self, ctime_ns=ctime_ns)
-
 
 class LocalFile(Record, frozen=True):
     """A selected file. `path` is as selected, `relative_path` its name on the server; `mtime_ns` as at the walk.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.feature import used
+from uploader_cli.transfer.projections import receipt_of
 from uploader_cli.transfer.result_poller import ResultPoller
 from uploader_cli.transfer.second_reading import SecondReading
 from uploader_cli.transfer.stage import Carrier, Stage
@@ -102,11 +103,14 @@ class Finishing(Stage):
     """Tell the ends of files, and let them leave their session."""
 
     def __init__(self, context: RunContext) -> None:
-        self._ledger = context.ledger
+        self._ledger, self._run = context.ledger, context.run
 
     def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
         """Return those that another protocol sends; their job has still to do with the session."""
         ended = [result for result in results if not result.falls_back]
+        for result in ended:
+            if result.gone:
+                self._run.consumed(receipt_of(result))
         self._ledger.end(ended)
         if carrier.session is not None and ended:
             bad = [result.error for result in ended if result.error is not None and not result.error.stored]

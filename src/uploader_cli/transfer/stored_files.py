@@ -13,7 +13,6 @@ from urllib.parse import unquote
 from msgspec.structs import replace
 
 from uploader_cli import errors
-from uploader_cli.core.confirmation import Reading
 from uploader_cli.core.events import VerifiedBy, WarningCode
 from uploader_cli.core.packs import FoundFile, LookedUp
 from uploader_cli.core.presence import Answer, ReceiptState
@@ -79,26 +78,6 @@ class StoredFiles:
             return [self._at_receipt(api, file, receipt) for file, receipt in files]
         found = self._look_up(api, files)
         return found if want is Want.PRESENCE else self._with_digests(api, files, found)
-
-    def ask_now(self, api: Api, file: LocalFile, location: str) -> Said:
-        """Return whether the server has a file of this size at `location`.
-
-        It is asked at once and not again, and no outage is waited for.
-        """
-        terms = self._context.terms
-        client = upload_calls(api, terms)
-
-        def ask() -> Said:
-            try:
-                if not terms.sessions and location.startswith("http"):
-                    return _of_size(file, client.head(location).offset)
-                found = api.stored(location, digest=False, patient=False)
-                return Absent() if found is None or found.size not in (None, file.size) else found
-            except (errors.AnswerError, errors.ProtocolError):  # many servers answer 404 for a finished upload
-                there = client.read_last(api.url_of(location), file.size) is Reading.STORED
-                return FoundFile(file.size, None, location) if there else Silent()
-
-        return _said(ask)
 
     def answers(
         self, api: Api, files: Sequence[Sent], want: Want = Want.DIGEST, *, by_size: bool = False
@@ -186,12 +165,12 @@ class StoredFiles:
         if not terms.sessions and location.startswith("http"):  # else the path of a Content-Location
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
             client = upload_calls(api, terms)
-            return _said(lambda: _of_size(file, api.pacer.call(lambda: client.head(location), at_most=0).offset))
+            return heard(lambda: of_size(file, api.pacer.call(lambda: client.head(location), at_most=0).offset))
         found = self._at(api, location)
-        return _of_size(file, found.size or file.size) if isinstance(found, FoundFile) else found
+        return of_size(file, found.size or file.size) if isinstance(found, FoundFile) else found
 
     def _at(self, api: Api, location: str) -> Said:
-        return _said(lambda: api.stored(location, retries=api.pacer.retries) or Absent())
+        return heard(lambda: api.stored(location, retries=api.pacer.retries) or Absent())
 
     def _as_sent(self, api: Api, file: LocalFile, receipt: Stored) -> bool | None:
         """Return whether a file is still the one that was sent; None where no digest tells that.
@@ -225,7 +204,7 @@ class StoredFiles:
         return True
 
 
-def _said(ask: Callable[[], Said]) -> Said:
+def heard(ask: Callable[[], Said]) -> Said:
     """Return what `ask` returns; its error says nothing of the file."""
     try:
         return ask()
@@ -235,7 +214,7 @@ def _said(ask: Callable[[], Said]) -> Said:
         return Silent(error)
 
 
-def _of_size(file: LocalFile, size: int | None) -> Said:
+def of_size(file: LocalFile, size: int | None) -> Said:
     return FoundFile(size, None, None) if size == file.size else Absent()
 
 

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.plan import Identity, LocalFile
 from uploader_cli.errors import FileFailure
@@ -254,7 +256,7 @@ def _status(name: str, directory: int | None = None) -> Identity | None:
 def _check_unchanged(file: LocalFile, directory: int, name: str, *, linked: bool = False) -> Identity:
     """Return the identity of an unchanged file; `linked`: a new link of ours has changed its ctime."""
     found, read = _status(name, directory), file.identity
-    if found is None or read is None or found != (read.changed_at(found.ctime_ns) if linked else read):
+    if found is None or read is None or found != (replace(read, ctime_ns=found.ctime_ns) if linked else read):
         is_alike = (
             found is not None and read is not None and (found.size, found.mtime_ns) == (read.size, read.mtime_ns)
         )  # perhaps in the content, too

@@ -24,8 +24,12 @@ from contextlib import nullcontext, suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode, VerifiedBy
+from uploader_cli.core.confirmation import Reading
+from uploader_cli.core.packs import FoundFile
 from uploader_cli.feature import options_of
 from uploader_cli.features.then.fields import Removed
 from uploader_cli.features.then.options import Removal, Then
@@ -35,14 +39,14 @@ from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.projections import COMPARED, receipt_of
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.stage import Carrier, Stage
-from uploader_cli.transfer.stored_files import NO_OUTCOME, Absent, Silent, StoredFiles, looked_up, with_digests
+from uploader_cli.transfer.stored_files import NO_OUTCOME, Absent, Silent, heard, looked_up, of_size, with_digests
+from uploader_cli.transfer.upload_calls import upload_calls
 from uploader_cli.transfer.verification import compared, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from uploader_cli.core.packs import FoundFile
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
@@ -59,7 +63,7 @@ class Proof(Stage):
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._reads = True  # whether the server's lookup reads files anew; early versions refuse that
-        self._stored, self._is_in_root = StoredFiles(context), lru_cache(KNOWN_DIRECTORIES)(is_in_root)
+        self._is_in_root = lru_cache(KNOWN_DIRECTORIES)(is_in_root)
         self._asking, self._other = threading.Lock(), set[str]()  # directories whose files are not the server's own
 
     def admit(self, file: LocalFile) -> LocalFile:
@@ -158,7 +162,7 @@ class Proof(Stage):
         """Return the file, put back, if the server has its own. Raise `OSError` and `FileFailure`."""
         file, location = outcome.file, outcome.content_location or outcome.location
         with set_aside(file):
-            there = Silent() if location is None else self._stored.ask_now(api, file, location)
+            there = Silent() if location is None else heard(lambda: self._asked_now(api, file, location))
         if isinstance(there, Silent):
             why, again = (f": {there.error}", there.error.retryable) if there.error is not None else ("", False)
             raise errors.FileFailure(f"{UNTOLD}{why}", code=KEPT, retryable=again)
@@ -166,6 +170,22 @@ class Proof(Stage):
             words = "it is the stored file itself: the server does not have it without this one"
             raise errors.FileFailure(words, code=KEPT)
         return _read_again(file, outcome.sha256 or "", self._context.stop.checkpoint)
+
+    def _asked_now(self, api: Api, file: LocalFile, location: str) -> FoundFile | Absent | Silent:
+        """Return whether the server has a file of this size at `location`.
+
+        It is asked at once and not again, and no outage is waited for.
+        """
+        terms = self._context.terms
+        client = upload_calls(api, terms)
+        try:
+            if not terms.sessions and location.startswith("http"):
+                return of_size(file, client.head(location).offset)
+            found = api.stored(location, digest=False, patient=False)
+            return Absent() if found is None or found.size not in (None, file.size) else found
+        except (errors.AnswerError, errors.ProtocolError):  # many servers answer 404 for a finished upload
+            there = client.read_last(api.url_of(location), file.size) is Reading.STORED
+            return FoundFile(file.size, None, location) if there else Silent()
 
 
 class Removing(Stage):
@@ -180,11 +200,7 @@ class Removing(Stage):
     def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
         """Return the results, with what became of the local files."""
         del carrier
-        ended = [self._removed(one) if one.error is None else one for one in results]
-        for one in ended:
-            if one.gone:
-                self._context.run.consumed(receipt_of(one))
-        return ended
+        return [self._removed(one) if one.error is None else one for one in results]
 
     def _removed(self, outcome: FileResult) -> FileResult:
         file, removal = outcome.file, self._removal
@@ -222,7 +238,7 @@ def _read_again(file: LocalFile, sha256: str, checkpoint: Callable[[], None]) ->
     now, before = identified(file), file.identity
     if before is None or now.identity is None or now.identity == before:
         return file
-    if now.identity.changed_at(before.ctime_ns) != before:
+    if replace(now.identity, ctime_ns=before.ctime_ns) != before:
         return file
     with suppress(errors.FileError):
         return now if sha256_of(now, checkpoint) == sha256 else file
