@@ -44,7 +44,7 @@ _LATE = (
     *("requests", "sqlite3", "ssl", "tempfile", "traceback", "typer._click.decorators", "websocket"),
 )
 """What is imported in functions; `coverage` is started in each command where this process is measured."""
-_UNUSED = ("uploader_cli.pytest_plugin", "uploader_cli.testing")
+_UNUSED = ("pytest_plugin", "testing")
 _MEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 
 
@@ -248,7 +248,7 @@ def _main(address: str, package: str, *more: str) -> None:
     atexit.register(end)  # the first one, so that it is called last
     entry = importlib.import_module(f"{package}.__main__")
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-        if module.name not in _UNUSED:
+        if module.name.rpartition(".")[2] not in _UNUSED:
             importlib.import_module(module.name)
     for name in (*_LATE, *more):
         importlib.import_module(name)

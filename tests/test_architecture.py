@@ -64,8 +64,6 @@ SHARED = {
     "pathspec": "selection.filters",
     "typer": "cli",
     "msgspec": "core analysis selection transfer fleet realtime render run",
-    "uploader_server": "cli.serve cli.demo testing",
-    "pytest": "pytest_plugin",
     "dask": "fleet",
     "distributed": "fleet",
     "watchdog": "selection.notifications",
@@ -131,6 +129,7 @@ def test_feature_is_imported_by_itself_only() -> None:
     Others import it that say so (`Feature.uses`).
     """
     uses = {f"features.{feature.name}": feature.uses for feature in features()}
+    uses |= {module: (feature.name,) for feature in features() for module in feature.modules}
     assert modules(CLIENT)["feature"] >= {f"{OURS}.features.FEATURES"}
     for name, used in modules(CLIENT).items():
         own = ".".join(name.split(".")[:2])

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def declared(feature: Feature) -> set[str]:
         *(command.name for command in feature.commands),
         *(name for added in fields.values() for name, *_ in added),
         *(hook.partition(":")[2] for hook in hooks),
+        *feature.modules,
         *({code.name.upper() for code in feature.codes} - set(WarningCode.__members__)),
         *([feature.directory] if feature.directory else []),
     }
@@ -65,6 +67,11 @@ def test_what_a_feature_names_can_be_loaded(feature: Feature) -> None:
     hooks += [module for module in (feature.words, feature.sources) if module]
     hooks += [command.function for command in feature.commands]
     assert all(feature.load(hook) for hook in hooks)
+    for module in feature.modules:
+        public, own = import_module(f"uploader_cli.{module}"), feature.load(module)
+        names = [name for name in vars(public) if not name.startswith("_")]
+        assert names
+        assert all(getattr(public, name) is getattr(own, name) for name in names)
 
 
 @pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)
@@ -89,8 +96,11 @@ def test_installation_without_a_feature_names_it(feature: Feature, tmp_path: Pat
         assert OPTIONS[option.name].variable not in shown
         refused = run("upload", OPTIONS[option.name].flag, ".")
         assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
+    without_server = run("upload", ".").stderr
+    assert "no server given" in without_server
     for command in feature.commands:
         assert f"\n  {command.name} " not in commands
+        assert f"uploader {command.name}" not in commands + without_server
         refused = run(command.name, ".")
         assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
     if feature.sources:

@@ -1,12 +1,13 @@
 """Run the tests in a copy of the tree without features: `python tests/without.py NAME[,NAME]… [ARGUMENT OF PYTEST]…`
 
-`--all` in place of the names stands for all features. Their folders, and those of features that use them, their tests
-and their names in the list are deleted from the copy. What is written from the table of options is written anew. Then
-mypy and the tests run, without those of the pages.
+`--all` in place of the names stands for all features. Their folders, and those of features that use them, their tests,
+their public modules with the entry points, and their names in the list are deleted from the copy. What is written from
+the table of options is written anew. Then mypy and the tests run, without those of the pages.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -38,15 +39,33 @@ def chosen(names: str) -> set[str]:
     return found
 
 
+def modules_of(names: set[str]) -> list[str]:
+    """Return the public modules of features."""
+    return [module for feature in features() if feature.name in names for module in feature.modules]
+
+
 def delete(names: set[str], client: Path) -> None:
     """Delete features from a copy of the client's package."""
     for name in names:
         shutil.rmtree(client / "features" / name)
+    for module in modules_of(names):
+        (client / f"{module}.py").unlink()
     listed = client / "features/__init__.py"
     left = tuple(feature.name for feature in features() if feature.name not in names)
     text, count = re.subn(r"= \(.*?\)", f"= {left!r}", listed.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert count == 1, text
     listed.write_text(text, encoding="utf-8")
+
+
+def delete_plugins(modules: list[str], project: Path) -> str:
+    """Delete the entry points of modules; return options of pytest that leave these plugins out.
+
+    The installation whose packages the copy uses still has them.
+    """
+    entry = rf'^(\S+) = "uploader_cli\.(?:{"|".join(modules)})"\n'
+    text = project.read_text(encoding="utf-8")
+    project.write_text(re.sub(entry, "", text, flags=re.MULTILINE), encoding="utf-8")
+    return " ".join(f"-p no:{name}" for name in re.findall(entry, text, re.MULTILINE))
 
 
 def python_of(place: Path) -> str:
@@ -72,13 +91,15 @@ def main(names: str, *arguments: str) -> int:
         delete(gone, place / "src/uploader_cli")
         for feature in gone:
             shutil.rmtree(place / "tests/features" / feature)
+        plugins = delete_plugins(modules_of(gone), place / "pyproject.toml")
+        env = {**os.environ, "PYTEST_ADDOPTS": f"{os.environ.get('PYTEST_ADDOPTS', '')} {plugins}"}
         python = python_of(place)
         for command in (
             ["docs/cli_options.py"],
             ["-m", "mypy"],
             ["-m", "pytest", f"--ignore-glob={PAGES}", *arguments],
         ):
-            code = subprocess.run([python, *command], cwd=place, check=False).returncode
+            code = subprocess.run([python, *command], cwd=place, env=env, check=False).returncode
             if code:
                 return code
     return 0

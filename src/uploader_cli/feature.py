@@ -123,6 +123,11 @@ class Feature(NamedTuple):
     command that sends files, which is closed after its views."""
     exports: tuple[tuple[str, str], ...] = ()
     """Classes of the library, by their names there."""
+    modules: tuple[str, ...] = ()
+    """Its modules that are public: a module of the package with that name imports what this one has for users, and is
+    gone with the feature."""
+    trial: str = ""
+    """The command that tries an upload without a server of the user's."""
 
     def load(self, name: str) -> Any:
         """Return what the feature has under a name `module` or `module:name`; the module is imported now."""
@@ -164,6 +169,11 @@ def counted() -> list[Feature]:
 def words_of(event: object) -> list[Any]:
     """Return the `words` about an event that has a counted field."""
     return [one.load(one.words) for one in counted() if getattr(event, one.counts, None) is not None]
+
+
+def trial() -> str:
+    """Return the command line that tries an upload without a server; empty where no feature has one."""
+    return next((f"uploader {feature.trial}" for feature in features() if feature.trial), "")
 
 
 def exported() -> dict[str, tuple[Feature, str]]:

@@ -118,8 +118,8 @@ def test_no_secret_is_in_a_message(
         ("upload a --trust-receipts", "--trust-receipts needs --skip-existing", "add --skip-existing, or omit it"),
         *((command, "no path given", NO_PATH.format(command)) for command in ("upload", "check")),
         ("delete a b", "unexpected argument: b", "see: uploader delete --help"),
-        ("demo --files x", "--files: 'x' is not a whole number", "see: uploader demo --help"),
-        ("demo --files 0", "--files: 0 is not from 1 to 1000", "see: uploader demo --help"),
+        of("demo", "demo --files x", "--files: 'x' is not a whole number", "see: uploader demo --help"),
+        of("demo", "demo --files 0", "--files: 0 is not from 1 to 1000", "see: uploader demo --help"),
         of("smoke", "smoke --budget 0", "--budget: 0 is less than 1", "see: uploader smoke --help"),
     ],
 )

@@ -138,6 +138,7 @@ def verified(unit: str, tmp_path: Path) -> list[str]:
     return words.split()
 
 
+@pytest.mark.feature("demo")
 def test_command_of_the_container_starts_the_server(tmp_path: Path) -> None:
     text = (ROOT / "Containerfile").read_text(encoding="utf-8")
     (program,) = json.loads(re.findall(r"^ENTRYPOINT (\[.*\])$", text, re.MULTILINE)[-1])

@@ -26,6 +26,7 @@ def commands(text: str, word: str) -> list[str]:
     return [line for line in found if word in line]
 
 
+@pytest.mark.feature("demo")
 def test_install_commands_of_the_pages(tmp_path: Path) -> None:
     """They run in a copy of the repository, and README's first command runs the demo."""
     for name in PACKAGED:

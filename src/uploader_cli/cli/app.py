@@ -17,12 +17,11 @@ from typer.main import get_command
 from uploader_cli import __version__
 from uploader_cli.cli.options import signature
 from uploader_cli.errors import UsageError
-from uploader_cli.feature import features
+from uploader_cli.feature import features, trial
 from uploader_cli.settings.model import OPTIONS, SECTIONS
 from uploader_cli.settings.spelling import lacking, nearest
 
 _OWN = {
-    "demo": "demo",
     "upload": "upload",
     "import": "upload",
     "resume": "upload",
@@ -34,7 +33,6 @@ _OWN = {
     "validate": "sessions",
     "check": "sessions",
     "report": "report",
-    "serve": "serve",
     "config": "config",
     "completion": "config",
 }
@@ -124,7 +122,7 @@ app = typer.Typer(
     name="uploader",
     help="Upload files and directories, follow the server's progress, and resume after interruptions.",
     add_completion=False,  # `uploader completion` is the one way to install it
-    epilog="No server? `uploader demo` runs an upload against a bundled one.",
+    epilog=f"No server? `{trial()}` runs an upload against a bundled one." if trial() else None,
     no_args_is_help=True,
     **_APPEARANCE,
 )

@@ -118,8 +118,10 @@ FEATURE_OF = {
 }
 """The options of features, also of those that are not there, and their features."""
 FEATURE_OF_COMMAND: dict[str, str] = {
+    "demo": "demo",
     "doctor": "doctor",
     "presets": "presets",
+    "serve": "demo",
     "smoke": "smoke",
 }
 """Their commands."""

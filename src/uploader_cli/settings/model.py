@@ -274,7 +274,7 @@ class Settings(AddedOptions):
     progress: Literal["auto", "live", "plain", "none"] = _output(
         "auto",
         "KIND  Progress display on stderr: auto, live, plain or none.",
-        commands="upload import resume watch demo",
+        commands="upload import resume watch",
     )
     quiet: bool = _output(False, "-q  Show only errors and failed files.", commands=f"{_CALLS} report")
     verbose: int = _output(0, "-v  Show more detail; repeatable.", values.whole(0), commands=_CALLS)

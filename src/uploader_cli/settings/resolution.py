@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from uploader_cli.errors import UsageError
-from uploader_cli.feature import features
+from uploader_cli.feature import features, trial
 from uploader_cli.named_files import check_input
 from uploader_cli.settings import config_files, shard
 from uploader_cli.settings.config_files import PROFILES, Config, Defaults, Given, Table
@@ -243,11 +243,10 @@ def _resending(settings: Settings) -> Settings:
 def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -> None:
     if not settings.target_url and need_server and not settings.dry_run:
         file = f"uploader.toml here{f', or {user_config}' if user_config else ''}"
-        raise UsageError(
-            "no server given",
-            hint=f'give --server URL, set UPLOADER_SERVER, or write server = "URL" into a config file ({file}). '
-            "To try it without a server: uploader demo",
-        )
+        hint = f'give --server URL, set UPLOADER_SERVER, or write server = "URL" into a config file ({file})'
+        if command := trial():
+            hint += f". To try it without a server: {command}"
+        raise UsageError("no server given", hint=hint)
     rule, size = settings.chunk_rule, settings.chunk_size
     if rule is not None and size != "auto" and not rule.allows(size):
         raise UsageError(

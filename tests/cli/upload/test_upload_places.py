@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 from command import Done, environment, uploader
+from feature_samples import of
 from forking import DEVNULL
 from serving import running_server
 from time_limits import PATIENCE
@@ -137,7 +138,9 @@ def test_upload_from_a_deleted_working_directory(
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("line", ["serve --port 0", "demo --size 6K", "upload --from-file list -s localhost:1"])
+@pytest.mark.parametrize(
+    "line", [of("demo", "serve --port 0"), of("demo", "demo --size 6K"), "upload --from-file list -s localhost:1"]
+)
 def test_commands_in_a_deleted_working_directory_end_without_a_bug(line: str, tmp_path: Path) -> None:
     done = in_deleted_directory(tmp_path, *line.split())
     assert done.returncode == 2

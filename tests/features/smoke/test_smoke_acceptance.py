@@ -33,6 +33,7 @@ def test_two_smoke_runs_fit_into_the_reference_rate_limit(tmp_path: Path) -> Non
     assert verdicts[2][1]["counts"]["fail"] == verdicts[2][1]["counts"]["error"] == 0
 
 
+@pytest.mark.feature("demo")
 def test_smoke_run_leaves_nothing_on_the_bundled_server(tmp_path: Path) -> None:
     """With a token every file is deleted afterwards, and every tus extension is checked."""
     secret = tmp_path / "secret"

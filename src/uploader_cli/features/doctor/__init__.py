@@ -9,7 +9,7 @@ FEATURE = Feature(
         FeatureCommand(
             "doctor",
             "command:doctor",
-            before="serve",
+            before="config",
             options="profile state_dir json quiet verbose server tus_endpoint max_wait proxy token_file token_command "
             "header ca_bundle client_cert insecure category",
         ),

@@ -9,7 +9,7 @@ FEATURE = Feature(
         FeatureCommand(
             "smoke",
             "command:smoke",
-            before="serve",
+            before="config",
             options="profile json quiet verbose server tus_endpoint proxy token_file token_command header ca_bundle "
             "client_cert insecure category",
         ),

@@ -18,7 +18,7 @@ import pytest
 from time_limits import PATIENCE
 
 from uploader_cli.__main__ import main
-from uploader_cli.cli import demo as demo_module
+from uploader_cli.features.demo.command import make_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +114,7 @@ def digest(file: Path) -> str:
 
 
 def test_samples_are_unequal_and_add_up(tmp_path: Path) -> None:
-    made = demo_module.make_files(tmp_path / "samples", 8, 1_000_001)
+    made = make_files(tmp_path / "samples", 8, 1_000_001)
     sizes = [file.stat().st_size for file in made]
     assert sum(sizes) == 1_000_001
     assert len({file.name for file in made}) == 8
@@ -123,7 +123,7 @@ def test_samples_are_unequal_and_add_up(tmp_path: Path) -> None:
 
 
 def test_the_smallest_samples_are_not_empty(tmp_path: Path) -> None:
-    made = demo_module.make_files(tmp_path / "samples", 7, 7)
+    made = make_files(tmp_path / "samples", 7, 7)
     assert [file.stat().st_size for file in made] == [1] * 7
 
 
@@ -221,3 +221,14 @@ def test_demo_without_the_extra_shows_the_pip_command(
     monkeypatch.setattr("uploader_cli.extras.find_spec", lambda name: None if name == "granian" else object())
     assert main(["demo"]) == 2
     assert "hint: pip install 'granian" in capsys.readouterr().err
+
+
+def test_hints_of_those_without_a_server_name_the_demo(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UPLOADER_SERVER", raising=False)
+    assert main(["upload", "a"]) == 2
+    assert capsys.readouterr().err.endswith(". To try it without a server: uploader demo\n")
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out.endswith("No server? `uploader demo` runs an upload against a bundled one.\n")
