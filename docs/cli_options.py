@@ -1,6 +1,6 @@
 """Update what follows from the table of options: the tables of docs/commands, and types of the library.
 
-`python docs/cli_options.py`. Flags, environment variables, defaults and the order are generated, descriptions of the
+`python docs/cli_options.py`. Flags, defaults and the order are generated, descriptions of the
 pages are kept. A new option gets its help text as description.
 """
 
@@ -57,7 +57,7 @@ def updated(name: str, text: str) -> str:
     rows = {row[0]: row[1] for row in re.findall(r"^\| `(--[\w-]+)`.* \| ([^|\n]*?) \|$", text, re.MULTILINE)}
     options = [param for param in command.params if param.param_type_name == "option"]
     if name == "upload":
-        return _replaced(text, r"\| option \| environment .*?\n(?=\n(?![*|]))", _upload(options, rows))
+        return _replaced(text, r"\| option \| default .*?\n(?=\n(?![*|]))", _upload(options, rows))
     own = [param for param in options if param.name not in OPTIONS or f"--{param.name}".replace("_", "-") in rows]
     shared = [
         f"`{param.opts[0]}`" for section in SECTIONS for param in options if param not in own and _in(param, section)
@@ -77,11 +77,10 @@ def _upload(options: list[Any], rows: dict[str, str]) -> str:
     for section in SECTIONS:
         lines = []
         for param in (param for param in options if _in(param, section)):
-            option = OPTIONS.get(param.name)
-            cells = _flag(param), f"`{option.variable}`" if option else "", _default(param) if option else ""
-            lines.append(f"| {' | '.join(cells)} | {_description(param, rows)} |")
+            default = _default(param) if param.name in OPTIONS else ""
+            lines.append(f"| {_flag(param)} | {default} | {_description(param, rows)} |")
         head = f"**{section}**\n\n" if section != "Options" else ""
-        tables.append(head + _table("option | environment | default | what it does", lines))
+        tables.append(head + _table("option | default | what it does", lines))
     return "\n".join(tables)
 
 

@@ -1,4 +1,4 @@
-"""docs/server.md names every option, fault, metric and field of the log."""
+"""docs/server.md names every fault, metric and field of the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import requests
 from docs_pages import codes, page, rows, section
 
 from uploader_server.__main__ import configured, parser
-from uploader_server.config import OPTIONS
 from uploader_server.serving import EmbeddedServer
 from uploader_server.simulation.table import FAULTS
 
@@ -18,13 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE = page("server.md")
-
-
-def test_every_option_is_on_the_page() -> None:
-    options = {option.flag for option in OPTIONS} | {"--help"}
-    on_the_page = set(re.findall(r"--[a-z][a-z-]*", PAGE))
-    assert options - {"--help", "--verbose"} <= on_the_page
-    assert on_the_page - options <= {"--server", "--token-file", "--retries", "--log-file"}
 
 
 def test_every_kind_of_fault_is_on_the_page() -> None:
