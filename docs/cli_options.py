@@ -18,7 +18,7 @@ from typer.main import get_command
 from uploader_cli.cli.app import app
 from uploader_cli.feature import Feature, features
 from uploader_cli.settings import OPTIONS
-from uploader_cli.settings.keywords import FEATURE_OF, FEATURE_OF_COMMAND, FEATURE_OF_SOURCES
+from uploader_cli.settings.keywords import FEATURE_OF, FEATURE_OF_ACTION, FEATURE_OF_COMMAND, FEATURE_OF_SOURCES
 from uploader_cli.settings.model import SECTIONS, Settings
 
 CLIENT = Path(__file__).parents[1] / "src/uploader_cli"
@@ -158,6 +158,9 @@ FEATURE_OF = {{
 FEATURE_OF_COMMAND: dict[str, str] = {{
 {}}}
 """Their commands."""
+FEATURE_OF_ACTION: dict[str, str] = {{
+{}}}
+"""Their actions of `uploader report`."""
 FEATURE_OF_SOURCES = "{}"
 """The one that reads files at URLs."""
 '''
@@ -175,8 +178,10 @@ def keywords() -> str:
     commands = FEATURE_OF_COMMAND | {
         command.name: feature.name for feature in features() for command in feature.commands
     }
+    actions = FEATURE_OF_ACTION | {action.name: feature.name for feature in features() for action in feature.actions}
     rows = (
-        "".join(f'    "{name}": "{part}",\n' for name, part in sorted(known.items())) for known in (parts, commands)
+        "".join(f'    "{name}": "{part}",\n' for name, part in sorted(known.items()))
+        for known in (parts, commands, actions)
     )
     sources = next((feature.name for feature in features() if feature.sources), FEATURE_OF_SOURCES)
     return _HEAD.format(values=", ".join(sorted(own))) + "".join(lines) + _FEATURES.format(*rows, sources)
@@ -215,7 +220,7 @@ def typed() -> str:
         for option in feature.options
     ]
     kinds = {part for feature in features() for option in feature.options for part in get_args(option.type)}
-    standard = "".join(sorted(f"from {kind.__module__} import {kind.__name__}\n" for kind in kinds - {NoneType}))
+    standard = "".join(sorted(f"from {kind.__module__} import {kind.__name__}\n" for kind in kinds - {NoneType, str}))
     imports = "".join(sorted(f"\nfrom {kind.__module__} import {kind.__name__}" for kind in own))
     names = ", ".join(_quoted(name) for name in sorted(kind.__name__ for kind in own))
     return _TYPED.format(

@@ -17,8 +17,8 @@ from uploader_cli.core import events
 from uploader_cli.core.state import ProgressState
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.event_schema import schema_text
-from uploader_cli.report.document import REPORT_FORMAT, REPORT_VERSION, RunFacts, report_head
-from uploader_cli.settings import OPTIONS
+from uploader_cli.report.document import REPORT_FORMAT, REPORT_VERSION, RunFacts, added_by, report_head
+from uploader_cli.settings import OPTIONS, Settings
 
 PAGE = Path(__file__).with_name("public_surface.txt")
 
@@ -63,7 +63,7 @@ def _events() -> Iterator[str]:
 
 
 def _reports() -> Iterator[str]:
-    head = report_head(ProgressState(), RunFacts("run", "version", 0.0), 0.0)
+    head = report_head(ProgressState(), RunFacts("run", "version", 0.0, added=added_by(Settings())), 0.0)
     yield f"report {REPORT_FORMAT} v{REPORT_VERSION} {' '.join(head)}"
     yield f"report row {' '.join(events.FileEnded.__struct_fields__)}"
 

@@ -17,7 +17,7 @@ from command import environment
 
 from uploader_cli.core.codes import WarningCode
 from uploader_cli.feature import Feature, features
-from uploader_cli.settings import OPTIONS
+from uploader_cli.settings import OPTIONS, Settings
 
 CLIENT = Path(__file__).parent.parent / "src" / "uploader_cli"
 EXEMPT = (CLIENT / "settings" / "keywords.py", CLIENT / "__init__.py")
@@ -33,11 +33,19 @@ def declared(feature: Feature) -> set[str]:
         *(option.name for option in feature.options),
         *(command.name for command in feature.commands),
         *(name for added in fields.values() for name, *_ in added),
+        *(action.name for action in feature.actions),
+        *in_head(feature),
         *(hook.partition(":")[2] for hook in hooks),
         *feature.modules,
         *({code.name.upper() for code in feature.codes} - set(WarningCode.__members__)),
         *([feature.directory] if feature.directory else []),
     }
+
+
+def in_head(feature: Feature) -> list[str]:
+    """Return the fields that a feature adds to the head of a report."""
+    head = feature.load(feature.head) if feature.head else None
+    return [*head.of_run(Settings()), *head.TOTALS] if head is not None else []
 
 
 def names(path: Path) -> Iterator[str]:
@@ -64,8 +72,8 @@ def test_what_a_feature_names_can_be_loaded(feature: Feature) -> None:
     hooks = [value for value in feature if isinstance(value, str) and ":" in value]
     hooks += [place for _, place in (*feature.steps, *feature.exports)]
     hooks += [option.parse for option in feature.options if ":" in option.parse]
-    hooks += [module for module in (feature.words, feature.sources) if module]
-    hooks += [command.function for command in feature.commands]
+    hooks += [module for module in (feature.words, feature.sources, feature.head) if module]
+    hooks += [one.function for one in (*feature.commands, *feature.actions)]
     assert all(feature.load(hook) for hook in hooks)
     for module in feature.modules:
         public, own = import_module(f"uploader_cli.{module}"), feature.load(module)
@@ -102,6 +110,10 @@ def test_installation_without_a_feature_names_it(feature: Feature, tmp_path: Pat
         assert f"\n  {command.name} " not in commands
         assert f"uploader {command.name}" not in commands + without_server
         refused = run(command.name, ".")
+        assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
+    for action in feature.actions:
+        assert action.name not in run("report", "--help").stdout
+        refused = run("report", action.name, "r.json")
         assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
     if feature.sources:
         (tmp_path / "list").write_text("https://host/a.mp4?signature\n")

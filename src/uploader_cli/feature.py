@@ -38,6 +38,8 @@ class FeatureOption(NamedTuple):
     """Its value is never shown."""
     writes: str = ""
     """It names a file that a run writes: function of the path that raises `UsageError` for a wrong name."""
+    resolve: str = ""
+    """Function of a parsed value and the environment; it returns the value that a run has, also where it is resumed."""
     tus_only: bool = False
     """It is only for tus servers without sessions."""
     completes: str = ""
@@ -59,6 +61,18 @@ class FeatureCommand(NamedTuple):
     function: str
     before: str
     options: str = ""
+
+
+class FeatureAction(NamedTuple):
+    """An action of `uploader report`, and what it does, for the help.
+
+    The `function` takes names of reports, those of reports to write, that of a list of failed files or None, and the
+    options `json` and `quiet`; it returns an exit code.
+    """
+
+    name: str
+    text: str
+    function: str
 
 
 class FeatureCode(NamedTuple):
@@ -88,6 +102,8 @@ class Feature(NamedTuple):
     consumes: bool = False
     checks_selection: str = ""
     """Function of the settings, the PATHs, the list or None, and the filter of its names; it raises `UsageError`."""
+    part: str = ""
+    """Function of the settings; it returns the `selection.selection.Part` of what is found that the run sends."""
     steps: tuple[tuple[Place, str], ...] = ()
     """Each is a `Stage`, made with the context of the run."""
     defaults: str = ""
@@ -116,6 +132,9 @@ class Feature(NamedTuple):
     words: str = ""
     """A module with functions that return text. `ending` and `planned` end the line of an event; `total` is a line of
     the summary for the counts, and `planned_total` one of a plan for a value and its count."""
+    head: str = ""
+    """A module about fields of a report's head, as `report.document.Head` describes it."""
+    actions: tuple[FeatureAction, ...] = ()
     writer: str = ""
     """Function of the settings and the `RunFacts`; it returns a `ReportWriter` of a run."""
     observer: str = ""
@@ -149,6 +168,11 @@ def features() -> tuple[Feature, ...]:
 def used(settings: object) -> list[Feature]:
     """Return the features that these settings turn on."""
     return [feature for feature in features() if feature.is_on(settings)]
+
+
+def part_options() -> list[str]:
+    """Return the options by which a run sends a part of what is found."""
+    return [feature.options[0].name for feature in features() if feature.part]
 
 
 def options_of(settings: object, own: type[T]) -> T:

@@ -34,7 +34,6 @@ from uploader_cli.settings import (
     resolve,
     resolve_here,
     resumed,
-    shard,
     working_directory,
 )
 from uploader_cli.settings.keywords import Options
@@ -321,8 +320,8 @@ def _parsed(settings: Settings) -> Settings:
                 changes[name] = tuple(_parse(option, item) for item in cast("tuple[object, ...]", _plain(name, value)))
             else:
                 changes[name] = _parse(option, value)
-            if name == "shard":
-                changes[name] = shard.resolved(changes[name], os.environ)
+            if option.resolve is not None and changes[name] != option.default:
+                changes[name] = option.resolve(changes[name], os.environ)
         except Invalid as error:
             raise UsageError(f"{option.flag}: {error}", hint=error.hint) from None
     return replace(settings, **changes)

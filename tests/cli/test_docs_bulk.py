@@ -17,7 +17,7 @@ from forking import make_program
 from serving import running_server
 
 from uploader_cli.__main__ import main
-from uploader_cli.settings import shard
+from uploader_cli.features.shards import option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -139,5 +139,5 @@ def test_docs_check_compares_with_the_server(place: Path, capsys: pytest.Capture
 
 def test_docs_name_the_scheduler_variables_that_are_read() -> None:
     named = {name for row in rows(section(PAGE, "## Shards")) for cell in row[1:] for name in codes(cell)}
-    read = set(re.findall(r'"([A-Z]+_[A-Z_]+)"', Path(shard.__file__).read_text(encoding="utf-8")))
+    read = set(re.findall(r'"([A-Z]+_[A-Z_]+)"', Path(option.__file__).read_text(encoding="utf-8")))
     assert {name for name in named if name.isupper() and "/" not in name} == read

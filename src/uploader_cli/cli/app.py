@@ -191,7 +191,7 @@ def _usage_error(refusal: Any, words: Sequence[str]) -> UsageError:
         if hint := lacking(own):
             return UsageError(text, hint=hint)
         guess = nearest(refusal.option_name, near or [])
-    elif text.startswith("no such command") and (hint := lacking(words[0], command=True)):
+    elif text.startswith("no such command") and (hint := lacking(words[0], of="command")):
         return UsageError(text, hint=hint)
     return UsageError(text, hint=_HABITS.get(text) or (f"did you mean {guess}?" if guess else see))
 

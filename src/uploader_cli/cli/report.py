@@ -6,15 +6,21 @@ import typer
 
 from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
+from uploader_cli.feature import features
+from uploader_cli.settings.spelling import lacking
+
+_ACTIONS = {action.name: (feature, action) for feature in features() for action in feature.actions}
+"""Those that features add."""
 
 
 def report(
     action: Annotated[
         str,
         opt.argument(
-            "merge|show",
-            "merge: combine several reports; show: draw one in the terminal.",
-            autocompletion=opt.among(["merge", "show"]),
+            "|".join((*_ACTIONS, "show")),
+            "".join(f"{name}: {action.text}; " for name, (_, action) in _ACTIONS.items())
+            + "show: draw one in the terminal.",
+            autocompletion=opt.among([*_ACTIONS, "show"]),
         ),
     ],
     files: Annotated[list[str], opt.argument("FILE...", "JSON reports.")],
@@ -32,16 +38,19 @@ def report(
     ] = None,
     **given: Any,
 ) -> int:
-    """Combine the reports of several runs or shards, or draw one."""
+    """Read the JSON reports of runs."""
     settings = opt.load(given, need_server=False)
-    from uploader_cli.report import report_commands as run
-
-    if action == "merge":
-        return run.merge(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet)
+    if action in _ACTIONS:
+        feature, own = _ACTIONS[action]
+        run = feature.load(own.function)
+        return int(run(files, reports or [], failed_to, json=settings.json, quiet=settings.quiet))
     if action != "show":
-        raise UsageError(f"report: unknown action {action!r}", hint="use merge or show")
+        hint = lacking(action, of="action") or f"use {' or '.join((*_ACTIONS, 'show'))}"
+        raise UsageError(f"report: unknown action {action!r}", hint=hint)
     if len(files) > 1:
-        raise UsageError("report show takes one report", hint="combine several with: uploader report merge")
+        raise UsageError("report show takes one report", hint="name one of them")
+    from uploader_cli.report import report_commands
+
     if settings.json:
         raise UsageError("report show writes no JSON", hint="omit --json: the report is JSON itself")
-    return run.show(files[0], reports or [], failed_to, quiet=settings.quiet)
+    return report_commands.show(files[0], reports or [], failed_to, quiet=settings.quiet)

@@ -29,21 +29,6 @@ UNMETERED_BYTES = 64 * MIB
 """Without rate limit requests stay small: less is resent after a failure, and files are confirmed sooner."""
 
 
-class Shard(Record, frozen=True):
-    """One of `count` runs that share a selection; `index` counts from 1."""
-
-    index: int
-    count: int
-
-    @classmethod
-    def of(cls, text: str | None) -> Shard | None:
-        """Parse `2/4`, the value of `--shard`; None for None."""
-        if text is None:
-            return None
-        index, _, count = text.partition("/")
-        return cls(int(index), int(count))
-
-
 class Content(Protocol):
     """Standard input or a file object; `length` in bytes is None until the end of content that is read `once`."""
 

@@ -140,7 +140,7 @@ class ProgressState(Struct):
     walking: bool = True
     workers: dict[str, WorkerState] = field(default_factory=dict)  # by their names, in an import
     dashboard: str = ""  # the URL of Dask's
-    all_shards: ev.SelectionEnded | None = None  # of a shard whose walk has ended: what all shards have
+    of_all: dict[str, Any] = field(default_factory=dict)  # what features tell of all that was found, of a part
     settling: int | None = None  # number of files in watched directories that are not complete; None without any
     unsized: bool = False  # the only file is a stream whose length is not known yet
     selected: int = 0

@@ -1,3 +1,14 @@
 """The features, in order: each is the folder of that name, and is gone with it and its name here."""
 
-FEATURES: tuple[str, ...] = ("then", "presets", "urls", "checks", "doctor", "smoke", "metrics", "on_failure", "demo")
+FEATURES: tuple[str, ...] = (
+    "then",
+    "presets",
+    "shards",
+    "urls",
+    "checks",
+    "doctor",
+    "smoke",
+    "metrics",
+    "on_failure",
+    "demo",
+)

@@ -25,5 +25,6 @@ class AddedOptions:
     then: Any = None
     then_unverified: bool = False
     preset: Any = None
+    shard: str | None = None
     metrics_file: Path | None = None
     on_failure: Any = None

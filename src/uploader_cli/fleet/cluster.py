@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from uploader_cli import errors, extras
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.feature import part_options
 from uploader_cli.fleet import worker
 from uploader_cli.fleet.tasks import IN_PROGRESS, MOST_FILES
 from uploader_cli.private_files import check_directory
@@ -64,7 +65,7 @@ def check(settings: Settings, given: LocalFile | None) -> None:
     """Raise `UsageError` for an import that can't work, before anything is started. `given` is no file of a disk."""
     extras.need("dask", "--on", "Dask")
     if settings.protocol == "batch":
-        hint = "a task that runs again could not find its uploads: use `uploader upload`, with --shard on each machine"
+        hint = "a task that runs again could not find its uploads: use `uploader upload` on each machine"
         raise errors.UsageError("--protocol batch and --on exclude each other", hint=hint)
     if settings.if_exists != "rename":
         hint = "an import can't tell a file that a lost worker has stored from another one: use `uploader upload`"
@@ -88,7 +89,7 @@ def most_open(settings: Settings) -> int:
 
 def travelling(settings: Settings) -> dict[str, object]:
     """Return the options of `settings` for the tasks. No secret travels: workers have their own environment."""
-    options: dict[str, object] = {**storable(settings), "shard": "none", "on": "none"}
+    options: dict[str, object] = {**storable(settings), **dict.fromkeys(part_options(), "none"), "on": "none"}
     options |= {"digest": settings.hashes, "insecure": settings.insecure}
     names = ("token_file", "token_command", "ca_bundle", "client_cert", "proxy")
     named = {name: str(getattr(settings, name) or "") for name in names}

@@ -108,7 +108,7 @@ class Driver:
         if offer.tus is None or (context.terms.sessions and not looks_up):
             raise api.lacking(
                 f"{settings.server} can't take imports: it has no resumable uploads, or can't look up stored files",
-                hint="use `uploader upload`, with --shard on several machines",
+                hint="use `uploader upload`, on each machine for its part of the files",
             )
         context.terms = context.target.agreed(offer, ())
         context.pacer.probe = partial(context.target.reach, api, context.terms)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.incidents import Incident
 from uploader_cli.core.metrics import LATENCIES
 from uploader_cli.core.names import escaped, portable, rfc3339
 from uploader_cli.core.origins import concealed
-from uploader_cli.core.plan import Shard
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.state import ProgressState
 from uploader_cli.exit_status import Exit
+from uploader_cli.feature import features
+from uploader_cli.settings import Settings
 
 REPORT_FORMAT, REPORT_VERSION = "uploader-report", 1
 OUTCOMES = ("completed", "failed", "skipped", "cancelled")
@@ -24,8 +26,8 @@ OUTCOMES = ("completed", "failed", "skipped", "cancelled")
 class RunFacts:
     """What a report says about a run that is not in its state. `started` is in unix seconds.
 
-    `category` is None at a server without categories, `dest` without `--dest`, `shard` for an unsharded run,
-    `resumed_from` for a new one.
+    `category` is None at a server without categories, `dest` without `--dest`, `resumed_from` for a new one. `added`
+    are fields of features.
     """
 
     run: str
@@ -33,8 +35,34 @@ class RunFacts:
     started: float
     category: str | None = None
     dest: str | None = None
-    shard: Shard | None = None
     resumed_from: str | None = None
+    added: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Head(Protocol):
+    """A module of a feature about its fields of a report's head (`Feature.head`)."""
+
+    TOTALS: tuple[str, ...]
+    """Those that the parts of a selection tell at its end (`Part.totals`)."""
+
+    def of_run(self, settings: Settings) -> dict[str, Any]:
+        """Return those that the settings of a run tell."""
+
+    def is_valid(self, head: dict[str, Any]) -> bool:
+        """Return whether they have the right types in a report that was read."""
+
+    def words(self, head: dict[str, Any]) -> str:
+        """Return what they say to a reader; empty for nothing."""
+
+
+def heads() -> list[Head]:
+    """Return what features have for heads of reports."""
+    return [feature.load(feature.head) for feature in features() if feature.head]
+
+
+def added_by(settings: Settings) -> dict[str, Any]:
+    """Return the fields of features in the head that the settings of a run tell."""
+    return {name: value for head in heads() for name, value in head.of_run(settings).items()}
 
 
 def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[str, Any]:
@@ -53,7 +81,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "protocol": state.protocol,
         "category": facts.category,
         "dest": facts.dest,
-        "shard": asdict(facts.shard) if facts.shard is not None else None,
+        **facts.added,
         "started": rfc3339(facts.started),
         "finished": rfc3339(finished),
         "ok": ended["ok"],
@@ -65,7 +93,7 @@ def report_head(state: ProgressState, facts: RunFacts, finished: float) -> dict[
         "bytes": state.completed_bytes,
         "selected_bytes": state.selected_bytes,
         "selection_complete": not state.walking,
-        "all_shards": {"files": shards.files, "digest": shards.digest} if (shards := state.all_shards) else None,
+        **{name: state.of_all.get(name) for head in heads() for name in head.TOTALS},
         "sessions": state.sessions_done,
         "seconds": ended.get("seconds"),
         "rate": ended.get("rate"),

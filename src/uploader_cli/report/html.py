@@ -16,6 +16,7 @@ from typing import Any
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.render.words import clip, plural, rate, safe, size, span
 from uploader_cli.report import figures as fig
+from uploader_cli.report.document import heads
 from uploader_cli.report.recorder import Row, Spool
 
 LONGEST_TEXT, MOST_NOTES = 300, 30  # maximum characters of a text, and rows of incidents and of warnings
@@ -51,11 +52,10 @@ def _header(head: dict[str, Any]) -> Iterator[str]:
     kind = "ok" if head["ok"] else "bad"
     yield f'<header>\n<h1><span class="{kind}">{glyph}</span> {_text(words)}</h1>\n'
     where = _text(head["server"] or "several servers") + (f" ({_text(head['category'])})" if head["category"] else "")
-    shard = head.get("shard")
     parts = [
         f"to {where}",
         _period(head["started"], head["finished"]),
-        f"shard {shard['index']} of {shard['count']}" if shard else "",
+        *(_text(one.words(head)) for one in heads()),
         f"run {_text(head['run'])}" if head["run"] else plural(len(head.get("runs", ())), "run"),
         f"exit code {head['exit_code']} ({_text(MEANINGS.get(head['exit_code'], 'complete'))})",
     ]

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli.render.words import plural, safe, size, span
-from uploader_cli.report.document import OUTCOMES
+from uploader_cli.report.document import OUTCOMES, heads
 from uploader_cli.report.figures import verdict
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def _facts(head: dict[str, Any]) -> str:
     if head["server"]:
         place = "/".join(filter(None, (head.get("category"), head.get("dest"))))
         parts.append(f"to {plain(head['server'])}" + (f" ({plain(place)})" if place else ""))
-    if head.get("shard"):
-        parts.append(f"shard {head['shard']['index']} of {head['shard']['count']}")
+    parts += [plain(words) for one in heads() if (words := one.words(head))]
     parts.append(f"run {plain(head['run'])}" if head.get("run") else plural(len(head.get("runs", ())), "run"))
     parts.append(f"exit code {head['exit_code']} ({plain(head['exit'].replace('_', ' '))})")
     return " · ".join(parts)

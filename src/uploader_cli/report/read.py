@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from uploader_cli.errors import UsageError
-from uploader_cli.report.document import OUTCOMES, REPORT_FORMAT, REPORT_VERSION
+from uploader_cli.report.document import OUTCOMES, REPORT_FORMAT, REPORT_VERSION, heads
 from uploader_cli.report.formats import ROWS_BEGIN, ROWS_END
 from uploader_cli.report.recorder import Row
 
@@ -107,10 +107,7 @@ def _check_head(path: Path, head: dict[str, Any]) -> None:
 
 
 def _is_run(head: Any) -> bool:
-    if not _has(head, str, "run", "started", "finished"):
-        return False
-    known = head.get("all_shards") is None or _has(head["all_shards"], int, "files")
-    return known and (head.get("shard") is None or _has(head["shard"], int, "index", "count"))
+    return _has(head, str, "run", "started", "finished") and all(one.is_valid(head) for one in heads())
 
 
 def _has(value: Any, kind: type, *names: str) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import __version__, extras
-from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.feature import used
@@ -97,11 +96,12 @@ def writers(outputs: Sequence[Output], settings: Settings, run: RunHandle, began
 
 def facts_of(settings: Settings, run: RunHandle, began: float) -> RunFacts:
     """Return the facts of a report about a run, except its outcome; it `began` at this time of the monotonic clock."""
-    from uploader_cli.report.document import RunFacts
+    from uploader_cli.report.document import RunFacts, added_by
 
-    shard = Shard.of(settings.shard)
     started = time.time() - (time.monotonic() - began)
-    return RunFacts(run.id, __version__, started, settings.session_category, settings.dest, shard, run.resumed_from)
+    return RunFacts(
+        run.id, __version__, started, settings.session_category, settings.dest, run.resumed_from, added_by(settings)
+    )
 
 
 def settled(code: int, notices: Iterable[Notices]) -> int:

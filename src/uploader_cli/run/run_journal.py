@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from uploader_cli.core.plan import concealed
+from uploader_cli.feature import part_options
 from uploader_cli.named_files import exists
 from uploader_cli.run import piped_lists
 from uploader_cli.settings import Settings, storable
@@ -60,7 +61,7 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[RunTarget, dict[str
         "max_size": settings.max_size,
         "newer_than": settings.newer_than.written if settings.newer_than else None,
         "follow_links": settings.follow_links,
-        "shard": settings.shard,
+        **{name: getattr(settings, name) for name in part_options()},
     }
     if settings.watch:
         identity["watch"] = True

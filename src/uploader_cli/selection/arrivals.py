@@ -20,10 +20,10 @@ from msgspec.structs import replace
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, WarningCode
-from uploader_cli.core.plan import LocalFile, Shard
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import utf8
 from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.selection import sharded
+from uploader_cli.selection.selection import Part, within
 from uploader_cli.selection.walk import Selected, Step, walk
 from uploader_cli.sources.directories import directories
 
@@ -72,7 +72,7 @@ class Arrivals:
         *,
         settle: float,
         follow_links: bool = False,
-        shard: Shard | None = None,
+        parts: Sequence[Part] = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -83,7 +83,7 @@ class Arrivals:
         """Return which files an earlier run, or this one before it was resumed, has stored."""
         self.notify: Callable[[Sequence[str], Callable[[], None]], Notifications] | None = None
         """Begin notifications of directories, which call a function. Raises `OSError`."""
-        self._paths, self._filters, self._follow, self._shard = paths, filters, follow_links, shard
+        self._paths, self._filters, self._follow, self._parts = paths, filters, follow_links, parts
         self._settle, self._clock, self._sleep = settle, clock, sleep
         self._numbers = count()
         self._open: dict[int, str] = {}  # the files in progress, by their numbers
@@ -132,7 +132,7 @@ class Arrivals:
         """Walk once; yield the files that are due."""
         now, due = self._clock(), list[LocalFile]()
         self._next, self._settling, trouble = float("inf"), 0, dict[str, str]()
-        for step in sharded(walk(self._paths, self._filters, follow_links=self._follow), self._shard):
+        for step in within(walk(self._paths, self._filters, follow_links=self._follow), self._parts):
             self._take_ended()
             item: Selected | None = None
             if isinstance(step, LocalFile):

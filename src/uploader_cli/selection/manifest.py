@@ -142,7 +142,7 @@ class Manifest:
 
     def _failed(self, number: int, bad: BadLine, file: LocalFile | None = None) -> FileFailed:
         where = f"{self.kind.unit} {bad.line} of {self.shown}"
-        # For shards: a name that is the same on every machine, wherever the list is.
+        # For parts of it: a name that is the same on every machine, wherever the list is.
         name = file.relative_path if file is not None else bad.path or f"{self.kind.unit} {bad.line}"
         message = f"{bad.message} ({where})" if bad.path else bad.message
         return FileFailed(number, bad.path or where, bad.code, message, retryable=False, local=file, relative_path=name)

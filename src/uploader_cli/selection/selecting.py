@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.plan import LocalFile, Shard, concealed, is_url, of_upload
+from uploader_cli.core.plan import LocalFile, concealed, is_url, of_upload
 from uploader_cli.errors import UsageError
 from uploader_cli.feature import used
 from uploader_cli.selection.arrivals import UNFINISHED, Arrivals
 from uploader_cli.selection.filters import Filters
-from uploader_cli.selection.selection import Selection, Whole, holds, placed, sharded
+from uploader_cli.selection.selection import Part, Selection, placed, within
 from uploader_cli.selection.walk import Step, missing, walk
 from uploader_cli.settings import OPTIONS, Layer, Settings, hide
 from uploader_cli.settings.masking import remember
@@ -49,9 +49,9 @@ def select(
     empty, that is raised at its end.
     """
     filters, listed = _filters(settings), _manifest(settings)
-    shard = Shard.of(settings.shard)
+    parts = _parts(settings)
     if listed is not None and not paths:
-        listed.check(lambda name: filters.wants(name) and (shard is None or holds(shard, name)), is_stored)
+        listed.check(lambda name: filters.wants(name) and all(part.holds(name) for part in parts), is_stored)
         _check(settings, paths, listed, filters.wants)
         steps, what = listed.files(filters), listed.shown
     else:
@@ -62,9 +62,8 @@ def select(
     hint = f"check {', '.join(used)}" if used else "the directories contain no regular files"
     nothing = UsageError(f"nothing to upload in {what}", hint=hint)
     whole = steps if settings.consumes else _never_empty(steps, nothing, listed=not paths)
-    of_all = Whole() if shard is not None else None
-    found = located(settings, _concealed(sharded(whole, shard, of_all)))
-    found.whole = of_all
+    found = located(settings, _concealed(within(whole, parts)))
+    found.parts = parts
     return found
 
 
@@ -117,8 +116,13 @@ def watched(settings: Settings, paths: Sequence[str]) -> Arrivals:
         raise UsageError(f"{option}: {file} is not a directory", hint="name its directory, or omit --watch")
     filters = _filters(settings, (*UNFINISHED, *settings.exclude))
     _check(settings, paths, None, filters.wants)
-    shard, settle = Shard.of(settings.shard), settings.settle
-    return Arrivals(paths, filters, settle=settle, follow_links=settings.follow_links, shard=shard)
+    parts, settle = _parts(settings), settings.settle
+    return Arrivals(paths, filters, settle=settle, follow_links=settings.follow_links, parts=parts)
+
+
+def _parts(settings: Settings) -> list[Part]:
+    """Return the parts of the selection that features leave to this run: it sends what is in all of them."""
+    return [feature.load(feature.part)(settings) for feature in used(settings) if feature.part]
 
 
 def located(settings: Settings, steps: Iterable[Step]) -> Selection:
@@ -139,7 +143,7 @@ def _concealed(steps: Iterable[Step]) -> Iterator[Step]:
 
 def _use_existing(settings: Settings, url: str, found: Selection) -> None:
     """Give `--upload-url` to the only file of a selection. Raise `UsageError` for a directory or several files."""
-    for file in found.ahead:  # none in another shard
+    for file in found.ahead:  # none if it is in another part
         if not found.complete or len(found.ahead) > 1 or (isinstance(file, LocalFile) and not file.named):
             hint = "give one file; a list has a column upload_url for several ones"
             option = settings.given_as("upload_url")

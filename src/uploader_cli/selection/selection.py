@@ -5,20 +5,17 @@ The walk is a bounded number of files ahead of the transfer.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from queue import Empty, SimpleQueue
-
-from msgspec import Struct
+from typing import Any, Protocol
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, FileFailed
-from uploader_cli.core.names import raw_bytes
-from uploader_cli.core.plan import LocalFile, Shard
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import FileError
 from uploader_cli.selection.walk import Selected, Step, forgiven
 from uploader_cli.sources.content import sha256_of
@@ -32,11 +29,17 @@ _ENDS = frozenset({ev.FileCompleted, ev.FileFailed, ev.FileSkipped})
 JOIN_WITHIN = 0.5  # seconds that `close` waits for the walk, since a file system may hang
 
 
-class Whole(Struct):
-    """The items of all shards: their number, and a digest of their names that is the same in any order."""
+class Part(Protocol):
+    """The part of what is found that a run takes; a feature has one (`Feature.part`)."""
 
-    files: int = 0
-    digest: int = 0
+    def holds(self, name: str) -> bool:
+        """Return whether a file with this name on the server belongs to the part."""
+
+    def takes(self, name: str) -> bool:
+        """Return the same, and count the file."""
+
+    def totals(self) -> dict[str, Any]:
+        """Return what a report's head says of all files that were counted."""
 
 
 class Selection:
@@ -52,7 +55,7 @@ class Selection:
         self._later = iter(steps)
         self.ahead: list[Selected] = []
         self.complete = False
-        self.whole: Whole | None = None  # of a shard, once it is complete
+        self.parts: Sequence[Part] = ()
         found = taken = 0
         end = clock() + AHEAD_SECONDS
         while not endless and clock() < end and (taken < STEPS_AHEAD or (not found and len(self.ahead) < MOST_AHEAD)):
@@ -79,17 +82,16 @@ class Selection:
         return (item for item in self.steps() if item is not None)
 
 
-def sharded(steps: Iterable[Step], shard: Shard | None, whole: Whole | None = None) -> Iterator[Step]:
-    """Yield the steps, with None for items of other shards, which `whole` counts; all items without a shard."""
+def within(steps: Iterable[Step], parts: Iterable[Part]) -> Iterator[Step]:
+    """Yield the steps, with None for items that are not in all of the parts."""
+    for part in parts:
+        steps = _within(steps, part)
+    yield from steps
+
+
+def _within(steps: Iterable[Step], part: Part) -> Iterator[Step]:
     for step in steps:
-        if shard is None or step is None:
-            yield step
-            continue
-        number = _number(step.relative_path or step.path)
-        if whole is not None:
-            whole.files += 1
-            whole.digest ^= number
-        yield step if number % shard.count == shard.index - 1 else None
+        yield step if step is not None and part.takes(step.relative_path or step.path) else None
 
 
 def placed(steps: Iterable[Step], dest: str) -> Iterator[Step]:
@@ -100,15 +102,6 @@ def placed(steps: Iterable[Step], dest: str) -> Iterator[Step]:
         elif isinstance(step, FileFailed) and step.local is not None:
             step = replace(step, local=step.local.below(dest))
         yield step
-
-
-def holds(shard: Shard, relative_path: str) -> bool:
-    """Return whether a file belongs to this shard: by a hash of its name on the server, the same on every machine."""
-    return _number(relative_path) % shard.count == shard.index - 1
-
-
-def _number(relative_path: str) -> int:
-    return int.from_bytes(hashlib.blake2b(raw_bytes(relative_path), digest_size=8).digest(), "big")
 
 
 class _Closed(Exception):
@@ -223,8 +216,10 @@ class WalkQueue:
         self._emit_end()
 
     def _emit_end(self) -> None:
-        whole = self._selection.whole
-        self._emit(ev.SelectionEnded() if whole is None else ev.SelectionEnded(whole.files, f"{whole.digest:016x}"))
+        of_all: dict[str, Any] = {}
+        for part in self._selection.parts:
+            of_all |= part.totals()
+        self._emit(ev.SelectionEnded(of_all))
 
     def _emit_selected(self, item: Selected) -> None:
         self._emit(ev.FileSelected(item.file, item.path, item.known_size if isinstance(item, LocalFile) else 0))

@@ -113,6 +113,7 @@ FEATURE_OF = {
     "metrics_file": "metrics",
     "on_failure": "on_failure",
     "preset": "presets",
+    "shard": "shards",
     "then": "then",
     "then_unverified": "then",
 }
@@ -125,5 +126,9 @@ FEATURE_OF_COMMAND: dict[str, str] = {
     "smoke": "smoke",
 }
 """Their commands."""
+FEATURE_OF_ACTION: dict[str, str] = {
+    "merge": "shards",
+}
+"""Their actions of `uploader report`."""
 FEATURE_OF_SOURCES = "urls"
 """The one that reads files at URLs."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from uploader_cli.errors import UsageError
 from uploader_cli.feature import Feature, features, used
-from uploader_cli.settings import addresses, shard, values
+from uploader_cli.settings import addresses, values
 from uploader_cli.settings.bearer import TokenCommand, token_from_file
 from uploader_cli.settings.option import DEFAULT, Group, Layer, Option, Source
 from uploader_cli.settings.places import user_state_directory
@@ -61,7 +61,8 @@ def _with_features(settings: type[T]) -> type[T]:
         for one in feature.options:
             group = Group(one.section, one.commands, one.config, one.stored)
             parse = partial(_parsed, feature, one.parse) if one.parse else None
-            setattr(settings, one.name, group(one.default, one.text, parse, secret=one.secret))
+            resolve = partial(_resolved, feature, one.resolve) if one.resolve else None
+            setattr(settings, one.name, group(one.default, one.text, parse, secret=one.secret, resolve=resolve))
             rows = list(settings.__annotations__.items())
             at = [name for name, _ in rows].index(one.before)
             rows.insert(at, (one.name, one.annotation))
@@ -71,6 +72,10 @@ def _with_features(settings: type[T]) -> type[T]:
 
 def _parsed(feature: Feature, parser: str, raw: object) -> Any:
     return (feature.load(parser) if ":" in parser else getattr(values, parser))(raw)
+
+
+def _resolved(feature: Feature, resolve: str, value: object, env: Mapping[str, str]) -> Any:
+    return feature.load(resolve)(value, env)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +127,6 @@ class Settings(AddedOptions):
     max_size: int | None = _filter(None, "SIZE  Skip larger files.", values.size(0, none=None))
     newer_than: Moment | None = _filter(
         None, "WHEN  Send only files changed since then: 2d, 1h30m or a date, as 2026-01-31.", or_none(values.moment)
-    )
-    shard: str | None = _list(
-        None, "I/N|auto  Send only part I of N; auto reads it from the job array.", or_none(shard.parse), config="none"
     )
     follow_links: bool = _filter(False, "Follow symbolic links instead of skipping them.", config="user")
     check_first: bool = _what(False, "Find all files before the first one is sent, to know the totals.")

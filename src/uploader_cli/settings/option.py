@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import Field, field
 from enum import StrEnum
 from pathlib import Path
@@ -72,7 +72,7 @@ class Option(NamedTuple):
 
     `commands` take it on the command line, in the `section` of their help; `metavar` is empty for a switch or a
     counter. `names` are its allowed values, where these are names. It is `stored` where it defines a run, to resume it.
-    A `secret` value is never shown.
+    A `secret` value is never shown. `resolve` gives a parsed value, with the environment, the one that a run has.
     """
 
     name: str
@@ -88,6 +88,7 @@ class Option(NamedTuple):
     stored: bool
     must_exist: Literal["", "file", "file or directory"]
     secret: bool
+    resolve: Callable[[Any, Mapping[str, str]], Any] | None
 
     @property
     def flag(self) -> str:
@@ -139,6 +140,7 @@ class Group(NamedTuple):
         *,
         must_exist: Literal["", "file", "file or directory"] = "",
         secret: bool = False,
+        resolve: Callable[[Any, Mapping[str, str]], Any] | None = None,
         **others: Any,
     ) -> T:
         """Declare an option; `others` differ from the group.
@@ -146,5 +148,5 @@ class Group(NamedTuple):
         `text` is its line in the help: short form and metavar, if any, two spaces, and the sentence. A boolean or a
         `Literal` needs no parser.
         """
-        how = {"text": text, "parse": parse, "must_exist": must_exist, "secret": secret}
+        how = {"text": text, "parse": parse, "must_exist": must_exist, "secret": secret, "resolve": resolve}
         return field(default=default, repr=not secret, metadata={**self._asdict(), **how, **others})

@@ -11,7 +11,7 @@ from typing import Any
 from uploader_cli.errors import UsageError
 from uploader_cli.feature import features, trial
 from uploader_cli.named_files import check_input
-from uploader_cli.settings import config_files, shard
+from uploader_cli.settings import config_files
 from uploader_cli.settings.config_files import PROFILES, Config, Defaults, Given, Table
 from uploader_cli.settings.model import OPTIONS, Settings
 from uploader_cli.settings.option import VARIABLES_BEGIN, Layer, Option, Source
@@ -115,9 +115,9 @@ def _settings(
         value = _value(option, given)
         if name in ("header", "metadata") and named.get(name, given) is not given:
             value = merged(value, _value(option, named[name]), ignore_case=name == "header")
-        if name == "shard" and value:
-            try:  # resolved once: a run that is resumed elsewhere stays the same shard
-                value = shard.resolved(value, env)
+        if option.resolve is not None and value != option.default:
+            try:
+                value = option.resolve(value, env)
             except Invalid as error:
                 raise UsageError(f"{given.source}: {error}", hint=error.hint) from None
         found[name], sources[name] = value, given.source._replace(value=value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 NEAR = 0.76
 """Least similarity of a name and its misspelling."""
@@ -23,11 +24,16 @@ def guess(given: str, known: Iterable[str], otherwise: str) -> str:
     return f"did you mean {name}?" if name else otherwise
 
 
-def lacking(name: str, *, command: bool = False) -> str:
-    """Return a hint for an option or a command of a feature that this installation lacks; empty for any other name."""
+def lacking(name: str, of: Literal["option", "command", "action"] = "option") -> str:
+    """Return a hint for a name of a feature that this installation lacks; empty for any other name."""
     from uploader_cli.settings import keywords  # deferred: few names are unknown
 
-    part = (keywords.FEATURE_OF_COMMAND if command else keywords.FEATURE_OF).get(name)
+    known = {
+        "option": keywords.FEATURE_OF,
+        "command": keywords.FEATURE_OF_COMMAND,
+        "action": keywords.FEATURE_OF_ACTION,
+    }
+    part = known[of].get(name)
     return f"it is of the feature {part}, which this installation lacks" if part else ""
 
 

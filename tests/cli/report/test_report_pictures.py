@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from feature_samples import of
 from serving import running_server
 
 from uploader_cli.__main__ import main
@@ -138,7 +139,7 @@ def test_report_of_others_sends_no_control_characters_to_the_terminal(
 
 
 @pytest.mark.parametrize(
-    "kind", ["txt", "narrow.txt", "html", "md", "xml", pytest.param("csv", marks=pytest.mark.feature("then"))]
+    "kind", ["txt", "narrow.txt", "xml", of("then", "csv"), of("shards", "html"), of("shards", "md")]
 )
 def test_report_with_everything_is_written_as_before(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -181,6 +182,7 @@ def test_report_show_writes_the_page_of_an_earlier_run(place: Path, report: dict
         assert (place / later).read_text() == (place / name).read_text()
 
 
+@pytest.mark.feature("shards")
 def test_merged_report_and_one_of_an_older_version_are_drawn_without_plots(
     place: Path, report: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,7 +235,7 @@ def test_run_that_sent_nothing_has_no_plots(
         (["show", "odd.json"], "odd.json is damaged"),
         (["show", "odd.json", "-q", "-o", "odd.html"], "odd.json is damaged"),
         (["show", "half.json"], "half.json is not a JSON report, or damaged"),
-        (["merge", "half.json", "--json"], "half.json is not a JSON report, or damaged"),
+        of("shards", ["merge", "half.json", "--json"], "half.json is not a JSON report, or damaged"),
         (["show", "run.json", "-o", "gone/run.html"], "no such directory"),
     ],
 )

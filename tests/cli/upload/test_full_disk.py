@@ -38,13 +38,17 @@ COMMANDS = {
     "resume --list --json": 0,
     "config --json": 0,
     "config": 0,
-    "report merge first.json --json": 0,
     "--version": 0,
     "upload --json-schema": 0,
     "upload gone.mp4": 2,
 }
-OF_FEATURES = ("smoke --only health --json", "smoke --only health", "doctor --json")
-"""Commands with exit code 0."""
+OF_FEATURES = {
+    "smoke --only health --json": "smoke",
+    "smoke --only health": "smoke",
+    "doctor --json": "doctor",
+    "report merge first.json --json": "shards",
+}
+"""Commands with exit code 0, and their features."""
 
 
 def redirected(command: str, redirection: str, home: Path, url: str) -> Done:
@@ -100,7 +104,7 @@ def test_upload_continues_without_its_outputs(
     ("command", "redirection"),
     [
         *((command, ">/dev/full") for command in COMMANDS),
-        *(of(command.split()[0], command, ">/dev/full") for command in OF_FEATURES),
+        *(of(feature, command, ">/dev/full") for command, feature in OF_FEATURES.items()),
         *(("upload files --json", redirection) for redirection in ("2>/dev/full", ">&- 2>&- <&-")),
         *(
             pytest.param(command, redirection, marks=pytest.mark.thorough)

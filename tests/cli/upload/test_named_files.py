@@ -23,7 +23,7 @@ WRITTEN = {
     "--links": (UPLOAD, ".txt"),
     "--log-file": (UPLOAD, ".log"),
     "--analysis-to": ([*UPLOAD, "--analyze", "content"], ".json"),
-    "-o": (["report", "merge", "a.mp4"], ".json"),
+    "-o": (["report", "show", "a.mp4"], ".json"),
     **feature_samples.WRITTEN,
 }
 READ = {

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import os
-import shutil
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -18,10 +17,8 @@ from tus_services import Plain
 
 from uploader_cli import Settings, upload
 from uploader_cli.core.events import FailureCode, FileFailed
-from uploader_cli.core.plan import Shard
 from uploader_cli.errors import UsageError
 from uploader_cli.selection import selection
-from uploader_cli.selection.selection import holds
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -242,21 +239,6 @@ def test_include_and_exclude_filter_a_list(server: EmbeddedServer, make_files: F
     assert sent(server.url, file, exclude=("raw/",)).outcome.completed == 1
     with pytest.raises(UsageError, match=r"nothing to upload in .*list\.txt"):
         sent(server.url, file, include=("*.avi",))
-
-
-def test_each_shard_of_a_list_needs_only_its_own_files(server: EmbeddedServer, make_files: Files) -> None:
-    """Two machines with the same list: all is there once, and each has looked at its own files only."""
-    names = [f"files/{number:02}.mp4" for number in range(20)]
-    file = listed("list.txt", *names)
-    first, second = Shard(1, 2), Shard(2, 2)
-    for shard in (first, second):
-        own = [name for name in names if holds(shard, name)]
-        assert 0 < len(own) < 20
-        shutil.rmtree("files", ignore_errors=True)
-        make_files(**{name.removeprefix("files/"): 1 for name in own})
-        settings = Settings(server=server.url, from_file=file, shard=f"{shard.index}/2")
-        assert upload([], settings).outcome.completed == len(own)
-    assert sorted(stored(server)) == [f"personal/{name}" for name in names]
 
 
 def test_a_tus_endpoint_takes_a_list(make_files: Files) -> None:

@@ -165,31 +165,6 @@ def test_uploaderignore_excludes_files_below_it(server: EmbeddedServer, make_fil
 
 
 @pytest.mark.thorough
-def test_shard_sends_its_part_of_the_files(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """Two runs send one half each; the second takes its number from the job array."""
-    files = make_files(**{f"{number}.mp4": 1 for number in range(20)})
-    one = uploader("upload", files, "-s", server.url, "--shard", "1/2", "--json", home=tmp_path)
-    array = {"CI_NODE_INDEX": "2", "CI_NODE_TOTAL": "2"}
-    options = ("--shard", "auto", "--json", "--report", "two.json")
-    two = uploader("upload", files, "-s", server.url, *options, home=tmp_path, **array)
-    assert (one.code, two.code) == (0, 0)
-    halves = [{event["path"] for event in done.of("file.completed")} for done in (one, two)]
-    assert all(halves)
-    assert not halves[0] & halves[1]
-    assert len(halves[0] | halves[1]) == 20
-    assert two.events[0]["files"] == len(halves[1])
-    assert two.finished["skipped"] == 0
-    assert json.loads((tmp_path / "two.json").read_text())["shard"] == {"index": 2, "count": 2}
-
-
-def test_shard_without_files_exits_0(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
-    """With more machines than files some shards are empty, which is not an error."""
-    files = make_files(**{"a.mp4": 1})
-    codes = {uploader("upload", files, "-s", server.url, "--shard", f"{n}/2", home=tmp_path).code for n in (1, 2)}
-    assert codes == {0}
-
-
-@pytest.mark.thorough
 def test_links_are_skipped_unless_followed(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Symbolic links are skipped and counted, unless they are to be followed."""
     files = make_files(**{"a.mp4": 1})

@@ -104,7 +104,6 @@ def test_wrong_option_raises_usage_error(
         (["."], {"settings": "http://127.0.0.1:1"}, "settings must be an instance of Settings"),
         (["."], {"settings": Settings(server="ftp://x")}, "--server: "),
         (["."], {"settings": Settings(jobs="many")}, "--jobs: must be auto or a whole number"),
-        (["."], {"settings": Settings(shard="auto")}, "--shard: "),
         (["."], {"include": 5}, "--include: must be text, not 5"),
         (["."], {"dry_run": True}, "the library has no dry run"),
         (["."], {"name": "x"}, "names a file object"),

@@ -100,13 +100,12 @@ def test_file_travels_whole_and_in_few_fields() -> None:
 
 def test_options_of_a_task_are_those_of_the_run_without_its_secrets() -> None:
     settings = Settings(
-        server="https://h", shard="1/2", on="local:2", insecure=True, digest=True, token="secret", token_file=Path("/t")
+        server="https://h", on="local:2", insecure=True, digest=True, token="secret", token_file=Path("/t")
     )
     options = travelling(settings)
-    told = {name: options[name] for name in ("server", "shard", "on", "insecure", "digest", "token_file")}
+    told = {name: options[name] for name in ("server", "on", "insecure", "digest", "token_file")}
     assert told == {
         "server": "https://h",
-        "shard": "none",
         "on": "none",
         "insecure": True,
         "digest": True,

@@ -10,12 +10,12 @@ import pytest
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
 from uploader_cli.core.names import as_base64, escaped
-from uploader_cli.core.plan import LocalFile, Shard
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
 from uploader_cli.report.document import RunFacts, report_head, row_of
 
-FACTS = RunFacts("r", "1.2.3", started=0.0, category="scenic", shard=Shard(1, 2))
+FACTS = RunFacts("r", "1.2.3", started=0.0, category="scenic", added={"place": [1, 2]})
 
 
 def state() -> ProgressState:
@@ -37,7 +37,7 @@ def test_the_head_has_the_numbers_of_the_last_event() -> None:
     assert head["counts"] == {"selected": 2, "completed": 1, "failed": 1, "skipped": 0, "cancelled": 0}
     assert (head["ok"], head["exit_code"], head["exit"]) == (False, 3, "retry_may_help")
     assert (head["bytes"], head["seconds"], head["rate"]) == (10, 2.0, 5.0)
-    assert (head["server"], head["category"], head["shard"]) == ("http://x", "scenic", {"index": 1, "count": 2})
+    assert (head["server"], head["category"], head["place"]) == ("http://x", "scenic", [1, 2])
     assert (head["started"], head["finished"]) == ("1970-01-01T00:00:00.000Z", "1970-01-01T00:00:09.000Z")
     assert head["channel"]["polls"] == 4
 

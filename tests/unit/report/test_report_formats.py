@@ -6,7 +6,6 @@ import csv
 
 from junit_rules import check_junit
 
-from uploader_cli.core.plan import Shard
 from uploader_cli.core.state import ProgressState
 from uploader_cli.report.document import RunFacts, report_head
 from uploader_cli.report.formats import CSV_COLUMNS, as_csv
@@ -49,10 +48,10 @@ def test_markdown_names_the_first_50_failures_and_counts_the_others() -> None:
     for number in range(52):
         spool.put({"file": number, "path": f"{number}|.mp4", "outcome": "failed", "code": "network", "message": "gone"})
     spool.put({"file": 52, "path": "x" * 400, "outcome": "completed", "stored_as": "x"})
-    head = report_head(ProgressState(), RunFacts("run", "1.0", started=0.0, shard=Shard(2, 3)), finished=1.0)
+    head = report_head(ProgressState(), RunFacts("run", "1.0", started=0.0), finished=1.0)
     head["counts"]["failed"], head["renamed"] = 52, 1
     shown = "".join(as_markdown(head, spool))
-    assert "· shard 2 of 3 · run run ·" in shown
+    assert "· run run ·" in shown
     assert shown.count("gone") == 50
     assert r"49\|.mp4" in shown
     assert "50" not in shown.partition(r"49\|.mp4")[2]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from msgspec import field
+
 from uploader_cli.analysis.stages import Kind
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.codes import (
@@ -62,10 +66,9 @@ class DirectoriesWalked(Event, frozen=True):
 
 
 class SelectionEnded(Event, frozen=True):
-    """The walk has ended: totals are final. In a shard, `files` and a `digest` of their names count those of all."""
+    """The walk has ended: totals are final. `of_all`: what a report's head says of all that was found, of a part."""
 
-    files: int | None = None
-    digest: str = ""
+    of_all: dict[str, Any] = field(default_factory=dict)
 
 
 class BytesSent(Event, frozen=True):

@@ -72,7 +72,7 @@ def _directories_walked(state: ProgressState, event: ev.DirectoriesWalked, _now:
 
 def _selection_ended(state: ProgressState, event: ev.SelectionEnded, _now: float) -> None:
     state.walking = False
-    state.all_shards = None if event.files is None else event
+    state.of_all = event.of_all
     state.tree.leave(None)
 
 

@@ -36,8 +36,10 @@ _SCHEDULERS = (
 )
 
 
-def parse(raw: object) -> str:
-    """Parse `I/N` with I from 1 to N, `auto`, or `auto/N`. Raises `Invalid`."""
+def parse(raw: object) -> str | None:
+    """Parse `I/N` with I from 1 to N, `auto`, or `auto/N`; none is None. Raises `Invalid`."""
+    if raw == "none":
+        return None
     written = raw.strip() if isinstance(raw, str) else ""
     if not _FORM.fullmatch(written):
         raise Invalid(f"must be I/N, auto or auto/N, not {raw!r}", hint=_HOW)
