@@ -342,7 +342,7 @@ def test_constant_has_one_meaning() -> None:
 
 
 BY_OTHERS = "create_queue start_background_task _send_request _engineio_client_class dispatch release_conn dask_setup "
-BY_OTHERS += "pytest_configure format_options import_"
+BY_OTHERS += "response_class pytest_configure format_options import_"
 """Functions that libraries call by their names, and `cli.app` the command `import`."""
 
 
