@@ -31,7 +31,7 @@ from uploader_cli.render.words import Row, bar, cells, clock, elide, fit, moving
 from uploader_cli.render.worker_rows import worker_rows
 
 FINISHED_ROWS, MESSAGE_ROWS, NEXT_ROWS = 6, 5, 8
-"""Maximum number of the newest failures; rows for what ended last, for messages of the server, for files sent next."""
+"""Maximum rows for what ended last, for messages of the server, and for files that are sent next."""
 WIDE_VIEW = 110  # minimum width for the details of the channel, and for several messages of the server
 FEW_ROWS = 8  # rows below the totals; where there are fewer, running files leave none to others
 SMALL_FILE = 1 << 20  # bytes; a smaller file has no row before it was running for a while
