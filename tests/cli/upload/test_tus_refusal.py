@@ -99,11 +99,12 @@ def test_403_to_a_join_refuses_the_file(tmp_path: Path) -> None:
     assert "virus found" in failed["message"]
 
 
+@pytest.mark.parametrize("status", [403, 405])
 @pytest.mark.parametrize(("accepted", "whole"), [(0, False), (0, True), (1, True)])
-def test_403_to_a_whole_file_is_a_refusal_once_the_token_was_accepted(
-    accepted: int, whole: bool, tmp_path: Path
+def test_refusal_of_a_whole_file_is_told_from_that_of_the_token(
+    accepted: int, whole: bool, status: int, tmp_path: Path
 ) -> None:
-    """The first answer of a run to a creation with all bytes may concern the token."""
+    """The first answer of a run to a creation with all bytes may concern the token, or be that of a wrong address."""
 
     class Later(Hooked):
         def store(self, upload: Upload) -> None:
@@ -111,11 +112,12 @@ def test_403_to_a_whole_file_is_a_refusal_once_the_token_was_accepted(
             self.times = 1
 
     (tmp_path / "b.bin").write_bytes(b"second")
-    with Later(403, with_upload=True, times=1 - accepted) as service:
+    with Later(status, with_upload=True, times=2 - 2 * accepted) as service:
         done = send(service, tmp_path, *[str(tmp_path / "b.bin")] * accepted, "-j", "1", whole=whole)
     assert len(service.stored) == accepted
-    code = "unauthorized" if whole and not accepted else "server_refused"
-    assert [event["code"] for event in done.of("file.failed")] == [code]
+    assert done.code == 4
+    assert [event["code"] for event in done.of("file.failed")] == ["server_refused"]
+    assert "virus found" in done.of("file.failed")[0]["message"]
 
 
 @pytest.mark.parametrize(("status", "signed"), [(401, True), (401, False), (403, False)])

@@ -189,16 +189,16 @@ def length_header(length: int | None) -> dict[str, str]:
 
 
 def not_created(
-    server: Server, answer: Answer, known: Known, *, is_stored: bool = False
+    server: Server, answer: Answer, known: Known, *, is_upload_server: bool = False
 ) -> errors.SessionLost | errors.NotAnUploadServer | None:
     """Return the error for the answer to a creation of a server without the session, or of one that takes no uploads.
 
-    One that has stored the whole file (`is_stored`) does.
+    `is_upload_server`: the answer shows that it does.
     """
     if (lost := session_lost(answer)) is not None:
         return lost
     is_unknown = not server.terms.sessions and not known.created  # one that opens sessions is an upload server
-    if is_unknown and not is_stored and says_no_upload_server(answer):
+    if is_unknown and not is_upload_server and says_no_upload_server(answer):
         return not_an_upload_server(answer, server.option, endpoint=True)
     return None
 

@@ -149,7 +149,7 @@ class IetfDialect(Record, frozen=True):
         length = new.length
         has_all = new.has_body or (length == 0 and "Location" not in answer.headers)
         is_stored = has_all and answer.ok and not is_page(answer) and _flag(answer) is not False
-        if (error := not_created(self.server, answer, known, is_stored=is_stored)) is not None:
+        if (error := not_created(self.server, answer, known, is_upload_server=is_stored)) is not None:
             raise error
         self._check(answer, NOT_CREATED.get(answer.status))
         if is_stored:

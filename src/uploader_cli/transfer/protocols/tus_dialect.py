@@ -132,7 +132,9 @@ class TusDialect(Record, frozen=True):
                 return self._found(url, answer)
 
     def _created(self, new: Create, answer: Answer, known: Known) -> Position:
-        if (error := not_created(self.server, answer, known)) is not None:
+        # A refusal of bytes may be that of the file. That of the creation without them, which follows, tells more.
+        refuses_bytes = new.size > 0 and not answer.ok and is_tus(answer)
+        if (error := not_created(self.server, answer, known, is_upload_server=refuses_bytes)) is not None:
             raise error
         self._check(answer, NOT_CREATED.get(answer.status))
         if new.length == 0 and answer.headers.get("Location") == "" and not self.server.terms.strict:

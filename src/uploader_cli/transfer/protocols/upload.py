@@ -34,6 +34,7 @@ from msgspec.structs import replace
 from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode, WarningCode
 from uploader_cli.core.confirmation import (
+    OF_FILE_OR_NOT,
     UNCERTAIN,
     Ending,
     KnownBy,
@@ -747,6 +748,8 @@ def _not_sent(
             return _want(replace(state, renewed=True), Replace(error=error))
     if not isinstance(error, errors.AnswerError):
         return _retry(state, error)
+    if isinstance(doing, Create) and not accepted and _may_concern_the_file(state, doing, error):
+        return _go_on(replace(state, forgets=False))  # without bytes: the key was sent
     if isinstance(doing, Create):
         return _not_created(state, error)
     if before in UNCERTAIN and not doing.size and state.task.terms.may_forget and not error.retryable:
@@ -764,6 +767,12 @@ def _not_sent(
         return _retry(state, error)
     # The server has stored the empty file at its creation, or has lost it: that is read. After a kill, too.
     return _want(_ended(state, Ending.GATEWAY), ReadLast(state.last, refused=before not in UNCERTAIN))
+
+
+def _may_concern_the_file(state: Upload, create: Create, error: errors.AnswerError) -> bool:
+    """Return whether a server that has created nothing in this run refuses bytes, and perhaps nothing else."""
+    may_be = error.by_server and error.status in OF_FILE_OR_NOT and not state.task.terms.tells_stored
+    return may_be and create.size > 0 and state.size >= state.task.capabilities.resumes_from
 
 
 def _ended(state: Upload, ending: Ending) -> Upload:
