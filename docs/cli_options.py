@@ -192,7 +192,7 @@ _TYPED = '''"""What features add to classes of the library, for type checkers; w
 from __future__ import annotations
 
 from dataclasses import dataclass
-{standard}from typing import Any
+{standard}from typing import {typing}
 {imports}
 __all__ = {names}
 
@@ -215,16 +215,18 @@ def typed() -> str:
         own |= {part for part in get_args(kind) if part.__module__.startswith("uploader_cli")}
     fields = [f"\n    {name}: {_written(kind)}" for name, kind in added.items()]
     rows = [
-        f"\n    {option.name}: {_written(option.annotation)} = {option.default}"
+        f"\n    {option.name}: {_written(option.annotation)} = {_value(option.default)}"
         for feature in features()
         for option in feature.options
     ]
-    kinds = {part for feature in features() for option in feature.options for part in get_args(option.type)}
+    types = [option.type for feature in features() for option in feature.options]
+    kinds = {part for kind in types if get_origin(kind) is not Literal for part in get_args(kind)}
     standard = "".join(sorted(f"from {kind.__module__} import {kind.__name__}\n" for kind in kinds - {NoneType, str}))
     imports = "".join(sorted(f"\nfrom {kind.__module__} import {kind.__name__}" for kind in own))
     names = ", ".join(_quoted(name) for name in sorted(kind.__name__ for kind in own))
     return _TYPED.format(
         standard=standard,
+        typing="Any, Literal" if any(get_origin(kind) is Literal for kind in types) else "Any",
         imports=f"{imports}\n" if imports else "",
         names=f"[{names}]",
         fields="".join(fields) + "\n" * bool(fields),
@@ -239,7 +241,13 @@ def _added(feature: Feature) -> Iterator[tuple[str, Any]]:
 
 
 def _written(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return _literal(kind)
     return " | ".join("None" if part is NoneType else part.__name__ for part in get_args(kind) or [kind])
+
+
+def _literal(kind: Any) -> str:
+    return f"Literal[{', '.join(map(_quoted, get_args(kind)))}]"
 
 
 def _types(given: Any, own: set[str]) -> Iterator[str]:
@@ -248,7 +256,7 @@ def _types(given: Any, own: set[str]) -> Iterator[str]:
         one = _union(["Text", *_types(get_args(given)[0], own)])
         yield from (one, f"Iterable[{one}]")
     elif get_origin(given) is Literal:
-        yield f"Literal[{', '.join(map(_quoted, get_args(given)))}]"
+        yield _literal(given)
     elif isinstance(given, UnionType) or get_origin(given) is not None:
         for part in get_args(given):
             yield from _types(part, own)
@@ -271,6 +279,10 @@ def _union(types: Iterable[str]) -> str:
     if "Text" in texts:
         known.pop("str", None)
     return " | ".join(name for name in known if not (texts and name.startswith("Literal")))
+
+
+def _value(value: object) -> str:
+    return _quoted(value) if isinstance(value, str) else str(value)
 
 
 def _quoted(value: str) -> str:

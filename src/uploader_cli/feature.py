@@ -140,6 +140,10 @@ class Feature(NamedTuple):
     observer: str = ""
     """Function of the settings, the `RunFacts` and a function that counts interrupts; it returns an `Observer` of a
     command that sends files, which is closed after its views."""
+    phase: str = ""
+    """A class as `run.phase.Phase`: what follows all files of an upload, with exit codes."""
+    needs_end: str = ""
+    """Why it needs the end of the run: for a user who also asks for a run without one."""
     exports: tuple[tuple[str, str], ...] = ()
     """Classes of the library, by their names there."""
     modules: tuple[str, ...] = ()

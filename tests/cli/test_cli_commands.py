@@ -211,13 +211,12 @@ def test_resume_accepts_the_options_that_may_be_overridden(runs: Runs) -> None:
     argv += ["--no-resend-unknown", "--verify", "--cancel-on-interrupt", "--state-dir", "state", "--json", "-q", "-v"]
     argv += ["--progress", "none", "--log-file", "log", "--token-file", "~/token", "--token-command", "echo x"]
     argv += ["--header", "X-A: 1", "--ca-bundle", "ca.pem", "--client-cert", "/own.pem", "--insecure", "--proxy", "p:1"]
-    argv += ["--analysis-to", "my.json", "--log-level", "error", "--profile", "p", "--lenient"]
+    argv += ["--log-level", "error", "--profile", "p", "--lenient"]
     argv += ["--report", "r.json", "--report", "r.md", "--failed-to", "f.csv"]
     argv += ["--warn-latency", "300", "--warn-error-rate", "5"]
     assert main(argv) == 0
     flags = runs.calls[0][2][0]
     typed = {
-        "analysis_to": "my.json",
         "jobs": "8",
         "limit_rate": "1M",
         "retries": "9",

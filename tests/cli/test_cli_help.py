@@ -141,7 +141,7 @@ def test_upload_imports_only_what_every_upload_needs(tmp_path: Path, monkeypatch
         "realtime.socket",
         "render.live",
         "report.document",
-        "run.analyst",
+        "features.analysis.phase",
         "selection.manifest",
     )
     assert not {module for module in modules if module.startswith(tuple(f"uploader_cli.{name}" for name in rare))}

@@ -5,7 +5,6 @@ Percentages are 0–100 of the whole analysis; times are in seconds of the run's
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from enum import StrEnum
 
@@ -49,11 +48,6 @@ def between(kind: Kind, before: float, after: float) -> list[tuple[str, float]]:
     if (not out or out[-1][1] < after) and int(after) > int(before):
         out.append((STAGES[kind][stage_at(kind, after)][0], float(int(after))))
     return out
-
-
-def assumed(elapsed: float, limit: float) -> float:
-    """Estimate the percentage of a silent server: fast at first, at most 95 near `limit` (seconds)."""
-    return _TOO_LATE * (1 - math.exp(-4 * max(0.0, elapsed) / limit))
 
 
 class Analysis(Struct):

@@ -11,4 +11,5 @@ FEATURES: tuple[str, ...] = (
     "metrics",
     "on_failure",
     "demo",
+    "analysis",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from uploader_cli.features.then.fields import Removed
 
@@ -28,3 +28,5 @@ class AddedOptions:
     shard: str | None = None
     metrics_file: Path | None = None
     on_failure: Any = None
+    analyze: Literal["none", "content", "fusion", "music"] = "none"
+    analysis_to: Path | None = None

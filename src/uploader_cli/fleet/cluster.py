@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from uploader_cli import errors, extras
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.feature import part_options
+from uploader_cli.feature import part_options, used
 from uploader_cli.fleet import worker
 from uploader_cli.fleet.tasks import IN_PROGRESS, MOST_FILES
 from uploader_cli.private_files import check_directory
-from uploader_cli.settings import Settings, storable
+from uploader_cli.settings import OPTIONS, Settings, storable
 from uploader_cli.transfer.pacer import Stop
 
 if TYPE_CHECKING:
@@ -73,8 +73,10 @@ def check(settings: Settings, given: LocalFile | None) -> None:
     if given is not None:
         hint = "write it to a file that all workers see"
         raise errors.UsageError(f"{given.path} can't be imported with --on: only one process can read it", hint=hint)
-    if settings.analyze != "none":
-        raise errors.UsageError("--analyze and --on exclude each other", hint="use `uploader upload`")
+    for feature in used(settings):
+        if feature.phase:
+            flag = OPTIONS[feature.options[0].name].flag
+            raise errors.UsageError(f"{flag} and --on exclude each other", hint="use `uploader upload`")
     if settings.header and not _is_local(settings):
         hint = "set UPLOADER_HEADER in the environment of the workers, and omit it here"
         raise errors.UsageError("--header is not sent to the workers of a cluster", hint=hint)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from uploader_cli import exit_status
-from uploader_cli.analysis import after_upload
 from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import CREATION_WITH_UPLOAD, Capabilities
 from uploader_cli.core.events import LimitsOrigin
@@ -24,6 +23,7 @@ from uploader_cli.plan.plan_view import PlanView
 from uploader_cli.render import columns
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.connections import client
+from uploader_cli.run.phase import check_phases
 from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.run_journal import history_of, writable_state
 from uploader_cli.selection.selecting import select
@@ -51,7 +51,7 @@ def dry_run(settings: Settings, paths: Sequence[str]) -> int:
     with readable_list(writable_state(settings)[0], paths) as ready, history_of(ready, paths) as history:
         is_stored = history.is_stored if history is not None and ready.consumes else None
         found = select(ready, paths) if is_stored is None else select(ready, paths, is_stored)
-        after_upload.require_subjects(ready, found)
+        check_phases(ready, found)
         return Plan(ready, _view(ready), history).run(found).exit_code
 
 

@@ -31,7 +31,7 @@ _Value = TypeVar("_Value", bound="ev.Event | ev.FileStatus")
 class Loop:
     """Takes events from any thread (`emit`); the thread that calls `turn` applies the events of a frame together.
 
-    Observers draw; listeners are everything else that follows the run (back-pressure, receipts, analyses).
+    Observers draw; listeners are everything else that follows the run (back-pressure, receipts, phases).
     """
 
     def __init__(

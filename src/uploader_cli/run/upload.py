@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors, exit_status, extras
-from uploader_cli.analysis import after_upload
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.state import SERVER_TERMINAL, Observer, ProgressState
@@ -21,6 +20,7 @@ from uploader_cli.report import run_files
 from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop, alarms
+from uploader_cli.run.phase import check_phases, phases
 from uploader_cli.run.run_journal import history_of
 from uploader_cli.selection.selecting import located, select, watched
 from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue
@@ -61,7 +61,7 @@ class Upload:
             self._found = located(settings, self._arrivals)
         else:
             self._found = located(settings, [given]) if given is not None else _selected(settings, paths)
-        after_upload.require_subjects(settings, self._found)
+        check_phases(settings, self._found)
         self._outputs = run_files.outputs(settings, env)
 
     def send(
@@ -119,8 +119,8 @@ class _Sending:
             whole=settings.check_first,
             is_stored=lambda file: settings.consumes and run.is_stored(file),
         )
-        self._analyses = after_upload.Analyses(settings, loop, self.connections)
-        loop.listeners += [self._queue.settle, *([self._analyses.listen] if settings.analyze != "none" else [])]
+        self._phases = [phase(settings, loop, self.connections) for phase in phases(settings)]
+        loop.listeners += [self._queue.settle, *(phase.listen for phase in self._phases)]
         seen = known_servers.recall(settings.target_url)
         self._context = RunContext(
             self.connections.api,
@@ -131,11 +131,11 @@ class _Sending:
         )
 
     def run(self, after: ExitStack) -> tuple[BaseException | None, list[Exit]]:
-        """Send and analyse the files; return what ended the run early, if anything, and the exit codes of the analyses.
+        """Send the files and run the phases; return what ended the run early, if anything, and the codes of the phases.
 
         `after` closes the cluster of an import after the run.
         """
-        settings, loop, connections, interrupts = self._settings, self._loop, self.connections, self._interrupts
+        loop, connections, interrupts = self._loop, self.connections, self._interrupts
         self._run.checkpoint = connections.stop.checkpoint
         self._run.on_trouble = lambda text: loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, text))
         sender = self._sender(after)
@@ -146,8 +146,8 @@ class _Sending:
             error = self._until_stopped(sender).error
             thread.join()
             loop.drain(connections.drain_seconds() if not interrupts.count else 0.0, _all_heard)
-            if settings.analyze != "none" and error is None and not interrupts.count:
-                codes = self._analyses.run(interrupts, self._run.id)
+            if error is None and not interrupts.count:
+                codes = [code for phase in self._phases for code in phase.run(interrupts, self._run.id)]
         finally:
             connections.stop.set()
             if thread.is_alive():  # an observer failed
@@ -183,8 +183,8 @@ class _Sending:
         caution(settings, emit)
         self._queue.start()
         if settings.on is None:
-            # In batch mode and of an analysis only messages tell what the server does.
-            self.connections.start_soon(at_once=is_batch or settings.analyze != "none")
+            # In batch mode and after the files only messages tell what the server does.
+            self.connections.start_soon(at_once=is_batch or bool(self._phases))
 
     def _work(self, sender: Sender) -> None:
         """Run the sender in its thread; always emit an event for its end."""
@@ -224,7 +224,7 @@ class _Sending:
         known_servers.remember(self._settings.target_url, seen)
 
     def exit_code(self, error: BaseException | None) -> Exit:
-        """Return the exit code of the run, without its analyses; `error` is what ended it early, if anything."""
+        """Return the exit code of the run, without its phases; `error` is what ended it early, if anything."""
         if error is not None and not isinstance(error, errors.UploaderError):
             return Exit.BUG
         state, interrupts = self._loop.state, self._interrupts

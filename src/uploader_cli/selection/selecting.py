@@ -33,9 +33,8 @@ UNWATCHED = {
     "upload_url": "the upload is one of a single file",
     "check_first": "the search does not end",
     "fail_fast": "a file that failed is sent again later",
-    "analyze": "files are analysed at the end of a run",
 }
-"""Options that `--watch` excludes, and why."""
+"""Options of the core that `--watch` excludes, and why."""
 FILTERS = ("include", "exclude", "exclude_from", "min_size", "max_size", "newer_than")
 
 
@@ -105,7 +104,8 @@ def is_copy(file: Path) -> bool:
 def watched(settings: Settings, paths: Sequence[str]) -> Arrivals:
     """Return the files that appear in directories (`--watch`). Raises `UsageError`."""
     option = settings.given_as("watch")
-    for name, why in UNWATCHED.items():
+    of_features = {feature.options[0].name: feature.needs_end for feature in used(settings) if feature.needs_end}
+    for name, why in (UNWATCHED | of_features).items():
         if getattr(settings, name) != OPTIONS[name].default:
             words = f"{option} and {settings.given_as(name)} exclude each other: {why}"
             raise UsageError(words, hint="omit one of them")

@@ -110,6 +110,8 @@ class Options(TypedDict, total=False):
 
 
 FEATURE_OF = {
+    "analysis_to": "analysis",
+    "analyze": "analysis",
     "metrics_file": "metrics",
     "on_failure": "on_failure",
     "preset": "presets",

@@ -364,18 +364,6 @@ class Settings(AddedOptions):
     category: Literal["personal", "scenic"] = _extras(
         "personal", "-c NAME  Category of the files: personal or scenic.", commands="upload import check"
     )
-    analyze: Literal["none", "content", "fusion", "music"] = _extras(
-        "none", "KIND  Analyse the uploaded files: content, fusion or music."
-    )
-    analysis_to: Path | None = _extras(
-        None,
-        "FILE|DIR  Save the analysis there. [default: the working directory]",
-        values.path,
-        commands="upload resume",
-        config="user",
-        stored=False,
-    )
-
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     """The sources that have set options, and their values; `source` knows which of them still apply."""
     notes: tuple[str, ...] = ()

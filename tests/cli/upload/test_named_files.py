@@ -22,7 +22,6 @@ WRITTEN = {
     "--failed-to": (UPLOAD, ".txt"),
     "--links": (UPLOAD, ".txt"),
     "--log-file": (UPLOAD, ".log"),
-    "--analysis-to": ([*UPLOAD, "--analyze", "content"], ".json"),
     "-o": (["report", "show", "a.mp4"], ".json"),
     **feature_samples.WRITTEN,
 }

@@ -48,6 +48,7 @@ def test_warn_error_rate(server: EmbeddedServer, make_files: Callable[..., Path]
     assert f"warning: {warning['text']}" in done.err
 
 
+@pytest.mark.feature("analysis")
 def test_library_result_has_the_metrics(make_files: Callable[..., Path], tmp_path: Path) -> None:
     """Measurements, failures, exit code and results of analyses."""
     secret = "a secret that is long enough to sign with"

@@ -8,6 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import feature_samples
 import pytest
 from command import Done, ended, finish, read_until, start, uploader
 from rewriting import rewrite
@@ -206,7 +207,9 @@ def test_failed_file_is_sent_again_later(
         (["-", "--name", "x"], "--watch and - exclude each other"),
         (["in", "--dry-run"], "--watch and --dry-run exclude each other"),
         (["in", "--fail-fast"], "--watch and --fail-fast exclude each other"),
-        (["in", "--analyze", "content"], "--watch and --analyze exclude each other"),
+        feature_samples.of(
+            "analysis", ["in", "--analyze", "content"], "--watch and --analyze exclude each other: files are analysed"
+        ),
         (["nowhere"], "nowhere: no such file or directory"),
         ([], "no path given"),
     ],

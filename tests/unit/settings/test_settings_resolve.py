@@ -109,7 +109,6 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "protocol": "batch",
         "progress": "plain",
         "log_level": "debug",
-        "analyze": "fusion",
         "from_format": "csv",
         "if_exists": "fail",
         "header": "X-A: 1",

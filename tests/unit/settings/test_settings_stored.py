@@ -63,7 +63,6 @@ LATER = {
     "UPLOADER_TRUST_RECEIPTS": "yes",
     "UPLOADER_STALL": "9",
     "UPLOADER_SETTLE": "9",
-    "UPLOADER_ANALYZE": "music",
     "UPLOADER_FROM_FORMAT": "csv",
     "UPLOADER_UPLOAD_URL": "https://later.example/u1",
     **{f"UPLOADER_{name.upper()}": text for name, text in feature_samples.TEXTS.items()},
@@ -99,7 +98,6 @@ common: dict[str, st.SearchStrategy[Any]] = switches | {
     "stall": times,
     "settle": times,
     "from_format": st.sampled_from(["auto", "plain", "nul", "csv", "jsonl"]),
-    "analyze": st.sampled_from(["none", "content", "fusion", "music"]),
     **{name: st.sampled_from(values) for name, values in feature_samples.VALUES.items()},
 }
 to_a_server = st.builds(

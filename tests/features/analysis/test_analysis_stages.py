@@ -6,12 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader_cli.analysis.after_upload import in_a_sentence
-from uploader_cli.analysis.messages import AnalysisStatus, analysis_data, parse_analysis, parse_analysis_status
-from uploader_cli.analysis.stages import LOG, STAGES, UNANSWERED, Analysis, Kind, assumed, between, stage_at
+from uploader_cli.analysis.stages import LOG, STAGES, UNANSWERED, Analysis, Kind, between, stage_at
 from uploader_cli.core import events as ev
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
+from uploader_cli.features.analysis.analyst import assumed
+from uploader_cli.features.analysis.messages import (
+    AnalysisStatus,
+    analysis_data,
+    parse_analysis,
+    parse_analysis_status,
+)
+from uploader_cli.features.analysis.phase import in_a_sentence
 
 
 def named(kind: Kind, percent: float) -> str:

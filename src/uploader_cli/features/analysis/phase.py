@@ -22,11 +22,12 @@ from uploader_cli.report import output_file
 from uploader_cli.run.connections import Connections
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop
+from uploader_cli.run.phase import Phase
 from uploader_cli.selection.selection import Selection
 from uploader_cli.settings import Settings
 
 if TYPE_CHECKING:
-    from uploader_cli.analysis.analyst import Analyst
+    from uploader_cli.features.analysis.analyst import Analyst
 
 PAIR = 2
 """Number of files of a fusion (docs/protocol.md section 4)."""
@@ -34,35 +35,26 @@ _PLAN = ("fusionPlan", "plan")
 """Keys of the plan in a fusion's response; without them the whole response is the plan."""
 
 
-def require_subjects(settings: Settings, found: Selection) -> None:
-    """Raise `UsageError` if the selection can't be analysed or the result can't be saved, before anything is sent."""
-    if settings.analyze == "none":
-        return
-    if settings.session_category is None:
-        raise errors.UsageError("--analyze: a tus endpoint has no analysis", hint="use --server, or omit --analyze")
-    count = len(found.files)
-    if settings.analyze != "content" and (count != PAIR or not found.complete):
-        selected = f"{count} {'is' if count == 1 else 'are'}" if found.complete else "many more are"
-        raise errors.UsageError(
-            f"--analyze {settings.analyze} needs exactly two files, and {selected} selected", hint="nothing was sent"
-        )
-    option = settings.given_as("analysis_to")
-    with naming(option, settings.analysis_to, "written"):
-        file = _result_file(settings, "")
-    check_output(file, option)
-
-
-def _result_file(settings: Settings, run_id: str) -> Path:
-    """Return the file for the results: --analysis-to, or a new one in that directory or the working directory."""
-    where = settings.analysis_to or Path()
-    return where / f"uploader-analysis-{run_id}.json" if where.is_dir() else where
-
-
-class Analyses:
+class Analyses(Phase):
     """The analyses of one run: they collect the stored files from its events, and run after the upload."""
 
+    @classmethod
+    def check(cls, settings: Settings, found: Selection) -> None:
+        """Raise `UsageError` if the selection can't be analysed, or the result can't be saved."""
+        if settings.session_category is None:
+            raise errors.UsageError("--analyze: a tus endpoint has no analysis", hint="use --server, or omit --analyze")
+        count = len(found.files)
+        if settings.analyze != "content" and (count != PAIR or not found.complete):
+            selected = f"{count} {'is' if count == 1 else 'are'}" if found.complete else "many more are"
+            words = f"--analyze {settings.analyze} needs exactly two files, and {selected} selected"
+            raise errors.UsageError(words, hint="nothing was sent")
+        option = settings.given_as("analysis_to")
+        with naming(option, settings.analysis_to, "written"):
+            file = _result_file(settings, "")
+        check_output(file, option)
+
     def __init__(self, settings: Settings, loop: Loop, connections: Connections) -> None:
-        self._settings, self._loop, self._connections, self._emit = settings, loop, connections, loop.emit
+        super().__init__(settings, loop, connections)
         self._subjects: dict[int, dict[str, str]] = {}
         """The files on the server, by number: `path` as selected, `location` on the server."""
         self._without_location: list[str] = []
@@ -90,7 +82,7 @@ class Analyses:
 
     @cached_property
     def _analyst(self) -> Analyst:
-        from uploader_cli.analysis.analyst import Analyst  # few runs need it
+        from uploader_cli.features.analysis.analyst import Analyst  # few runs need it
 
         connections = self._connections
         return Analyst(connections.api.another, self._emit, connections.stop, connections.channel)
@@ -203,6 +195,12 @@ class Analyses:
             why = f"the result could not be saved in {file}: {error.strerror or error}"
             self._emit(ev.RunWarning(ev.WarningCode.ANALYSIS_FAILED, why))
             self._codes.append(Exit.FAILED_FOR_GOOD)
+
+
+def _result_file(settings: Settings, run_id: str) -> Path:
+    """Return the file for the results: --analysis-to, or a new one in that directory or the working directory."""
+    where = settings.analysis_to or Path()
+    return where / f"uploader-analysis-{run_id}.json" if where.is_dir() else where
 
 
 def in_a_sentence(data: JsonObject) -> str:

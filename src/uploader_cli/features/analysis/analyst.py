@@ -6,6 +6,7 @@ else from polls of its status, else it is estimated from the time.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
@@ -13,11 +14,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from uploader_cli import errors
-from uploader_cli.analysis.messages import AnalysisStatus, analysis_data, parse_analysis, parse_analysis_status
-from uploader_cli.analysis.stages import Kind, assumed
+from uploader_cli.analysis.stages import Kind
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.events import AnalysisMessage, Event
 from uploader_cli.core.protocol import JsonObject, error_sentence
+from uploader_cli.features.analysis.messages import (
+    AnalysisStatus,
+    analysis_data,
+    parse_analysis,
+    parse_analysis_status,
+)
 from uploader_cli.realtime.channel import Channel
 from uploader_cli.settings import mask
 from uploader_cli.transfer.api import Api
@@ -49,6 +55,8 @@ MISSES = 3
 TICK = 0.1
 STATUS_LIMIT = 5.0
 """Seconds for an answer about the status."""
+MOST_ASSUMED = 95.0
+"""Percentage that an estimate approaches at the limit of a call."""
 REPORT = 1000
 """A result may be as large as the answer about so many files."""
 OFF = "ANALYSES_OFF"
@@ -181,6 +189,11 @@ class Analyst:
         if message.failed and self._failed is None:
             self._failed = (time.monotonic(), message.message)
         self._emit(message)
+
+
+def assumed(elapsed: float, limit: float) -> float:
+    """Estimate the percentage of a silent server: fast at first, at most 95 near `limit` (seconds)."""
+    return MOST_ASSUMED * (1 - math.exp(-4 * max(0.0, elapsed) / limit))
 
 
 def _called(api: Api, path: str, asked: dict[str, object], limit: float) -> object:

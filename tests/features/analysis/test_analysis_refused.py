@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uploader_cli import Settings
-from uploader_cli.analysis.after_upload import Analyses
 from uploader_cli.core import events as ev
 from uploader_cli.exit_status import Exit
+from uploader_cli.features.analysis.phase import Analyses
 
 if TYPE_CHECKING:
     from pathlib import Path
