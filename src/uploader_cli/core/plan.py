@@ -14,7 +14,6 @@ from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.record import Record
 
 _is_url = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match
-_is_secret = re.compile(r"\?\*{3}[0-9a-f]{12}(?:::|$)").search
 _is_http = re.compile(r"https?://", re.IGNORECASE).match
 
 MIB = 1024 * 1024
@@ -136,9 +135,9 @@ def concealed(path: str) -> str:
     return "::".join(map(_without_query, path.split("::")))
 
 
-def is_concealed(path: str) -> bool:
-    """Return whether a path is one of `concealed`: what it names can't be read."""
-    return _is_secret(path) is not None
+def is_secret_url(path: str) -> bool:
+    """Return whether a path of a selection is a URL with a query that is a secret, also where it is `concealed`."""
+    return concealed(path) != path
 
 
 def _without_query(part: str) -> str:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from uploader_cli import signals
-from uploader_cli.core.plan import is_concealed, is_url
 from uploader_cli.errors import UsageError
 from uploader_cli.feature import used
 from uploader_cli.report.run_files import facts_of, settled
@@ -42,7 +41,7 @@ def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = 
         upload = Upload(ready, paths, given=given)
         with interruptible() as interrupts, Journal(ready.state_path, checkpoint=interrupts.checkpoint) as journal:
             journal.notices += notices
-            hint = resume_hint(ready) if lasting and not notices and given is None else ""
+            hint = resume_hint(ready, paths) if lasting and not notices and given is None else ""
             with begin(ready, paths, journal, lasting=given is None) as run:
                 return _show(upload, run, interrupts, hint, lasting=lasting)
 
@@ -71,7 +70,7 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
             upload = Upload(settings, paths)
             with interruptible(interrupts):
                 run = journal.resume(stored_id)
-                return _show(upload, run, interrupts, resume_hint(settings))
+                return _show(upload, run, interrupts, resume_hint(settings, paths))
 
 
 def stored_run(
@@ -90,7 +89,7 @@ def stored_run(
             f"run {info.id} can't be resumed: its journal entry is incomplete",
             hint=f"delete it with: uploader resume --forget {info.id}",
         )
-    if any(is_url(path) and is_concealed(path) for path in map(str, paths)):
+    if info.has_secret_urls:
         words = f"run {info.id} reads URLs with a query, which may be a signature and is not stored"
         raise UsageError(words, hint="run the same command again: it continues the run")
     settings = resolve_here(flags, env=env, stored=admitted(stored))

@@ -6,9 +6,10 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli.core.plan import is_secret_url
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.named_files import naming
 from uploader_cli.render import choose, columns, github, use_color, use_links
@@ -75,7 +76,10 @@ def observers(
     return out
 
 
-def resume_hint(settings: Settings) -> str:
+def resume_hint(settings: Settings, paths: Sequence[str]) -> str:
+    """Return what continues a run: its command, and `resume` where the journal has all that it needs."""
+    if any(is_secret_url(path) for path in paths):
+        return "run the same command again"
     return f"{resume_line(settings)}, or the same command again"
 
 

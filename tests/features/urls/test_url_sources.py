@@ -390,6 +390,16 @@ def test_query_of_a_url_is_in_no_name_and_shown_nowhere(web: str, server: Embedd
     assert not [text for text in texts if "s3cr3t" in text]
 
 
+def test_run_whose_urls_are_secret_is_not_offered_to_resume(web: str, server: EmbeddedServer, tmp_path: Path) -> None:
+    """`resume` could not read them again; the same command continues the run."""
+    command = ("upload", f"{web}?X-Amz-Signature=s3cr3t", "-s", server.url, "--retries", "0")
+    server.faults.next_answers("POST", "*", [503] * 9)
+    done = uploader(*command, home=tmp_path)
+    assert (done.code, "uploader resume" in done.err) == (3, False), done.err
+    assert "the same command again" in done.err
+    assert "uploader resume" not in uploader("resume", "--list", home=tmp_path).err
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [("endless", "sends more than what"), ("other range", "sends another range"), ("short", "sent 9 bytes of a range")],

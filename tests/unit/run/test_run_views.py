@@ -26,4 +26,4 @@ def test_an_interrupted_run_is_found_again_where_its_journal_is(
     own = tmp_path / "config.toml"
     own.write_text("[profile.x]\nstate_dir = 'elsewhere'\n[profile.y]")
     settings = resolve(flags, env={}, cwd=Path("/work"), user_config=own, need_server=False)
-    assert resume_hint(settings) == f"{command}, or the same command again"
+    assert resume_hint(settings, ["a.mp4"]) == f"{command}, or the same command again"

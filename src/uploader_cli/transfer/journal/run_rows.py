@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct, convert, field
 
+from uploader_cli.core.plan import is_secret_url
 from uploader_cli.core.record import Record
 
 is_run_id = re.compile(r"[0-9A-Za-z_-]{1,64}").fullmatch  # it is a part of the name of a file
@@ -39,9 +40,16 @@ class RunInfo(Record, frozen=True):
     def is_offered(self) -> bool:
         """True for a run that `resume` takes without being told its ID: resuming helps, or it was killed.
 
-        See `ProgressState.resuming_helps`; runs of earlier versions have no answer, so they are offered.
+        See `ProgressState.resuming_helps`; runs of earlier versions have no answer, so they are offered. One of URLs
+        with queries is not: these may be signatures, and are not stored.
         """
-        return self.state == "interrupted" and bool(self.outcome.get("offered", True))
+        is_left = self.state == "interrupted" and bool(self.outcome.get("offered", True))
+        return is_left and not self.has_secret_urls
+
+    @property
+    def has_secret_urls(self) -> bool:
+        paths = self.arguments.get("paths")
+        return isinstance(paths, list) and any(is_secret_url(str(path)) for path in paths)
 
 
 class _Arguments(Struct):
