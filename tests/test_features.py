@@ -39,6 +39,7 @@ def declared(feature: Feature) -> set[str]:
         *feature.modules,
         *({code.name.upper() for code in feature.codes} - set(WarningCode.__members__)),
         *([feature.directory] if feature.directory else []),
+        *feature.variables,
     }
 
 

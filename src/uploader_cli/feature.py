@@ -6,9 +6,10 @@ nothing of ours but this module. What it names as `module:name` is in the folder
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TextIO, TypeAlias, TypeVar
 
 from uploader_cli.features import FEATURES
 
@@ -87,6 +88,24 @@ class FeatureCode(NamedTuple):
     is_usage: bool = False
 
 
+class JobPage(Protocol):
+    """The page of the CI job that runs this command: it shows the first `most` failures, and a summary."""
+
+    most: int
+
+    def observer(self, stream: TextIO) -> Any:
+        """Return the `Observer` that writes the failures of an upload."""
+
+    def error(self, message: str, **properties: str) -> str:
+        """Return the line that shows an error."""
+
+    def outputs(self) -> list[Any]:
+        """Return what writes the summary of an upload, each an `Output`."""
+
+    def summarize(self, text: Iterable[str]) -> str:
+        """Add to the summary; return why it failed: only a warning, as no option asks for it."""
+
+
 class Feature(NamedTuple):
     """A feature, of which the first one of the `options` turns it on; without options it is always on.
 
@@ -144,6 +163,10 @@ class Feature(NamedTuple):
     """A class as `run.phase.Phase`: what follows all files of an upload, with exit codes."""
     needs_end: str = ""
     """Why it needs the end of the run: for a user who also asks for a run without one."""
+    variables: tuple[str, ...] = ()
+    """Variables of the environment that it reads."""
+    page: str = ""
+    """Function of the environment, where it has one of the `variables`; it returns a `JobPage`."""
     exports: tuple[tuple[str, str], ...] = ()
     """Classes of the library, by their names there."""
     modules: tuple[str, ...] = ()
@@ -207,3 +230,12 @@ def trial() -> str:
 def exported() -> dict[str, tuple[Feature, str]]:
     """Return the classes that features add to the library: by name, the feature and what it loads."""
     return {name: (feature, place) for feature in features() for name, place in feature.exports}
+
+
+def job_page(env: Mapping[str, str]) -> JobPage | None:
+    """Return the page of the job with this environment; None outside a job."""
+    for feature in features():
+        if any(map(env.get, feature.variables)):
+            page: JobPage = feature.load(feature.page)(env)
+            return page
+    return None

@@ -10,6 +10,7 @@ FEATURES: tuple[str, ...] = (
     "smoke",
     "metrics",
     "on_failure",
+    "github",
     "demo",
     "analysis",
 )

@@ -31,7 +31,7 @@ class PlainView(Observer):
     ) -> None:
         """`interval`: minimum seconds between progress lines, which grow to one minute in a long run.
 
-        `annotated` is the number of failures that `Annotations` prints.
+        `annotated` is the number of failures that annotations show.
         """
         self._stream = stream
         self._verbose = verbose

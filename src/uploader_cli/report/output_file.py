@@ -56,23 +56,6 @@ def _new(path: Path) -> Iterator[BinaryIO]:
         os.link(_DESCRIPTORS / str(handle), path, src_dir_fd=handle)  # so that it follows the link in /proc
 
 
-def append(path: Path, text: Iterable[str]) -> None:
-    """Append all of the text to the file, or nothing. Raises OSError."""
-    left = memoryview(_encoded("".join(text)))
-    if is_special(path):
-        with BufferedWriter(Pipe(path, os.O_WRONLY)) as pipe:
-            pipe.write(left)
-        return
-    with path.open("ab", buffering=0) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        try:
-            while left:  # a write may take only a part
-                left = left[stream.write(left) :]
-        except OSError:
-            stream.truncate(size)
-            raise
-
-
 def is_special(path: Path) -> bool:
     """Return True for a pipe, a device or a directory, which no file may replace."""
     return path.exists() and not path.is_file()

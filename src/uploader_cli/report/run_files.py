@@ -1,4 +1,4 @@
-"""The files of a run: `--report`, `--failed-to`, `--links` and GitHub's step summary."""
+"""The files of a run: `--report`, `--failed-to` and `--links`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli import __version__, extras
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
-from uploader_cli.feature import used
+from uploader_cli.feature import job_page, used
 from uploader_cli.named_files import check_output
 from uploader_cli.render.words import plural, safe
 from uploader_cli.settings import OPTIONS, Invalid, Settings
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from uploader_cli.report.document import RunFacts
     from uploader_cli.report.recorder import Notices, Output, ReportWriter, Spool
     from uploader_cli.transfer.journal import RunHandle
-
-STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
-"""Variable with the path of the Markdown file that GitHub Actions shows on a job's page."""
 
 
 def outputs(settings: Settings, env: Mapping[str, str]) -> list[Output]:
@@ -50,9 +47,8 @@ def outputs(settings: Settings, env: Mapping[str, str]) -> list[Output]:
         out.append(partial(_write_failed, path=failed_to))
     if links is not None:
         out.append(partial(_write_links, path=links))
-    if env.get(STEP_SUMMARY):
-        out.append(partial(_append_summary, path=Path(env[STEP_SUMMARY])))
-    return out
+    page = job_page(env)
+    return out + page.outputs() if page is not None else out
 
 
 def named_outputs(reports: Sequence[str], failed_to: str | None) -> list[Output]:
@@ -149,21 +145,4 @@ def _write_links(_head: dict[str, Any], spool: Spool, *, path: Path) -> str:
     from uploader_cli.report import formats
 
     _write("--links", path, formats.as_links(spool))
-    return ""
-
-
-def _append_summary(head: dict[str, Any], spool: Spool, *, path: Path) -> str:
-    from uploader_cli.report.markdown import as_markdown
-
-    return append_summary(path, as_markdown(head, spool))
-
-
-def append_summary(path: Path, text: Iterable[str]) -> str:
-    """Append to the summary of the step; return why it failed: only a warning because no option requested it."""
-    from uploader_cli.report import output_file
-
-    try:
-        output_file.append(path, text)
-    except OSError as error:
-        return f"{STEP_SUMMARY}: {path} can't be written: {error.strerror}"
     return ""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli.core.plan import is_secret_url
 from uploader_cli.core.state import Observer, ProgressState
+from uploader_cli.feature import job_page
 from uploader_cli.named_files import naming
-from uploader_cli.render import choose, columns, github, use_color, use_links
+from uploader_cli.render import choose, columns, use_color, use_links
 from uploader_cli.render.words import safe
 from uploader_cli.settings import OPTIONS, Layer, Settings, mask
 
@@ -47,10 +48,10 @@ def observers(
         from uploader_cli.render.ndjson import NdjsonView
 
         out.append(NdjsonView(sys.stdout, run_id))
-    annotated = 0
-    if github.wanted(os.environ):
-        out.append(github.Annotations(sys.stderr, os.environ))
-        annotated = github.MOST_ANNOTATIONS
+    page = job_page(os.environ)
+    annotated = page.most if page is not None else 0
+    if page is not None and annotated:
+        out.append(page.observer(sys.stderr))
     if kind == "live":
         from uploader_cli.render.live import LiveView
 

@@ -197,17 +197,3 @@ def test_process_killed_while_it_writes_a_report_leaves_the_old_one_alone(tmp_pa
         process.communicate(timeout=DEADLINE)
     assert process.returncode == -signal.SIGKILL
     assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [("r.json", "old")]
-
-
-def test_step_summary_is_unchanged_on_a_full_disk(tmp_path: Path) -> None:
-    """To the step summary, which other steps write to."""
-    (tmp_path / "summary.md").write_text("# theirs\n")
-    body = (
-        "try:\n"
-        "    output_file.append(Path('summary.md'), iter(['x' * 70_000, 'y' * 70_000]))\n"
-        "except OSError as error:\n"
-        "    print(error.strerror)\n"
-    )
-    with child(body, tmp_path, preexec_fn=limited(100_000)) as process:
-        assert process.communicate(timeout=DEADLINE)[0] == "File too large\n"
-    assert (tmp_path / "summary.md").read_text() == "# theirs\n"

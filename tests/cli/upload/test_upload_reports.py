@@ -133,19 +133,6 @@ def test_failed_to_is_nul_separated_for_a_name_with_a_line_break(
     assert "-0" in capsys.readouterr().err
 
 
-def test_step_summary_gets_markdown_and_its_errors_change_nothing(
-    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The Markdown is appended to GitHub's file automatically; an error there changes nothing."""
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
-    make_files(**{"a.mp4": 10})
-    assert main(["upload", "files", "-s", server.url, "-q"]) == 0
-    assert main(["upload", "files", "-s", server.url, "-q", "--no-resume"]) == 0
-    assert (tmp_path / "summary").read_text().count("## ✓ 1 file uploaded") == 2
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "gone" / "summary"))
-    assert main(["upload", "files", "-s", server.url, "-q"]) == 0
-
-
 def test_a_run_that_never_reached_its_server_is_reported(make_files: Callable[..., Path], tmp_path: Path) -> None:
     make_files(**{"a.mp4": 10})
     assert main(["upload", "files", "-s", "127.0.0.1:1", "-q", "--report", "r.json"]) == 6
@@ -204,17 +191,15 @@ def test_dry_run_writes_no_report(server: EmbeddedServer, make_files: Callable[.
 def test_library_writes_the_configured_reports(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And prints nothing; the summary of a job is the command's alone."""
+    """And prints nothing."""
     from uploader_cli import Settings, upload
     from uploader_cli.settings.values import report_file
 
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
     files = make_files(**{"a.mp4": 10})
     settings = Settings(server=server.url, report=(report_file("r.json"),))
     result = upload(files, settings)
     assert (result.ok, result.exit_code, result.report_problems) == (True, 0, ())
     assert json.loads((tmp_path / "r.json").read_text())["run"]
-    assert not (tmp_path / "summary").exists()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
+from uploader_cli.feature import job_page
 from uploader_cli.features.checks.check import Check, Checked, CheckReport, Verdict
-from uploader_cli.render import choose, columns, github, use_color
+from uploader_cli.render import choose, columns, use_color
 from uploader_cli.render.words import safe, wrap
 from uploader_cli.settings import Settings
 
@@ -50,14 +51,14 @@ class Page(ABC):
     @classmethod
     def begun(cls, settings: Settings, **more: Any) -> Self:
         """Print the heading on stderr, and return the page for that terminal or file."""
-        tty = sys.stderr.isatty()
+        tty, job = sys.stderr.isatty(), job_page(os.environ)
         view = choose("auto", stderr_is_tty=tty, env=os.environ, quiet=settings.quiet)
         page = cls(
             width=columns(80),
             color=use_color(os.environ, is_tty=tty),
             verbose=bool(settings.verbose),
             quiet=settings.quiet,
-            moves=view == "live" and not github.wanted(os.environ),
+            moves=view == "live" and not (job and job.most),
             **more,
         )
         page.print(page.heading(settings.target_url))

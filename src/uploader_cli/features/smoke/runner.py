@@ -15,6 +15,7 @@ from pathlib import Path
 from uploader_cli import errors
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
+from uploader_cli.feature import JobPage, job_page
 from uploader_cli.features.checks.check import (
     BROKEN,
     Check,
@@ -42,10 +43,9 @@ from uploader_cli.features.smoke.smoke_report import (
     sentence,
 )
 from uploader_cli.named_files import check_output
-from uploader_cli.render import github
 from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Notices
-from uploader_cli.report.run_files import STEP_SUMMARY, append_summary, settled
+from uploader_cli.report.run_files import settled
 from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.settings import Settings, mask
 
@@ -82,16 +82,17 @@ def smoke(
     site = Site(settings, budget=budget)
     leaves = "" if site.may_delete or settings.tus_endpoint else f"{site.names}*"
     page = None if settings.json else SmokePage.begun(settings, strict=strict, leaves=leaves)
-    annotations = github.MOST_ANNOTATIONS if github.wanted(os.environ) else 0
+    job = job_page(os.environ)
+    annotations = job.most if job is not None else 0
 
     def tell(result: Checked) -> None:
         """Print a result once: a failure as an annotation, if there is one; `--json` prints all on stdout."""
         nonlocal annotations
         if page is None:
             _write(check_json(result))
-        if annotations and counts(result, strict=strict):
+        if job is not None and annotations and counts(result, strict=strict):
             annotations -= 1
-            sys.stderr.write(annotation(result))
+            sys.stderr.write(annotation(job, result))
             sys.stderr.flush()
         elif page is not None:
             page.tell(result)
@@ -105,22 +106,21 @@ def smoke(
                 _write(report_json(report))
             else:
                 page.print(page.end(report))
-            return settled(report.exit_code, [_save(file, report)])
+            return settled(report.exit_code, [_save(file, job, report)])
     except Stopped as stop:  # a signal after the last check
         return stop.code
 
 
-def _save(file: Path | None, report: CheckReport) -> Notices:
-    """Write the JUnit file and the summary of the step; record failures in the result."""
+def _save(file: Path | None, job: JobPage | None, report: CheckReport) -> Notices:
+    """Write the JUnit file and the summary of the job; record failures in the result."""
     notices = Notices()
     if file is not None:
         try:
             output_file.write(file, junit(report, datetime.now(UTC)), secrets.token_hex(4))
         except OSError as error:
             notices.problems.append(f"--junit: {file} can't be written: {error.strerror}")
-    if os.environ.get(STEP_SUMMARY):
-        note = append_summary(Path(os.environ[STEP_SUMMARY]), markdown(report))
-        notices.notes += [note] if note else []
+    if job is not None and (note := job.summarize(markdown(report))):
+        notices.notes.append(note)
     return notices
 
 

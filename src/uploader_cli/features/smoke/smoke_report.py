@@ -7,9 +7,9 @@ from datetime import datetime  # noqa: TC003 - loaded anyway
 from typing import Any
 
 from uploader_cli.exit_status import Exit, worst
+from uploader_cli.feature import JobPage
 from uploader_cli.features.checks.check import BROKEN, Check, Checked, CheckReport, Verdict
 from uploader_cli.features.checks.page import Page
-from uploader_cli.render import github
 from uploader_cli.render.words import plural, safe, span, wrap
 from uploader_cli.report import junit as xml
 from uploader_cli.report.markdown import plain
@@ -171,9 +171,9 @@ def report_json(report: CheckReport) -> dict[str, object]:
     }
 
 
-def annotation(result: Checked) -> str:
-    """Return the line for GitHub Actions of a result that makes the run fail."""
-    return github.error(_in_words(result), title=f"uploader smoke: {result.id}")
+def annotation(page: JobPage, result: Checked) -> str:
+    """Return the annotation of a result that makes the run fail."""
+    return page.error(_in_words(result), title=f"uploader smoke: {result.id}")
 
 
 def markdown(report: CheckReport) -> Iterator[str]:

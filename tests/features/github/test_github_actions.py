@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pytest
-from command import uploader
+from command import environment, uploader
 from serving import running_server
 
-from uploader_cli.render import github
+from uploader_cli import upload
+from uploader_cli.features.github import page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +38,8 @@ def annotations(err: str) -> list[tuple[dict[str, str], str]]:
     ],
 )
 def test_annotation_is_escaped_as_github_documents(path: str, line: str) -> None:
-    assert github.error("no", file=path) == line + "\n"
-    assert github.error("50% of\na:b,c") == "::error::50%25 of%0Aa:b,c\n"
+    assert page.error("no", file=path) == line + "\n"
+    assert page.error("50% of\na:b,c") == "::error::50%25 of%0Aa:b,c\n"
 
 
 def test_each_failure_of_an_upload_is_printed_once_and_ten_are_annotated(
@@ -71,9 +74,9 @@ def test_annotation_of_a_run_that_ended_early(
 
 @pytest.mark.feature("smoke")
 def test_smoke_annotates_its_failures_and_adds_to_the_step_summary(tmp_path: Path) -> None:
-    page = tmp_path / "summary.md"
-    page.write_text("before\n")
-    job = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(page)}
+    file = tmp_path / "summary.md"
+    file.write_text("before\n")
+    job = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(file)}
     few = ("--only", "health", "--only", "session", "--only", "batch-one", "--only", "validate")
     with running_server(fail_files=("*-one.*",)) as server:
         server.faults.next_answers("POST", "/api/upload/validate", [500, 500])
@@ -86,7 +89,7 @@ def test_smoke_annotates_its_failures_and_adds_to_the_step_summary(tmp_path: Pat
         assert message.startswith("a batch of one file is stored")
     assert done.err.count("a batch of one file is stored") == done.err.count("--fail-file") == 1
     assert done.err.count("files can be validated") == 1
-    before, *tables = page.read_text().split("## ")
+    before, *tables = file.read_text().split("## ")
     assert (before, len(tables)) == ("before\n", 2)
     assert tables[0].startswith("✗ 1 of 4 checks failed: batch-one")
     assert "| batch-one | fail | a batch of one file is stored" in tables[0]
@@ -110,3 +113,44 @@ def test_smoke_with_an_unwritable_step_summary_warns(server: EmbeddedServer, tmp
     done = uploader("smoke", "-s", server.url, "--only", "health", home=tmp_path, **job)
     assert done.code == 0
     assert "warning: GITHUB_STEP_SUMMARY: " in done.err
+
+
+def test_step_summary_gets_markdown_and_its_errors_change_nothing(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The Markdown is appended to GitHub's file automatically."""
+    line = ("upload", make_files(**{"a.mp4": 10}), "-s", server.url, "-q", "--no-resume")
+    for _ in range(2):
+        assert uploader(*line, home=tmp_path, GITHUB_STEP_SUMMARY=str(tmp_path / "summary")).code == 0
+    assert (tmp_path / "summary").read_text().count("## ✓ 1 file uploaded") == 2
+    done = uploader(*line, home=tmp_path, GITHUB_STEP_SUMMARY=str(tmp_path / "gone" / "summary"))
+    assert (done.code, "warning: GITHUB_STEP_SUMMARY: " in done.err) == (0, True)
+
+
+def test_library_writes_no_step_summary(
+    server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of the command alone."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    assert upload(make_files(**{"a.mp4": 10}), server=server.url).ok
+    assert not (tmp_path / "summary").exists()
+
+
+def test_step_summary_is_unchanged_on_a_full_disk(tmp_path: Path) -> None:
+    """Other steps write to it, too."""
+    (tmp_path / "summary.md").write_text("# theirs\n")
+    script = (
+        "import resource, signal\n"
+        "from pathlib import Path\n"
+        "from uploader_cli.features.github.page import append\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        "    append(Path('summary.md'), iter(['x' * 70_000, 'y' * 70_000]))\n"
+        "except OSError as error:\n"
+        "    print(error.strerror)\n"
+    )
+    line = [sys.executable, "-B", "-c", script]
+    done = subprocess.run(line, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True)
+    assert done.stdout == "File too large\n"
+    assert (tmp_path / "summary.md").read_text() == "# theirs\n"
