@@ -124,8 +124,8 @@ for _feature in features():
 
 
 def of_others(command: str) -> list[str]:
-    """Return the options of features that a command does not take."""
-    own = [option.name for feature in features() for option in feature.options]
+    """Return the options of features that a command does not take, and that `fleet.cluster.check` does not refuse."""
+    own = [option.name for feature in features() if not feature.phase for option in feature.options]
     return [name for name in own if command not in OPTIONS[name].commands]
 
 

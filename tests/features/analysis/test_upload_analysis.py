@@ -224,6 +224,14 @@ def test_analysis_to_writes_the_results(make_files: Callable[..., Path], tmp_pat
     assert not list(tmp_path.glob("uploader-analysis-*"))
 
 
+def test_import_refuses_an_analysis_of_the_environment(make_files: Callable[..., Path]) -> None:
+    files = make_files(**{"a.mp4": 500})
+    line = ("import", files, "--on", "local:1", "-s", "localhost:9")
+    done = uploader(*line, home=files.parent, UPLOADER_ANALYZE="content")
+    assert done.code == 2
+    assert "--analyze and --on exclude each other" in done.err
+
+
 @pytest.mark.thorough
 def test_stages_are_complete_with_a_flapping_connection(make_files: Callable[..., Path]) -> None:
     """The session is joined again, and the status fills the gaps."""
