@@ -3,7 +3,8 @@
 A private directory belongs to this user or to root, and nobody else may write there: neither others nor a group, but
 for the primary group of the process if it lists no other member (umask 002, volumes of containers). A sticky directory,
 such as `/tmp`, is allowed: nobody renames or deletes the files of others there. A private file is a regular file of
-this user with mode 0600; a wider mode, as of an earlier version, is narrowed.
+this user with mode 0600. One that others may write, by the rule of directories, is refused: they may have done it.
+Another wide mode is narrowed.
 """
 
 from __future__ import annotations
@@ -78,7 +79,11 @@ def check_own(handle: int, path: Path) -> None:
 def _reason(known: os.stat_result) -> str:
     if not stat.S_ISREG(known.st_mode):
         return "it is no regular file"
-    return "" if owner_of(known) == os.geteuid() else f"it belongs to another user (uid {owner_of(known)})"
+    if owner_of(known) != os.geteuid():
+        return f"it belongs to another user (uid {owner_of(known)})"
+    if known.st_mode & stat.S_IWOTH or _shared_by_group(known):
+        return f"other users may write it (mode {stat.S_IMODE(known.st_mode):04o})"
+    return ""
 
 
 def owner_of(known: os.stat_result) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -78,7 +80,7 @@ class AccessLog:
         self._file: io.FileIO | None = None
         self._is_torn = False  # whether the file ends within a line
         if self._name is not None and self._name != "-":
-            self._file = io.FileIO(self._name, "a")  # a buffer would keep what can't be written
+            self._file = io.FileIO(self._name, "a", opener=_opened)  # a buffer would keep what can't be written
 
     def write(self, entry: LoggedRequest) -> None:
         """Append one line; the path has no query string."""
@@ -98,6 +100,8 @@ class AccessLog:
             return
         data = ("\n" if self._is_torn else "").encode() + line.encode()
         written = self._file.write(data)
+        if written is None:
+            raise BlockingIOError(errno.EAGAIN, "its reader is too slow")
         self._is_torn = written < len(data)
         if self._is_torn:
             raise OSError(f"only {written} of {len(data)} bytes were written")
@@ -106,6 +110,16 @@ class AccessLog:
         if self._file is not None:
             self._file.close()
         self._name = None
+
+
+def _opened(path: str, flags: int) -> int:
+    """Open a log. A pipe is not waited for: neither its missing reader nor a slow one holds up the server."""
+    try:
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "a pipe that nobody reads") from error
+        raise
 
 
 def _as_json(entry: LoggedRequest) -> str:

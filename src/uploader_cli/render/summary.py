@@ -210,7 +210,7 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     if _complete(state, outcome) or (outcome.ok and total):
         all_verified = 0 < outcome.completed == state.verified
         what = "all confirmed and verified" if all_verified else "all confirmed by the server"
-        if any(warning.code is WarningCode.UNCONFIRMED for warning in state.warnings):
+        if _unconfirmed(state):
             what = "stored, but not all confirmed by the server"
         return "✓", f"{plural(outcome.completed, 'file')}, {took}, {what}"
     if interrupted:
@@ -231,7 +231,13 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     there = state.there
     before = f" ({there:,} before)" if there else ""
     done, total = outcome.completed + state.kept_here + there, total + there
-    return "✗", f"{done:,} of {plural(total, 'file')} confirmed by the server{before}{failed}, {took}"
+    what = "stored" if _unconfirmed(state) else "confirmed by the server"
+    return "✗", f"{done:,} of {plural(total, 'file')} {what}{before}{failed}, {took}"
+
+
+def _unconfirmed(state: ProgressState) -> bool:
+    """Return whether a file counts as stored that no answer has confirmed."""
+    return any(warning.code is WarningCode.UNCONFIRMED for warning in state.warnings)
 
 
 def _deadline(state: ProgressState, outcome: RunFinished) -> str:

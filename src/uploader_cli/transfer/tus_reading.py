@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.protocols.machine import Position
     from uploader_cli.transfer.upload_calls import UploadCalls
 
-READ = "no answer confirmed its end, and the server gives out its last byte: it counts as stored; --verify reads it all"
+READ = (
+    "no answer confirmed its end, and the server gives it out with its size: it counts as stored; --verify reads it all"
+)
 ASK_AGAIN = 1.0  # seconds between two readings
 
 

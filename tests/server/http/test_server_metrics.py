@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
@@ -198,6 +200,19 @@ def test_failing_metrics_change_no_answer(monkeypatch: pytest.MonkeyPatch) -> No
     with running_server() as server:
         monkeypatch.setattr(server.app.state.metrics, "request", lambda _: {}["x"])
         assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
+
+
+def test_pipe_as_access_log_holds_up_neither_start_nor_answers(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    config = ServerConfig(access_log=tmp_path / "log")
+    with pytest.raises(OSError, match="a pipe that nobody reads"):
+        AccessLog(config)
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    with contextlib.closing(AccessLog(config)) as log:
+        for _ in range(2000):
+            log.write(LoggedRequest(0.0, "GET", "/" * 100, 200, 0.0))
+        assert log.dropped > 0
+    os.close(reader)
 
 
 def test_a_torn_line_of_the_access_log_ends_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

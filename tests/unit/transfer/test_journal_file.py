@@ -99,7 +99,7 @@ OTHERS = os.geteuid() + 1
 
 
 @pytest.mark.parametrize("name", ["journal.sqlite3", "journal.sqlite3-wal", "journal.sqlite3-shm", "journal.lock", ""])
-@pytest.mark.parametrize("spoil", ["other user", "link", "no file"])
+@pytest.mark.parametrize("spoil", ["other user", "link", "no file", "mode"])
 def test_file_that_another_user_may_have_chosen_is_refused(
     tmp_path: Path, name: str, spoil: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,7 +116,7 @@ def test_file_that_another_user_may_have_chosen_is_refused(
         path.unlink()
         os.mkfifo(path)
     elif spoil != "other user":
-        directory.chmod(0o777)
+        path.chmod(0o777)
     monkeypatch.setattr(private_files, "owner_of", lambda known: owners.get(known.st_ino, known.st_uid))
     with pytest.raises(UsageError, match=f"{directory / name} is not private: ") as told:
         Journal(directory)
