@@ -133,7 +133,7 @@ def test_each_step_depends_on_earlier_steps() -> None:
 
 def test_docs_list_the_steps() -> None:
     page = (Path(__file__).parents[3] / "docs" / "commands/doctor.md").read_text(encoding="utf-8")
-    table = page.partition("\n| step | what is checked |\n|---|---|\n")[2].partition("\n\n")[0]
+    table = page.partition("\n| step | what is tested |\n|---|---|\n")[2].partition("\n\n")[0]
     named = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split(" |")[0])]
     assert named == [each.id for each in STEPS]
 
