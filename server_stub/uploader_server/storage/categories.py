@@ -119,6 +119,14 @@ class Categories:
             return False
         return True
 
+    def is_directory(self, path: str) -> bool:
+        """Return whether a path leads to a directory; one through a link does not."""
+        try:
+            self.descend(path).close()
+        except (UnsafePathError, FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
     def open(self, path: str) -> OpenFile:
         """Open a regular file. Raises FileNotFoundError if there is none, also for a path through a link."""
         directory, _, name = path.rpartition("/")

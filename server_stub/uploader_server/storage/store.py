@@ -325,6 +325,8 @@ class Store:
     async def delete(self, file_id: str) -> bool:
         """Delete the stored file with this id; return False if there is none. The caller has checked the right to it.
 
+        A file whose directory is gone, or was replaced by a symbolic link, is forgotten, and False is returned.
+
         An upload removes only a file that it linked itself: one that found its bytes there is forgotten, and the file
         stays; so does one that another program has changed, or put there since. If other uploads refer to the file, it
         stays as well, and is that of the first of them from now on; or if one is about to. It is also removed if that
@@ -357,6 +359,8 @@ class Store:
             await self.database.transaction(forget, frees=True)
         finally:
             await asyncio.to_thread(removed.unlink, missing_ok=True)
+        if self.categories.is_there(name) and not self.categories.is_directory(name.rpartition("/")[0]):
+            return False
         await asyncio.to_thread(self.disk.names, [f"{self.root}/{name}"])
         return True
 

@@ -293,6 +293,26 @@ def test_terminated_upload_that_found_its_bytes_removes_nothing(server: Embedded
     assert there.read_bytes() == b"data"
 
 
+@pytest.mark.parametrize("now", ["gone", "a file", "a link"])
+@pytest.mark.parametrize("way", ["batch", "tus"])
+def test_delete_of_a_file_whose_directory_was_replaced_answers_404(
+    server: EmbeddedServer, way: str, now: str, tmp_path: Path
+) -> None:
+    directory, session = server.root / "personal/deep", new_session(server.url)
+    if way == "batch":
+        upload(server.url, file("a.mp4", b"data"), session=session, paths=("deep/a.mp4",))
+    else:
+        created(server.url, 4, b"data", filename="a.mp4", relativePath="deep/a.mp4", sessionId=session)
+    (stored,) = progress(server.url, session).json()["files"]
+    moved = directory.rename(tmp_path / "moved")
+    if now == "a file":
+        directory.touch()
+    elif now == "a link":
+        directory.symlink_to(moved)
+    assert [delete(server, stored["id"]) for _ in range(2)] == [404, 404]
+    assert (moved / "a.mp4").read_bytes() == b"data"
+
+
 @pytest.mark.parametrize("who", ["one", "shared"])
 @pytest.mark.parametrize("way", ["batch", "tus", "pack", "terminate"])
 def test_file_is_deleted_by_its_subject_or_the_shared_token(way: str, who: str, tmp_path: Path) -> None:
