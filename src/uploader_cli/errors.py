@@ -160,7 +160,7 @@ class Unauthorized(AnswerError):
 
 
 class NotYours(Unauthorized):
-    """403: the session was created with another secret, or without this one (docs/extensions.md)."""
+    """403: a session that was created with another secret (docs/extensions.md), or a file of another client."""
 
 
 class NotFound(AnswerError):

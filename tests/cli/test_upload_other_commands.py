@@ -7,6 +7,7 @@ import shlex
 import signal
 from typing import TYPE_CHECKING
 
+import jwt
 import pytest
 import requests
 from cli.watch.watch_bench import open_session, rooms, send, wait_until
@@ -179,6 +180,17 @@ def test_delete_needs_a_token_and_finds_the_file_once(make_files: Files, tmp_pat
         assert json.loads(done.out)["success"] is True
         assert uploader(*command, home=tmp_path, UPLOADER_TOKEN=token).code == 4
         assert token not in refused.err + done.err + done.out
+
+
+def test_delete_of_another_clients_file_names_the_token(make_files: Files, tmp_path: Path) -> None:
+    with running_server(jwt_secret="s" * 40) as server:
+        mine, theirs = (jwt.encode({"sub": name}, "s" * 40, algorithm="HS256") for name in ("me", "you"))
+        receipt = upload(make_files(**{"a.mp4": 10}), Settings(server=server.url, token=theirs)).receipts[0]
+        refused = uploader("delete", str(receipt.server_id), "-s", server.url, home=tmp_path, UPLOADER_TOKEN=mine)
+    assert refused.code == 5
+    assert "another client uploaded this file" in refused.err
+    assert "token of the client that uploaded it" in refused.err
+    assert "session" not in refused.err.lower()
 
 
 @pytest.mark.parametrize("flavour", ["bundled", "reference"])

@@ -22,8 +22,10 @@ from uploader_cli.core.record import Record
 
 JsonObject = dict[str, object]
 UPLOADS = "/uploads/"  # the path of stored files (docs/protocol.md section 1)
+STORED_FILE = "/api/upload/file/"
+"""The path of a stored file before its ID (docs/protocol.md)."""
 NOT_YOURS = "NOT_YOURS"
-"""Code of a 403 for a session that another client created (docs/extensions.md)."""
+"""Code of a 403 for a session or a file of another client (docs/extensions.md)."""
 NAME_TAKEN = "FILE_EXISTS"
 """Code of the failure of a file whose name is taken, with `ifExists` (docs/protocol.md section 1)."""
 NOBODY = "00000000-0000-4000-8000-000000000000"

@@ -219,7 +219,8 @@ class Api(HttpClient):
         return self._ask("POST", path, "success", headers=self.may_write(session_id))
 
     def delete(self, file_id: str) -> dict[str, object]:
-        return self._ask("DELETE", f"/api/upload/file/{_segment(file_id)}", "success")
+        """Delete a stored file. Raise `NotYours`."""
+        return self._ask("DELETE", f"{protocol.STORED_FILE}{_segment(file_id)}", "success")
 
     def validate(self, files: Sequence[LocalFile], types: Callable[[str], str]) -> dict[str, object]:
         asked = [{"name": protocol.wire_name(one.name), "size": one.size, "type": types(one.name)} for one in files]

@@ -24,6 +24,7 @@ NO_ROUTE = "NOT_FOUND"
 """The code of an upload server for a path that it does not have, as below a wrong `--server`."""
 TOKEN_MISSING = "give a token with UPLOADER_TOKEN, --token-file or --token-command"  # noqa: S105 - a sentence
 SECRET_MISSING = "give its secret with UPLOADER_SESSION_SECRET; the journal of the run that created it has it, too"  # noqa: S105
+OWNER_MISSING = "give the token of the client that uploaded it, or that of the server (its --auth-token-file)"
 TOKEN_REFUSED = "the server refuses this token: it may have expired or be for another server"  # noqa: S105
 
 
@@ -59,6 +60,9 @@ def answer_error(answer: Answer) -> errors.AnswerError:
     match status:
         case 409 | 410 if code == "CANCELLED":
             kind, text = errors.SessionCancelled, "the session was cancelled by another client"
+        case 403 if code == protocol.NOT_YOURS and protocol.STORED_FILE in answer.url:
+            kind, hint = errors.NotYours, OWNER_MISSING
+            text = f"another client uploaded this file, and only that one may delete it: {words}"
         case 403 if code == protocol.NOT_YOURS:
             kind, hint = errors.NotYours, SECRET_MISSING
             text = f"another client created this session, and only that one may write to it: {words}"
