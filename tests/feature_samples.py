@@ -33,5 +33,7 @@ CALLED = _samples("CALLED")
 """The commands, and the module that each of them calls, below the package."""
 SECRETS = _samples("SECRETS")
 """Values of secret options that contain `hunter2`, each with what is shown of it."""
+EVENTS = _samples("EVENTS")
+"""Events of their own."""
 WRITTEN = _samples("WRITTEN")
 """Options that name a file to write: the command, and a suffix of the file."""

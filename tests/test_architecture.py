@@ -42,11 +42,10 @@ PACKAGES = {
     "sources": "core errors settings.spelling sources",
     "fleet": "core errors extras private_files settings selection transfer sources fleet __version__",
     "analysis.timeline": "core analysis.stages render.words",
-    "compare": "core errors exit_status settings selection sources transfer render run compare",
     "plan": "core errors exit_status settings selection transfer render report.output_file run plan",
     "run": "core errors exit_status extras named_files private_files settings signals selection sources transfer "
     "realtime render report plan run",
-    "cli": "compare plan report run render settings signals errors extras exit_status cli __version__",
+    "cli": "plan report run render settings signals errors extras exit_status cli __version__",
 }
 """Each package, and what it may import of ours; all of them `feature`, and for types `features.typed`."""
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import pytest
 import without
 from command import environment
 
+from uploader_cli.cli.app import COMMANDS
 from uploader_cli.core.codes import WarningCode
+from uploader_cli.core.events import Event
 from uploader_cli.feature import Feature, features
 from uploader_cli.settings import OPTIONS, Settings
 
@@ -26,17 +28,17 @@ CORE = [path for path in CLIENT.rglob("*.py") if CLIENT / "features" not in path
 
 
 def declared(feature: Feature) -> set[str]:
-    """Return the names that a feature declares; of a code its member, unless a warning has the same."""
+    """Return the names that a feature declares but for commands; of a code its member, unless a warning has it, too."""
     fields = feature.load(feature.fields) if feature.fields else {}
     hooks = [step for _, step in feature.steps] + [place for _, place in feature.exports]
     return {
         *(option.name for option in feature.options),
-        *(command.name for command in feature.commands),
         *(name for added in fields.values() for name, *_ in added),
         *(action.name for action in feature.actions),
         *in_head(feature),
         *(hook.partition(":")[2] for hook in hooks),
         *feature.modules,
+        *(name for event in events_of(feature) for name in (event.__name__, event.type)),
         *({code.name.upper() for code in feature.codes} - set(WarningCode.__members__)),
         *([feature.directory] if feature.directory else []),
         *feature.variables,
@@ -49,21 +51,49 @@ def in_head(feature: Feature) -> list[str]:
     return [*head.of_run(Settings()), *head.TOTALS] if head is not None else []
 
 
-def names(path: Path) -> Iterator[str]:
-    """Yield the identifiers, attributes and strings of a module, and the names of a string that is a list of them."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        for field in ("id", "attr", "arg", "name", "asname", "value"):
-            if isinstance(name := getattr(node, field, None), str):
-                yield from (name, *(name.split() if re.fullmatch(r"[a-z_]+( [a-z_]+)+", name) else ()))
+def events_of(feature: Feature) -> tuple[type[Event], ...]:
+    """Return the events of a feature's commands."""
+    events: tuple[type[Event], ...] = feature.load(feature.events) if feature.events else ()
+    return events
+
+
+@cache
+def parsed(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
+def names(path: Path) -> set[str]:
+    """Return the identifiers, attributes and strings of a module, and the names of a string that is a list of them."""
+    fields = ("id", "attr", "arg", "name", "asname", "value")
+    found = {getattr(node, field, None) for node in parsed(path) for field in fields}
+    texts = {name for name in found if isinstance(name, str)}
+    return texts.union(*(text.split() for text in texts if re.fullmatch(r"[a-z_]+( [a-z_]+)+", text)))
+
+
+@cache
+def commands_in(path: Path) -> set[str]:
+    """Return the commands that strings of a module list, as `"status"` or `f"{_SEND} resume"`, and functions of `cli/`.
+
+    Elsewhere the name of a command may be a verb, as in `f"resume {self.run}"`.
+    """
+    texts = [node for node in parsed(path) if isinstance(node, ast.JoinedStr)]
+    lists = [text for text in texts if all(part.isupper() for part in re.findall(r"{(.*?)}", ast.unparse(text)))]
+    prose = {part for text in texts if text not in lists for part in text.values}
+    plain = [node.value for node in parsed(path) if isinstance(node, ast.Constant) and node not in prose]
+    words = [text.split() for text in plain if isinstance(text, str)]
+    functions = {node.name for node in parsed(path) if isinstance(node, ast.FunctionDef) and path.parent.name == "cli"}
+    return functions.union(*(some for some in words if COMMANDS.keys() >= {*some}))
 
 
 @pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)
 def test_core_has_no_name_of_a_feature(feature: Feature) -> None:
     own, flags = declared(feature), [OPTIONS[option.name].flag for option in feature.options]
-    flags += [f"uploader {command.name}" for command in feature.commands]
-    assert own or not feature.commands
+    commands = {command.name for command in feature.commands}
+    flags += [f"uploader {name}" for name in commands]
     for path in CORE:
         assert own.isdisjoint(names(path)), (path, own.intersection(names(path)))
+        assert commands.isdisjoint(commands_in(path)), path
         text = path.read_text(encoding="utf-8")
         assert not [flag for flag in flags if flag in text], path
 
@@ -124,4 +154,5 @@ def test_installation_without_a_feature_names_it(feature: Feature, tmp_path: Pat
             assert "signature" not in refused.stderr
     fields = feature.load(feature.fields) if feature.fields else {}
     names = {name for added in fields.values() for name, *_ in added} | {code.name for code in feature.codes}
+    names |= {event.type for event in events_of(feature)}
     assert not {name for name in names - {str(code) for code in WarningCode} if f'"{name}"' in schema}

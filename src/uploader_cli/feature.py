@@ -144,6 +144,8 @@ class Feature(NamedTuple):
     fields: str = ""
     """Fields that some events and the `Receipt` have after their own: by the name of their class, tuples of name, type
     and default."""
+    events: str = ""
+    """Classes of events that only its commands emit, in a tuple (`public_among`)."""
     fields_of_missing: str = ""
     """Those of the event of a stored file that is missing here."""
     counts: str = ""

@@ -110,7 +110,7 @@ def test_other_commands_ignore_a_tus_endpoint(runs: Runs, monkeypatch: pytest.Mo
     [
         of("doctor", ["doctor"]),
         of("smoke", ["smoke"]),
-        ["check", "a"],
+        of("check", ["check", "a"]),
         ["import", "--on", "local:2", "a"],
         ["status", ID],
     ],

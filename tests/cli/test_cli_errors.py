@@ -51,7 +51,7 @@ def test_an_error_is_one_line_and_a_code(
 def test_errors_are_folded_at_spaces_on_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
-    command = [sys.executable, "-m", "uploader_cli", "check", "a.mp4", "--state-dir", "state", "--max-wait", "long"]
+    command = [sys.executable, "-m", "uploader_cli", "upload", "a.mp4", "--state-dir", "state", "--max-wait", "long"]
     assert subprocess.run(command, stderr=theirs, cwd=tmp_path, check=False).returncode == 2
     os.close(theirs)
     lines = os.read(ours, 10_000).decode().splitlines()
@@ -107,16 +107,17 @@ def test_no_secret_is_in_a_message(
             "it is an option of upload, import (see: uploader watch --help)",
         ),
         (
-            "resume --dest x",
-            "--dest: no such option",
-            "it is an option of upload, import, check (see: uploader resume --help)",
+            "resume --protocol x",
+            "--protocol: no such option",
+            "it is an option of upload, import (see: uploader resume --help)",
         ),
-        ("--dest x upload", "--dest: no such option", "it is an option of upload, import, check (after the command)"),
+        ("--protocol x upload", "--protocol: no such option", "it is an option of upload, import (after the command)"),
         ("upload a -s", "-s needs a value", "see: uploader upload --help"),
         ("upload a --json=1", "--json takes no value", "see: uploader upload --help"),
         ("status", "SESSION is missing", "see: uploader status --help"),
         ("upload a --trust-receipts", "--trust-receipts needs --skip-existing", "add --skip-existing, or omit it"),
-        *((command, "no path given", NO_PATH.format(command)) for command in ("upload", "check")),
+        ("upload", "no path given", NO_PATH.format("upload")),
+        of("check", "check", "no path given", NO_PATH.format("check")),
         ("delete a b", "unexpected argument: b", "see: uploader delete --help"),
         of("demo", "demo --files x", "--files: 'x' is not a whole number", "see: uploader demo --help"),
         of("demo", "demo --files 0", "--files: 0 is not from 1 to 1000", "see: uploader demo --help"),

@@ -39,17 +39,23 @@ OTHERS = {
 }
 
 
-COMMANDS = ["upload", "upload --tus-endpoint", "validate", "status", "cancel", "delete", "watch", "check"]
+COMMANDS = ["upload", "upload --tus-endpoint", "validate", "status", "cancel", "delete", "watch"]
 
 
 @pytest.mark.parametrize(
     ("command", "other"),
     [
         *((command, "page") for command in COMMANDS),
+        of("check", "check", "page"),
         *(("upload", other) for other in OTHERS if other != "page"),
         *(
             pytest.param(command, other, marks=pytest.mark.thorough)
             for command, other in product(COMMANDS[1:], OTHERS)
+            if other != "page"
+        ),
+        *(
+            pytest.param("check", other, marks=[pytest.mark.thorough, pytest.mark.feature("check")])
+            for other in OTHERS
             if other != "page"
         ),
     ],
@@ -149,7 +155,7 @@ def test_server_option_with_a_tus_server_names_the_option(
     assert "use --tus-endpoint" in done.err
 
 
-@pytest.mark.parametrize("command", ["upload", "validate", "check", "status", "watch"])
+@pytest.mark.parametrize("command", ["upload", "validate", of("check", "check"), "status", "watch"])
 def test_wrong_path_of_an_upload_server_exits_6(
     command: str, server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -31,7 +31,6 @@ _OWN = {
     "cancel": "sessions",
     "delete": "sessions",
     "validate": "sessions",
-    "check": "sessions",
     "report": "report",
     "config": "config",
     "completion": "config",

@@ -162,15 +162,6 @@ class WorkerPhase(StrEnum):
     SILENT = "silent"
 
 
-class CheckResult(StrEnum):
-    """How a local file compares with the server's."""
-
-    SAME = "same"
-    SAME_SIZE = "same_size"
-    DIFFERENT = "different"
-    MISSING = "missing"
-
-
 class LimitsOrigin(StrEnum):
     """Whether a server reported its limits, earlier or now, or they are assumed (batch mode only), or unknown."""
 

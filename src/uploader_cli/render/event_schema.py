@@ -33,7 +33,7 @@ _KNOWN: dict[str, list[Any]] = {
 
 def schema_text() -> str:
     """Return the JSON Schema (draft 2020-12) of one line."""
-    references, parts = schema_components(map(_line, ev.PUBLIC), ref_template="#/$defs/{name}")
+    references, parts = schema_components(map(_line, ev.public_events()), ref_template="#/$defs/{name}")
     lines = [parts.pop(line["$ref"].rpartition("/")[2]) for line in references]
     for part in parts.values():
         if fields_of := part.get("properties"):  # unlike a line, it has all of them

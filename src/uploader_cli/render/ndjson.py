@@ -30,7 +30,7 @@ class _Throttle(Struct):
 
 
 class NdjsonView(Observer):
-    """Writes the lines of a frame together, in UTF-8, and flushes them; the last line of a run, plan or check at once.
+    """Writes the lines of a frame together, in UTF-8, and flushes them; the last line at once.
 
     A closed pipe raises BrokenPipeError.
     """
@@ -69,7 +69,7 @@ class NdjsonView(Observer):
                 self.files[event.file].pending = None  # of an earlier attempt
             case ev.FileCompleted() | ev.FileFailed():
                 self._flush(event.file)
-            case ev.RunFinished() | ev.PlanFinished() | ev.CheckFinished():
+            case ev.Event(ends=True):
                 for file in list(self.files):
                     self._flush(file)
                 self._write(event)

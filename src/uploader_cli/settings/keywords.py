@@ -121,6 +121,7 @@ FEATURE_OF = {
 }
 """The options of features, also of those that are not there, and their features."""
 FEATURE_OF_COMMAND: dict[str, str] = {
+    "check": "check",
     "demo": "demo",
     "doctor": "doctor",
     "presets": "presets",

@@ -35,12 +35,12 @@ LEAST_RATE = 2048
 
 _SEND = "upload import"
 _RUN = f"{_SEND} resume"
-_SESSIONS = "watch status cancel delete validate check"
+_SESSIONS = "watch status cancel delete validate"
 _CALLS = f"{_RUN} {_SESSIONS}"
 
 _general = Group("Options", f"{_CALLS} runs config", config="none", stored=True)
-_list = Group("What to send", f"{_SEND} check", stored=True)
-_filter = Group("What to send", f"{_SEND} validate check", stored=True)
+_list = Group("What to send", _SEND, stored=True)
+_filter = Group("What to send", f"{_SEND} validate", stored=True)
 _what = Group("What to send", _SEND, stored=True)
 _how = Group("How to send", _SEND, stored=True)
 _result = Group("How to send", "upload", config="user", stored=True)
@@ -102,9 +102,7 @@ class Settings(AddedOptions):
         "auto", "NAME  Format of the list: auto (by suffix), plain, nul, csv or jsonl."
     )
     null: bool = _list(False, "-0  Paths of the list end with NUL, as from find -print0 (--null is deprecated).")
-    lenient: bool = _list(
-        False, "Skip invalid lines of the list and send the rest (exit code 4).", commands=f"{_RUN} check"
-    )
+    lenient: bool = _list(False, "Skip invalid lines of the list and send the rest (exit code 4).", commands=_RUN)
     name: str | None = _list(
         None,
         "NAME  Name on the server of standard input, the PATH -.",
@@ -187,7 +185,7 @@ class Settings(AddedOptions):
         "auto",
         "-j N|auto  Parallel uploads; in batch mode, parallel sessions.",
         values.whole(1, auto="auto"),
-        commands=f"{_RUN} check",
+        commands=_RUN,
     )
     chunk_size: int | Literal["auto"] = _how(
         "auto", "SIZE|auto  Maximum bytes in one tus request.", values.size(LEAST_CHUNK, auto="auto")
@@ -245,7 +243,7 @@ class Settings(AddedOptions):
         "SIZE  Bandwidth limit per second, all files, at least 2K; none: no limit.",
         values.size(LEAST_RATE, why=" (servers end slower requests)", none=None),
     )
-    retries: int = _how(5, "N  Retries for each file.", values.whole(0), commands=f"{_RUN} check")
+    retries: int = _how(5, "N  Retries for each file.", values.whole(0), commands=_RUN)
     finish_timeout: float = _run(
         1800.0, "TIME  Time that a tus server may take to store a file after its last byte.", values.seconds(zero=False)
     )
@@ -268,7 +266,7 @@ class Settings(AddedOptions):
         None,
         "DIR  Directory of the resume journal. [default: the user's]",
         values.path,
-        commands="upload import resume runs watch cancel check",
+        commands="upload import resume runs watch cancel",
         config="user",
     )
 
@@ -318,13 +316,13 @@ class Settings(AddedOptions):
         1200.0,
         "TIME  Maximum time to wait for a rate limit (429), as 90 or 10m; none: no limit.",
         values.seconds(zero=True, none=math.inf),
-        commands="upload import resume watch check",
+        commands="upload import resume watch",
     )
     wait_for_server: float = _connection(
         600.0,
         "TIME  Time to wait for an unreachable or full server; none: no limit.",
         values.seconds(zero=True, none=math.inf),
-        commands=f"{_RUN} check",
+        commands=_RUN,
     )
     stall: float = _connection(30.0, "TIME  Warn after this time without progress.", values.seconds(zero=False))
     warn_latency: float | None = _connection(
@@ -362,7 +360,7 @@ class Settings(AddedOptions):
     insecure: bool = _security(False, "Don't verify the server's certificate.")
 
     category: Literal["personal", "scenic"] = _extras(
-        "personal", "-c NAME  Category of the files: personal or scenic.", commands="upload import check"
+        "personal", "-c NAME  Category of the files: personal or scenic.", commands="upload import"
     )
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     """The sources that have set options, and their values; `source` knows which of them still apply."""

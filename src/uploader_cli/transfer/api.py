@@ -149,17 +149,6 @@ class Api(HttpClient):
         )
         return judged(sent, wanted)
 
-    def find_lookup(self, hint: str) -> LookupOffer:
-        """Return the lookup that the server offers. Raise `UsageError` with `hint` without one.
-
-        Raise `NotAnUploadServer` for any other server.
-        """
-        self._health()
-        if self.offer.lookup is None:
-            words = f"{self.settings.server} can't be asked which files it has: it has no lookup"
-            raise self.lacking(words, hint=hint)
-        return self.offer.lookup
-
     def lacking(self, words: str, *, hint: str) -> errors.UploaderError:
         """Return the error for what `/health` does not offer: a `UsageError` where an upload server answered it."""
         answer = self._health_answer

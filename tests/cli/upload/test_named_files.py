@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import feature_samples
 import pytest
+from feature_samples import of
 
 from uploader_cli.__main__ import main
 
@@ -34,8 +35,13 @@ READ = {
     "--state-dir": (UPLOAD, ""),
 }
 MAY_BE_DIRECTORY = {"--analysis-to", "--ca-bundle", "--state-dir"}
-STATE = {command: [command, *(["a.mp4"] if command == "check" else []), *NOWHERE] for command in ("check", "watch")}
-STATE |= {"runs": ["runs"], "resume": ["resume"], "dry run": [*UPLOAD, "-n", "--skip-existing"]}
+STATE = [
+    ["watch", *NOWHERE],
+    ["runs"],
+    ["resume"],
+    [*UPLOAD, "-n", "--skip-existing"],
+    of("check", ["check", "a.mp4", *NOWHERE]),
+]
 
 
 def long_name(there: Path, suffix: str) -> Path:
@@ -110,10 +116,10 @@ def test_file_that_opens_and_fails_to_read_is_exit_2(option: str, capsys: pytest
 @pytest.mark.parametrize("unusable", UNUSABLE)
 @pytest.mark.parametrize("command", STATE)
 def test_unusable_state_directory_is_exit_2_in_every_command(
-    command: str, unusable: Callable[[Path, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: list[str], unusable: Callable[[Path, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = unusable(tmp_path, "")
-    assert main([*STATE[command], "--state-dir", str(path)]) == 2
+    assert main([*command, "--state-dir", str(path)]) == 2
     said = capsys.readouterr().err
     assert "--state-dir" in said
     assert str(path) in said

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import DEADLINE, environment, finish, start
+from feature_samples import of
 from time_limits import PATIENCE, SLACK
 
 from uploader_server.faults import Answer
@@ -169,7 +170,7 @@ def test_signal_while_another_token_is_awaited(
 @pytest.mark.parametrize(
     ("line", "faults", "left"),
     [
-        (("check", "--size-only"), ["stall:stored-head:before,seconds=600"], True),
+        of("check", ("check", "--size-only"), ["stall:stored-head:before,seconds=600"], True),
         (("upload", "-q"), ["stall:health#2-:before,seconds=600", "reset:session"], True),
         (("upload", "-q"), ["stall:finish:before,seconds=600"], False),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, cast
 
@@ -30,6 +31,8 @@ class Event(Record, frozen=True, omit_defaults=True):
     """The base class. A public event is tagged with its type in the stream, which omits fields with their default."""
 
     type: ClassVar[str] = ""
+    ends: ClassVar[bool] = False
+    """Whether it is the last line of the stream."""
     texts: ClassVar[tuple[str, ...]] = ()
     """The fields that may quote the server: they are shown without secrets."""
 
@@ -44,6 +47,16 @@ class Event(Record, frozen=True, omit_defaults=True):
         """The event as it is encoded for the stream: internal fields have their defaults."""
         internal = internal_fields(type(self))
         return replace(self, **internal) if internal else self
+
+
+def public_among(values: Iterable[object]) -> tuple[type[Event], ...]:
+    """Return the classes of public events among some values, each with its `type`."""
+    found = tuple(
+        kind for kind in values if isinstance(kind, type) and issubclass(kind, Event) and kind.__struct_config__.tag
+    )
+    for kind in found:
+        kind.type = str(kind.__struct_config__.tag)
+    return found
 
 
 def with_features(kind: type[E]) -> type[E]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from msgspec import field
 
 from uploader_cli.core.codes import (
     ChannelReason,
     ChannelState,
-    CheckResult,
     FailureCode,
     LimitsOrigin,
     Phase,
@@ -29,10 +30,12 @@ from uploader_cli.core.events.event import (
     Percent,
     Rate,
     Seconds,
+    public_among,
     with_features,
 )
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.record import Record
+from uploader_cli.feature import features
 
 
 class RunStarted(Event, frozen=True, tag="run.started"):
@@ -256,6 +259,7 @@ class Metrics(Record, frozen=True):
 class RunFinished(Event, frozen=True, tag="run.finished"):
     """The last event. `bytes` are the confirmed ones, `rate` their bytes/s, `peak_rss` is in bytes."""
 
+    ends: ClassVar[bool] = True
     ok: bool
     completed: Count
     failed: Count
@@ -270,7 +274,7 @@ class RunFinished(Event, frozen=True, tag="run.finished"):
     metrics: Metrics = field(default_factory=Metrics)
 
 
-# --- the lines of a dry run and of a check ----------------------------------------------------------------------------
+# --- the lines of a dry run -------------------------------------------------------------------------------------------
 
 
 class PlanStarted(Event, frozen=True, tag="plan.started"):
@@ -314,6 +318,7 @@ class PlanFile(Extended, frozen=True, tag="plan.file"):
 class PlanFinished(Event, frozen=True, tag="plan.finished"):
     """The last line. `exit_code` is that of a run in which everything succeeds."""
 
+    ends: ClassVar[bool] = True
     files: Count
     bytes: Bytes
     sessions: Count
@@ -322,35 +327,10 @@ class PlanFinished(Event, frozen=True, tag="plan.finished"):
     exit_code: int
 
 
-class CheckFile(Event, frozen=True, tag="check.file"):
-    """A local file was compared with the server's. `name` is its path below the category.
-
-    `stored_size` and `location` are those of the stored file, None if it is missing.
-    """
-
-    file: FileNumber
-    path: str
-    size: Bytes
-    name: str
-    result: CheckResult
-    stored_size: Bytes | None
-    location: str | None
+PUBLIC = public_among(globals().values())
 
 
-class CheckFinished(Event, frozen=True, tag="check.finished"):
-    """The last line of a check: the number of files by result, and the bytes of the compared files."""
-
-    same: Count
-    different: Count
-    missing: Count
-    failed: Count
-    skipped: Count
-    bytes: Bytes
-    seconds: Seconds
-    exit_code: int
-
-
-_EVENTS = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Event)]
-PUBLIC = tuple(kind for kind in _EVENTS if kind.__struct_config__.tag)
-for _kind in PUBLIC:
-    _kind.type = str(_kind.__struct_config__.tag)
+def public_events() -> tuple[type[Event], ...]:
+    """Return all events that are lines of the stream, also those of features."""
+    found = [feature.load(feature.events) for feature in features() if feature.events]
+    return (*PUBLIC, *(event for events in found for event in events))

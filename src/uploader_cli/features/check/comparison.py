@@ -15,9 +15,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import TypeAlias, TypeVar
 
-from uploader_cli.compare.comparison_view import ComparisonView
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import CheckResult
 from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.packs import FoundFile, LookedUp, LookupOffer
 from uploader_cli.core.plan import LocalFile
@@ -31,6 +29,8 @@ from uploader_cli.errors import (
     UsageError,
 )
 from uploader_cli.exit_status import Exit
+from uploader_cli.features.check.comparison_view import ComparisonView
+from uploader_cli.features.check.events import CheckFile, CheckFinished, CheckResult
 from uploader_cli.render import choose, columns
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.connections import client
@@ -44,7 +44,7 @@ from uploader_cli.transfer.journal import History
 from uploader_cli.transfer.stored_files import digest_read_back, looked_up, with_digests
 
 Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped
-Compared: TypeAlias = ev.CheckFile | ev.FileFailed | ev.FileSkipped
+Compared: TypeAlias = CheckFile | ev.FileFailed | ev.FileSkipped
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -85,7 +85,7 @@ def compare(settings: Settings, paths: Sequence[str], *, content: bool, read: bo
             known = api.health()
             limits, offer = known.limits, known.lookup
             if offer is None and (content or limits is None or not limits.relative_paths):
-                offer = api.find_lookup(hint)  # raises
+                offer = _lookup_of(api, hint)
             api.pacer.probe = partial(api.health, patient=False)
             reads = on_read if content else None
             with closing(Comparison(api, offer, ready, history, reads, anew=read)) as comparison:
@@ -100,12 +100,20 @@ def compare(settings: Settings, paths: Sequence[str], *, content: bool, read: bo
                     raise UsageError(words, hint=hint) from error
 
 
+def _lookup_of(api: Api, hint: str) -> LookupOffer:
+    """Ask again for the lookup. Raise `UsageError` with `hint` without one, and `NotAnUploadServer` for others."""
+    offer = api.health().lookup
+    if offer is None:
+        raise api.lacking(f"{api.settings.server} can't be asked which files it has: it has no lookup", hint=hint)
+    return offer
+
+
 def _report(results: Iterable[Compared], tell: Callable[[ev.Event], None]) -> int:
     """Report each result and the summary; return the exit code."""
     counts, size, began = Counter[str](), 0, time.monotonic()
     for result in results:
         match result:
-            case ev.CheckFile():
+            case CheckFile():
                 counts[result.result] += 1
                 size += result.size
             case ev.FileFailed():
@@ -115,7 +123,7 @@ def _report(results: Iterable[Compared], tell: Callable[[ev.Event], None]) -> in
         tell(result)
     same = not counts["different"] and not counts["missing"] and not counts["failed"]
     tell(
-        ev.CheckFinished(
+        CheckFinished(
             same=counts["same"] + counts["same_size"],
             different=counts["different"],
             missing=counts["missing"],
@@ -203,7 +211,7 @@ class Comparison:
         equal = CheckResult.SAME if self._on_read is not None else CheckResult.SAME_SIZE
         result = CheckResult.MISSING if found is None else equal if same else CheckResult.DIFFERENT
         size, location = (found.size, found.location) if found is not None else (None, None)
-        return ev.CheckFile(file.file, file.path, file.size, utf8(file.relative_path), result, size, location)
+        return CheckFile(file.file, file.path, file.size, utf8(file.relative_path), result, size, location)
 
     def _by_content(self, file: LocalFile, found: FoundFile, on_read: OnRead) -> tuple[FoundFile | None, bool]:
         """Return the stored file, and whether its bytes are equal. One under another name is found by its digest."""

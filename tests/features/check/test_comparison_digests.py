@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes import Clock
 
-from uploader_cli.compare.comparison import Comparison
-from uploader_cli.core.events import CheckResult
 from uploader_cli.core.packs import FoundFile, LookedUp, LookupOffer
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import DigestPending
+from uploader_cli.features.check.comparison import Comparison
+from uploader_cli.features.check.events import CheckResult
 from uploader_cli.settings import Settings
 
 if TYPE_CHECKING:

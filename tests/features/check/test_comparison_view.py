@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 
-from uploader_cli.compare.comparison_view import ComparisonView
-from uploader_cli.core import events as ev
-from uploader_cli.core.events import CheckResult
+from uploader_cli.features.check.comparison_view import ComparisonView
+from uploader_cli.features.check.events import CheckFile, CheckFinished, CheckResult
 
-SAME = ev.CheckFile(0, "a", 5, "a", CheckResult.SAME, 5, "/uploads/personal/a")
-MISSING = ev.CheckFile(1, "long directory/\x1b[31m name", 5, "b", CheckResult.MISSING, None, None)
-END = ev.CheckFinished(1, 0, 1, 0, 0, 10, 0.5, 4)
+SAME = CheckFile(0, "a", 5, "a", CheckResult.SAME, 5, "/uploads/personal/a")
+MISSING = CheckFile(1, "long directory/\x1b[31m name", 5, "b", CheckResult.MISSING, None, None)
+END = CheckFinished(1, 0, 1, 0, 0, 10, 0.5, 4)
 
 
 def test_count_on_a_terminal_gives_way_to_each_line() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from uploader_cli.core import events as ev
+from uploader_cli.features.check.events import CheckFile, CheckFinished, CheckResult
 from uploader_cli.render.words import clip, plural, safe, size, span, wrap
 
 FRAME = 0.1  # seconds between two updates of the count
@@ -39,9 +40,9 @@ class ComparisonView:
 
     def tell(self, event: ev.Event) -> None:
         match event:
-            case ev.CheckFile():
+            case CheckFile():
                 self._compared += 1
-                if event.result not in (ev.CheckResult.SAME, ev.CheckResult.SAME_SIZE) or self._verbose:
+                if event.result not in (CheckResult.SAME, CheckResult.SAME_SIZE) or self._verbose:
                     self._line(f"{event.result.replace('_', ' ')}: {_described(event)}")
             case ev.FileFailed():
                 self._line(f"failed: {safe(event.path)}: {safe(event.message[:500])}")
@@ -49,7 +50,7 @@ class ComparisonView:
                 self._line(f"warning: {safe(event.text)}", self._notes)
             case ev.FileSkipped() if self._verbose:
                 self._line(f"skipped: {safe(event.path)} ({event.reason})")
-            case ev.CheckFinished() if not self._quiet:
+            case CheckFinished() if not self._quiet:
                 self._line(_summary(event, content=self._content))
                 return
         self._count()
@@ -79,16 +80,16 @@ class ComparisonView:
         to.flush()
 
 
-def _described(event: ev.CheckFile) -> str:
+def _described(event: CheckFile) -> str:
     path = safe(event.path)
-    if event.result is not ev.CheckResult.DIFFERENT:
+    if event.result is not CheckResult.DIFFERENT:
         return path
     if event.stored_size == event.size:
         return f"{path} (same size, other content)"
     return f"{path} ({event.size:,} bytes, on the server {event.stored_size:,})"
 
 
-def _summary(event: ev.CheckFinished, *, content: bool) -> str:
+def _summary(event: CheckFinished, *, content: bool) -> str:
     others = ("different", "missing", "failed", "skipped")
     counts = [f"{event.same:,} {'same' if content else 'same size'}"]
     counts += [f"{getattr(event, name):,} {name}" for name in others if getattr(event, name)]

@@ -1,1 +1,0 @@
-"""The command `check`: compare local files with those on the server."""
