@@ -28,8 +28,10 @@ class FileResult(NamedTuple):
     server has stored it for a request of this run, and found no equal file there; None where it does not say.
 
     `skipped` says why it was not sent: the server has it, or a receipt says so, which stays. Of such a file, `compares`
-    says whether it has still to be compared (`--verify`), and `unconfirmed` that only a receipt of another run knows of
-    it, on which nothing relies that removes the local file.
+    says whether it has still to be compared (`--verify`).
+
+    `unconfirmed`: only a receipt of another run knows of it, or only the success of the creation of an empty file.
+    Nothing that removes the local file relies on that.
     """
 
     file: LocalFile

@@ -155,7 +155,7 @@ class TusFile:
         stored = FileResult(file, server_id=server_id, location=location, content_location=url)
         continued = not state.terms.tells_stored and any(one.continued for one in uploads)
         stored = stored._replace(values=self._values(sent, server_id), continued=adopted or continued)
-        stored = stored._replace(adopted=adopted)
+        stored = stored._replace(adopted=adopted, unconfirmed=known_by is KnownBy.CREATION)
         if adopted or known_by is not KnownBy.ANSWER:  # it may be the local file itself
             stored = stored._replace(new=False)
         if not verified:

@@ -34,8 +34,13 @@ class Recording(Stage):
         digests = self._context.digests
         if digests is not None:
             results = [one if one.skipped else one._replace(digest=digests.known(one.file)) for one in results]
-        record(self._context, [one for one in results if one.error is None and not (one.continued or one.skipped)])
+        record(self._context, [one for one in results if one.error is None and self._counts(one)])
         return results if digests is None else [self._hashed(digests, one) for one in results]
+
+    def _counts(self, result: FileResult) -> bool:
+        """Return whether a file has a receipt before it is compared: not one that is unconfirmed and to be consumed."""
+        is_open = result.unconfirmed and self._context.settings.consumes
+        return not (result.continued or result.skipped or is_open)
 
     def _hashed(self, digests: Digests, result: FileResult) -> FileResult:
         try:
@@ -43,7 +48,7 @@ class Recording(Stage):
                 result = self._present(result)
             elif result.error is None and result.sha256 is None:
                 result = result._replace(digest=digests.complete(result.file))
-                if not result.continued:
+                if self._counts(result):
                     record(self._context, [result])
         except errors.FileError as error:
             result = result._replace(error=error)

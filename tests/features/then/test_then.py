@@ -290,6 +290,22 @@ def test_file_that_the_server_does_not_give_out_is_kept_unless_unverified(
     assert left(files) == {}
 
 
+def test_empty_file_that_only_its_creation_confirms_is_kept_also_unverified(
+    make_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server answers 404 to all that follows the creation, also in the next run."""
+    monkeypatch.setattr(Finishing, "lock_status", 404)
+    files = make_files(**{"a.bin": 0})
+    with Finishing() as service:
+        service.locked = 100
+        for _ in range(2):
+            done = uploader(
+                "upload", files, "--tus-endpoint", service.url, *HAS_THEN, "--then-unverified", home=tmp_path
+            )
+            assert (done.code, left(files)) == (2, {"a.bin": b""})
+            assert [event["code"] for event in done.of("file.failed")] == ["unverifiable"]
+
+
 def test_trusted_receipt_of_an_upload_that_is_gone_removes_nothing(make_files: Files, tmp_path: Path) -> None:
     files = make_files(**{"a.bin": 10})
     with Plain() as plain:
