@@ -56,7 +56,7 @@ class KnownBy(Enum):
 
     ANSWER = auto()  # a success of the request that completes it, or the state of the bundled server
     READING = auto()  # the server gives out its last byte
-    CREATION = auto()  # of an empty file: its creation succeeded, and the server takes no request after it
+    CREATION = auto()  # of an empty file: only its creation succeeded, perhaps with an upload that was there before
     NOTHING = auto()  # it may be stored, or not
 
 

@@ -14,7 +14,7 @@ import pytest
 from command import Done, start, uploader
 from scripted_server import Answer, Peer, Request, ScriptedServer
 from time_limits import PATIENCE
-from tus_services import FIRST, OF_TUS, Finishing, Overtaken, Service, Sharing, Spoiling, Upload
+from tus_services import FIRST, OF_TUS, Finishing, Overtaken, Service, Sharing, Spoiling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -392,12 +392,7 @@ def test_server_that_takes_no_empty_patch(
 
 
 class Knowing(Finishing):
-    """Answers what would store a file with 200, and with an upload that it may have had before."""
-
-    def create(self, upload: Upload, headers: dict[str, str]) -> dict[str, str]:
-        if upload.length == 0:
-            self.store(upload)
-        return super().create(upload, headers)
+    """Answers what would store a file with 200, and with an upload that it may have had before, as @uploadx/core."""
 
     def _post(self, request: Request) -> Answer:
         answer = super()._post(request)
@@ -405,19 +400,18 @@ class Knowing(Finishing):
         return replace(answer, status=200) if is_end else answer
 
 
-@pytest.mark.parametrize("readable", [True, False])
-@pytest.mark.parametrize("request_", ["empty", "joining"])
-def test_upload_that_may_be_an_earlier_one_is_compared_or_unknown(
-    request_: str, readable: bool, tmp_path: Path
-) -> None:
-    """A joined file is not compared."""
+def test_empty_file_whose_creation_made_no_new_upload_is_not_confirmed(tmp_path: Path) -> None:
     with Knowing() as service:
-        service.readable = readable
-        size = 0 if request_ == "empty" else REQUESTS[request_][0]
-        done = send(service, tmp_path, size=size, UPLOADER_EMPTY_AT_CREATION="yes")
-    is_known = readable and request_ == "empty"
-    assert done.code == (0 if is_known else 4), done.err
-    assert [event["code"] for event in done.of("file.failed")] == [] if is_known else ["outcome_unknown"]
+        done = send(service, tmp_path, size=0, UPLOADER_EMPTY_AT_CREATION="yes")
+    assert told(done) == (["warning unconfirmed", "completed"], 0), done.err
+    assert [method for method, _ in service.requests] == ["OPTIONS", "POST"]
+    assert [event["verified"] for event in done.of("file.completed")] == [False]
+
+
+def test_join_that_made_no_new_upload_is_unknown(tmp_path: Path) -> None:
+    with Knowing() as service:
+        done = send(service, tmp_path, size=REQUESTS["joining"][0])
+    assert told(done) == (["failed outcome_unknown"], 4), done.err
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ NOT_STORED = "the answer to its last byte was lost, and the server does not have
 TWICE = "the answer to its creation with all bytes was lost, and it is sent again: the server may store it twice"
 GONE = "all its bytes were sent, and its upload is gone: it is sent again, and the server may store it twice"
 EARLIER = "the server answered an earlier request for its last bytes with an error"
+NOT_NEW = "the server may have had its empty upload before (its creation got no 201): it counts as stored"
 NO_PATCH_TAKEN = "the server created it, took no request after that, and does not give it out: it counts as stored"
 NOT_ENDED = "all bytes arrived and their end was declared, and the server says that the upload is not complete"
 
@@ -509,8 +510,8 @@ def _begun(state: Upload, create: Create, position: Position, *, early: bool = F
     if offset is None:
         return _want(state, Locate(position.url))
     position, accepted = position._replace(offset=offset), completes or position.complete is True
-    if state.stored_at_creation and not (position.new or state.task.terms.keys):  # it was stored before, or was not
-        return _want(replace(state, unchecked=True, adopted=True), Recall(position, accepted=False))
+    if state.stored_at_creation and not (position.new or state.task.terms.keys):
+        return _by_creation(_warned(state, WarningCode.UNCONFIRMED, NOT_NEW), position)
     is_there = (
         not (state.deferred or state.task.terms.keys)
         and state.task.index is None
@@ -531,8 +532,6 @@ def _recalled(state: Upload, *, stored: bool) -> tuple[Upload, Wanted]:
     recall = state.doing
     if not isinstance(recall, Recall):
         raise TypeError(recall)
-    if state.stored_at_creation and not stored:
-        return _want(state, ReadLast(recall.position))
     return _settle(state, recall.position, accepted=stored or recall.accepted)
 
 
@@ -632,8 +631,7 @@ def _read_back(state: Upload, means: UploadState) -> tuple[Upload, Wanted]:
     if means is UploadState.CONFIRMED:
         state = replace(state, known_by=KnownBy.READING, unchecked=True)
     if means is UploadState.UNKNOWN and reading.refused:
-        state = _warned(state, WarningCode.UNCONFIRMED, NO_PATCH_TAKEN)
-        return _confirm(replace(state, known_by=KnownBy.CREATION, unchecked=True), reading.position, 0, done=True)
+        return _by_creation(_warned(state, WarningCode.UNCONFIRMED, NO_PATCH_TAKEN), reading.position)
     return _settled(state, reading.position, means)
 
 
@@ -651,6 +649,11 @@ def _confirm(state: Upload, position: Position, offset: int, *, done: bool) -> t
         state = _warned(state, WarningCode.MAY_BE_STORED, TWICE)
     state = replace(found(state, offset), offset=offset, most=max(state.most, offset), last=position, twice=False)
     return (state, Done(position)) if done else _go_on(state)
+
+
+def _by_creation(state: Upload, position: Position) -> tuple[Upload, Wanted]:
+    """End an empty file that only the success of its creation confirms."""
+    return _confirm(replace(state, known_by=KnownBy.CREATION, unchecked=True), position, 0, done=True)
 
 
 def _unsure(state: Upload, url: str) -> tuple[Upload, Wanted]:
