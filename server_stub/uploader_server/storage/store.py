@@ -359,9 +359,13 @@ class Store:
             await self.database.transaction(forget, frees=True)
         finally:
             await asyncio.to_thread(removed.unlink, missing_ok=True)
+        return await asyncio.to_thread(self._persist_removal, name)
+
+    def _persist_removal(self, name: str) -> bool:
+        """Write the names of the directory of a removed file to the disk; return False if the directory is gone."""
         if self.categories.is_there(name) and not self.categories.is_directory(name.rpartition("/")[0]):
             return False
-        await asyncio.to_thread(self.disk.names, [f"{self.root}/{name}"])
+        self.disk.names([f"{self.root}/{name}"])
         return True
 
     def _is_anothers(self, row: sqlite3.Row) -> bool:

@@ -21,7 +21,7 @@ NO_REFUSAL = (*NOTHING_DONE, 404, 409, 410)
 """4xx that concern a token, an upload that is gone, a lock or a limit: the same file may be accepted later."""
 TAKES_NO_PATCH = (404, 405, 409, 410)
 """Statuses for the PATCH of an empty file that a server may have stored at its creation. Others refuse the file."""
-OF_FILE_OR_NOT = (403, 404, 405, 410, 501)
+UNCLEAR_REFUSALS = (403, 404, 405, 410, 501)
 """Statuses of a creation with bytes that refuse the file, or the token, or come from a wrong address."""
 INCOMPLETE_UPLOAD = "ERR_INCOMPLETE_UPLOAD"
 """The code of tusd for a file that its store has not got completely."""

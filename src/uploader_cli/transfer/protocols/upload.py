@@ -34,8 +34,8 @@ from msgspec.structs import replace
 from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode, WarningCode
 from uploader_cli.core.confirmation import (
-    OF_FILE_OR_NOT,
     UNCERTAIN,
+    UNCLEAR_REFUSALS,
     Ending,
     KnownBy,
     UploadState,
@@ -774,7 +774,7 @@ def _not_sent(
 
 def _may_concern_the_file(state: Upload, create: Create, error: errors.AnswerError) -> bool:
     """Return whether a server that has created nothing in this run refuses bytes, and perhaps nothing else."""
-    may_be = error.by_server and error.status in OF_FILE_OR_NOT and not state.task.terms.tells_stored
+    may_be = error.by_server and error.status in UNCLEAR_REFUSALS and not state.task.terms.tells_stored
     return may_be and create.size > 0 and state.size >= state.task.capabilities.resumes_from
 
 
