@@ -15,7 +15,7 @@ from uploader_cli.features import FEATURES
 
 T = TypeVar("T")
 Place: TypeAlias = Literal["stored", "last"]
-"""Where a step stands among the stages of a file: after the comparison of what is stored, or before its end."""
+"""Where a step stands among the stations of a file: after the comparison of what is stored, or before its end."""
 
 
 class FeatureOption(NamedTuple):
@@ -124,7 +124,7 @@ class Feature(NamedTuple):
     part: str = ""
     """Function of the settings; it returns the `selection.selection.Part` of what is found that the run sends."""
     steps: tuple[tuple[Place, str], ...] = ()
-    """Each is a `Stage`, made with the context of the run."""
+    """Each is a `Station`, made with the context of the run."""
     defaults: str = ""
     """Function of the value of the first option, its source, the user's config file and its tables with the name of the
     option; it returns the `Defaults` that the value names."""

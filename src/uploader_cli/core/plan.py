@@ -57,7 +57,7 @@ class LocalFile(Record, frozen=True):
     to several places; it is empty where path and run determine the destination. `upload_url` is its upload where a
     service has created that already: a secret. `signed` is the URL to read where its query, which `path` conceals, may
     be one. `content` has the bytes that are not read from `path`.
-    `identity` is that of a local file at the walk; a stage may take that of a regular file before it is read.
+    `identity` is that of a local file at the walk; a station may take that of a regular file before it is read.
     `directory` is the absolute path, without links, of the directory in which it is; empty for a link that is followed.
     """
 

@@ -32,8 +32,8 @@ from uploader_cli.transfer.file_checks import Checked, FileChecks
 from uploader_cli.transfer.journal import ClaimState, PendingUpload, RunHandle, Stored
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.results import FileResult
-from uploader_cli.transfer.stage import Carrier
-from uploader_cli.transfer.stages import Stages
+from uploader_cli.transfer.station import Carrier
+from uploader_cli.transfer.stations import Stations
 from uploader_cli.transfer.targets import meeting
 from uploader_cli.transfer.upload_session import RunContext
 
@@ -119,7 +119,7 @@ class Driver:
         # Whatever the receipts say of files that are compared: the workers get them.
         sent_here = settings.resume and not (settings.resend or self._compares or skips)
         self._checks = FileChecks(context, Checked(skips, skips_sent=sent_here, verify=False))
-        self._stages = Stages(context)
+        self._stations = Stations(context)
         self._secret = run_secret(settings.state_path, self._run.number)
 
     def begin(self) -> None:
@@ -204,7 +204,7 @@ class Driver:
     def _picked(self, files: Sequence[LocalFile]) -> list[LocalFile]:
         keys, ended = self._context.terms.keys, list[FileResult]()
         picked = self._checks.pick(self._api, files, None, ended, pack=keys)
-        self._stages.take(Carrier(self._api), ended)
+        self._stations.take(Carrier(self._api), ended)
         if not keys:
             self._share(picked)
         return [file for file, _ in picked]

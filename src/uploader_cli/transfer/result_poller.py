@@ -22,7 +22,7 @@ from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.http_client import REDIRECTS
 from uploader_cli.transfer.ledger import RUN_ENDING
 from uploader_cli.transfer.refusals import answer_error
-from uploader_cli.transfer.stage import Carrier, Stage
+from uploader_cli.transfer.station import Carrier, Station
 from uploader_cli.transfer.verification import record
 
 if TYPE_CHECKING:
@@ -47,15 +47,15 @@ class _Waiting(Struct):
     unknown_since: float | None = None  # of the answers 404 and 410
 
 
-class ResultPoller(Stage):
+class ResultPoller(Station):
     """Keep each file that the server processes, and ask for its state, in one thread and one request at a time.
 
     A file is asked for less and less often, and a refusal for now (429, 5xx, no answer) is waited out; both within
     `--result-timeout`.
     """
 
-    def __init__(self, context: RunContext, go_on: Callable[[Carrier, Sequence[FileResult], Stage], object]) -> None:
-        """`go_on` takes the results of processed files through the stages after this one; the thread calls it."""
+    def __init__(self, context: RunContext, go_on: Callable[[Carrier, Sequence[FileResult], Station], object]) -> None:
+        """`go_on` takes the results of processed files through the stations after this one; the thread calls it."""
         self._context, self._settings, self._go_on = context, context.settings, go_on
         self._api = context.api.another()
         self._due: list[tuple[float, int, _Waiting]] = []  # a heap, by times; those of the same time in their order

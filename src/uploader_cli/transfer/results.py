@@ -1,4 +1,4 @@
-"""The result of a file, which every job yields and every stage completes."""
+"""The result of a file, which every job yields and every station completes."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ from uploader_cli.transfer.journal import Claim, ClaimState
 from uploader_cli.transfer.pack_job import PackJob, packs_of
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.results import FileResult, failed
-from uploader_cli.transfer.stage import Carrier
-from uploader_cli.transfer.stages import Stages
+from uploader_cli.transfer.station import Carrier
+from uploader_cli.transfer.stations import Stations
 from uploader_cli.transfer.targets import meeting
 from uploader_cli.transfer.tus_file import TusFile
 from uploader_cli.transfer.tus_reading import Readings
@@ -59,7 +59,7 @@ class Scheduler:
         self._packs: PackSize | None = None
         self._opened: Opened | None = None
         self._pool = Pool(self._settings.jobs, self._make_worker, cap=self._settings.most_connections)
-        self._stages = Stages(context)
+        self._stations = Stations(context)
         self._flow = Flow()
         self._blocked: deque[LocalFile] = deque()  # files that a proxy blocks, to be sent in batch mode
         self._prober: Api | None = None  # the client of the probe; one thread at a time uses it
@@ -91,7 +91,7 @@ class Scheduler:
         """End every request that is being sent, from another thread."""
         self._api.shut()
         self._pool.shut()
-        self._stages.shut()
+        self._stations.shut()
         if self._prober is not None:
             self._prober.shut()
 
@@ -151,7 +151,7 @@ class Scheduler:
             raise
         finally:
             self._pool.close()
-            self._stages.close()
+            self._stations.close()
         self._raise()
 
     def _meet(self, files: Sequence[LocalFile]) -> None:
@@ -167,8 +167,8 @@ class Scheduler:
         return Worker(pool, api, upload_calls(api, context.terms, context.chunk), self._finish)
 
     def _finish(self, worker: Worker, job: Job, outcomes: Sequence[FileResult]) -> None:
-        """Take the results of a job through the stages, in its worker; queue again what falls back."""
-        back = self._stages.take(Carrier(worker.api, job.session), outcomes)
+        """Take the results of a job through the stations, in its worker; queue again what falls back."""
+        back = self._stations.take(Carrier(worker.api, job.session), outcomes)
         if back and job.session is not None:
             self._fall_back(worker, job, job.session, back)
 
@@ -196,7 +196,7 @@ class Scheduler:
                 for picked, claim in checking.popleft().result():
                     self._claims[picked.file] = claim
                     self._dispatch(planner.add(picked))
-            full, file = len(self._ledger.open) - self._stages.kept >= AHEAD, None
+            full, file = len(self._ledger.open) - self._stations.kept >= AHEAD, None
             if not full and not supply.ended:
                 file = supply.take(0.0 if groups or checking else TICK)
                 idle = 0.0 if file is not None or groups or checking else idle + TICK
@@ -256,11 +256,11 @@ class Scheduler:
             yield results
 
     def _end(self, results: Sequence[FileResult]) -> None:
-        """Take the results of files that were not sent through the stages."""
-        self._stages.take(Carrier(self._api), results)
+        """Take the results of files that were not sent through the stations."""
+        self._stations.take(Carrier(self._api), results)
 
     def _accept(self, file: LocalFile, groups: Groups) -> None:
-        file = self._stages.admit(file)
+        file = self._stations.admit(file)
         self._ledger.admit(file)
         refused = refusal(file, self._context.terms.limits)
         if refused is not None:
@@ -356,7 +356,7 @@ class Scheduler:
 
     @property
     def _is_busy(self) -> bool:
-        return not self._pool.at_rest or self._stages.kept > 0
+        return not self._pool.at_rest or self._stations.kept > 0
 
     def _rest(self) -> None:
         """Wait until there is nothing to do, at most `TICK`."""
@@ -368,7 +368,7 @@ class Scheduler:
         """Raise what has ended the run in another thread."""
         if self._pool.fatal is not None:
             raise self._pool.fatal
-        self._stages.check()
+        self._stations.check()
 
     def _check(self) -> None:
         self._stop.check()

@@ -8,7 +8,7 @@ from uploader_cli import errors
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.sources.unchanged import failure
 from uploader_cli.transfer.results import FileResult
-from uploader_cli.transfer.stage import Carrier, Stage
+from uploader_cli.transfer.station import Carrier, Station
 from uploader_cli.transfer.stored_files import NO_OUTCOME
 from uploader_cli.transfer.verification import stored_digest
 
@@ -22,7 +22,7 @@ CHANGED_MEANWHILE = "it changed while it was being sent"
 NO_DIGEST = "it may have changed while it was being sent, and no digest can tell"
 
 
-class SecondReading(Stage):
+class SecondReading(Station):
     """Let a doubtful file fail if its bytes differ from what was sent, or from what is stored.
 
     Where the server tells no digest and gives out nothing, and nobody knows that of what was sent, the outcome falls

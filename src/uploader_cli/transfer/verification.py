@@ -10,7 +10,7 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.transfer.projections import awaited_of, receipt_of
 from uploader_cli.transfer.results import FileResult, failed, not_compared
-from uploader_cli.transfer.stage import Carrier, Stage
+from uploader_cli.transfer.station import Carrier, Station
 from uploader_cli.transfer.stored_files import NO_OUTCOME, digest_of, digest_read_back
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Recording(Stage):
+class Recording(Station):
     """Write the receipts of stored files first, then hash them: a kill meanwhile sends no file again."""
 
     def __init__(self, context: RunContext) -> None:
@@ -62,7 +62,7 @@ class Recording(Stage):
         return result._replace(digest=digest_of(result.file, self._context.stop.checkpoint))
 
 
-class Comparison(Stage):
+class Comparison(Station):
     """Compare what is stored with the file on disk (`--verify`), and what was sent across a break."""
 
     def __init__(self, context: RunContext) -> None:

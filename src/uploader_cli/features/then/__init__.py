@@ -29,7 +29,7 @@ FEATURE = Feature(
     ),
     consumes=True,
     checks_selection="selected:check",
-    plans="stages:planned",
+    plans="stations:planned",
     directory=".uploader-aside",
     restores="removal:restore",
     codes=(
@@ -50,5 +50,5 @@ FEATURE = Feature(
     counts="removed",
     words="words",
     exports=(("Removed", "fields:Removed"),),
-    steps=(("stored", "stages:Proof"), ("last", "stages:Removing")),
+    steps=(("stored", "stations:Proof"), ("last", "stations:Removing")),
 )

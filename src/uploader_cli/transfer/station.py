@@ -1,4 +1,4 @@
-"""What a stage is; `stages` lists them."""
+"""What a station is; `stations` lists them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Carrier(NamedTuple):
-    """Who takes results through the stages: a thread's connection, and the session in which it has sent the files.
+    """Who takes results through the stations: a thread's connection, and the session in which it has sent the files.
 
     Without a session they were not sent.
     """
@@ -23,18 +23,18 @@ class Carrier(NamedTuple):
     session: UploadSession | None = None
 
 
-class Stage:
-    """A stage overrides what it has to do with: `admit`, `take`, or what follows from keeping results."""
+class Station:
+    """A station overrides what it has to do with: `admit`, `take`, or what follows from keeping results."""
 
     one_by_one = False
-    """Whether it takes one result at a time, which has passed the later stages before the next one."""
+    """Whether it takes one result at a time, which has passed the later stations before the next one."""
 
     def admit(self, file: LocalFile) -> LocalFile:
         """Return the file as it is sent, before anything of it is read."""
         return file
 
     def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
-        """Return the results for the next stage, without those that are kept. Raise what ends the run.
+        """Return the results for the next station, without those that are kept. Raise what ends the run.
 
         Any thread calls this. A result with an error is returned as it is.
         """

@@ -34,7 +34,7 @@ def test_each_file_is_reported_before_the_next_one_is_deleted(tmp_path: Path, mo
         steps.extend(("ended", os.path.basename(one.file.path)) for one in results)
         end(ledger, results)
 
-    monkeypatch.setattr("uploader_cli.features.then.stages.delete", delete)
+    monkeypatch.setattr("uploader_cli.features.then.stations.delete", delete)
     monkeypatch.setattr(Ledger, "end", ended)
     for name in "abc":
         (tmp_path / f"{name}.mp4").write_bytes(name.encode() * 1000)

@@ -1,4 +1,4 @@
-"""What happens to a file after it was sent: what ends the run from a stage."""
+"""What happens to a file after it was sent: what ends the run from a station."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def test_error_in_the_thread_that_waits_for_the_server_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_args: Any) -> None:
-        raise RuntimeError("of the stage")
+        raise RuntimeError("of the station")
 
     monkeypatch.setattr("uploader_cli.transfer.result_poller.record", broken)
     (tmp_path / "a.mp4").write_bytes(bytes(1000))
-    with Ready() as service, pytest.raises(RuntimeError, match="of the stage"):
+    with Ready() as service, pytest.raises(RuntimeError, match="of the station"):
         upload([tmp_path / "a.mp4"], Settings(tus_endpoint=service.url, result_url="{url}", result_done="state=ready"))

@@ -38,7 +38,7 @@ from uploader_cli.sources.content import is_local, sha256_of
 from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.projections import COMPARED, receipt_of
 from uploader_cli.transfer.results import FileResult
-from uploader_cli.transfer.stage import Carrier, Stage
+from uploader_cli.transfer.station import Carrier, Station
 from uploader_cli.transfer.stored_files import NO_OUTCOME, Absent, Silent, heard, looked_up, of_size, with_digests
 from uploader_cli.transfer.upload_calls import upload_calls
 from uploader_cli.transfer.verification import compared, record
@@ -57,7 +57,7 @@ UNVERIFIABLE = FailureCode("unverifiable")
 UNTOLD = "the server does not say whether it is another file than the stored one"
 
 
-class Proof(Stage):
+class Proof(Station):
     """Compare stored files with what was read; those that differ, or can't be compared, fail."""
 
     def __init__(self, context: RunContext) -> None:
@@ -188,7 +188,7 @@ class Proof(Stage):
             return FoundFile(file.size, None, location) if there else Silent()
 
 
-class Removing(Stage):
+class Removing(Station):
     """Move or delete the local files of stored ones: each is reported before the next one."""
 
     one_by_one = True

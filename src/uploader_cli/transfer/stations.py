@@ -1,4 +1,4 @@
-"""What happens to a file besides its being sent: its stages, in one list."""
+"""What happens to a file besides its being sent: its stations, in one list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uploader_cli.feature import used
 from uploader_cli.transfer.projections import receipt_of
 from uploader_cli.transfer.result_poller import ResultPoller
 from uploader_cli.transfer.second_reading import SecondReading
-from uploader_cli.transfer.stage import Carrier, Stage
+from uploader_cli.transfer.station import Carrier, Station
 from uploader_cli.transfer.verification import Comparison, Recording
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.upload_session import RunContext
 
 
-class Stages:
+class Stations:
     """Take every result from its job, or from the check that has found the file on the server, to its end.
 
-    A new stage is one more line in the list, or a step of a feature; none knows another. Their order is a promise:
+    A new station is one more line in the list, or a step of a feature; none knows another. Their order is a promise:
 
-    - A file is admitted before anything of it is read: what is known of it then is what a later stage compares.
-    - A receipt is written before a stage that takes long: a run that is killed there sends no file again. It is not
+    - A file is admitted before anything of it is read: what is known of it then is what a later station compares.
+    - A receipt is written before a station that takes long: a run that is killed there sends no file again. It is not
       written before the bytes that were sent are known to be those of the file.
     - What becomes of the local file comes last: after its receipt, the comparison of what is stored, and the server's
       own work.
@@ -36,7 +36,7 @@ class Stages:
 
     def __init__(self, context: RunContext) -> None:
         settings = context.settings
-        self._stages: list[Stage] = [
+        self._stations: list[Station] = [
             SecondReading(context),
             Recording(context),
             Comparison(context),
@@ -48,58 +48,60 @@ class Stages:
         self._admitting = self._overriding("admit")
         self._keeping = self._overriding("kept")
 
-    def _overriding(self, name: str) -> list[Stage]:
-        """Return the stages that have something of their own to do there: thousands of files ask each second."""
-        return [stage for stage in self._stages if getattr(type(stage), name) is not getattr(Stage, name)]
+    def _overriding(self, name: str) -> list[Station]:
+        """Return the stations that have something of their own to do there: thousands of files ask each second."""
+        return [station for station in self._stations if getattr(type(station), name) is not getattr(Station, name)]
 
     def admit(self, file: LocalFile) -> LocalFile:
         """Return a file as it is sent, before anything of it is read."""
-        for stage in self._admitting:
-            file = stage.admit(file)
+        for station in self._admitting:
+            file = station.admit(file)
         return file
 
-    def take(self, carrier: Carrier, results: Sequence[FileResult], after: Stage | None = None) -> Sequence[FileResult]:
-        """Take results through the stages, or through those `after` one. Raise what ends the run.
+    def take(
+        self, carrier: Carrier, results: Sequence[FileResult], after: Station | None = None
+    ) -> Sequence[FileResult]:
+        """Take results through the stations, or through those `after` one. Raise what ends the run.
 
         Return the results of files that have not ended: another protocol sends them (`FileResult.falls_back`).
         """
-        return self._take(carrier, results, 0 if after is None else self._stages.index(after) + 1)
+        return self._take(carrier, results, 0 if after is None else self._stations.index(after) + 1)
 
     def _take(self, carrier: Carrier, results: Sequence[FileResult], first: int) -> Sequence[FileResult]:
-        for number, stage in enumerate(self._stages[first:], first):
-            if stage.one_by_one and len(results) > 1:
+        for number, station in enumerate(self._stations[first:], first):
+            if station.one_by_one and len(results) > 1:
                 return [left for one in results for left in self._take(carrier, [one], number)]
             if results:
-                results = stage.take(carrier, results)
+                results = station.take(carrier, results)
         return results
 
     @property
     def kept(self) -> int:
-        return sum(stage.kept for stage in self._keeping)
+        return sum(station.kept for station in self._keeping)
 
     def check(self) -> None:
-        """Raise what has ended the thread of a stage: it ends the run."""
-        for stage in self._keeping:
-            stage.check()
+        """Raise what has ended the thread of a station: it ends the run."""
+        for station in self._keeping:
+            station.check()
 
     def shut(self) -> None:
-        """End requests of stages, from another thread."""
-        for stage in self._stages:
-            stage.shut()
+        """End requests of stations, from another thread."""
+        for station in self._stations:
+            station.shut()
 
     def close(self) -> None:
-        for stage in self._stages:
-            stage.close()
+        for station in self._stations:
+            station.close()
 
 
-def _steps(context: RunContext, place: Place) -> list[Stage]:
+def _steps(context: RunContext, place: Place) -> list[Station]:
     """Return the steps of the features that are used, in their order."""
     return [
         feature.load(step)(context) for feature in used(context.settings) for at, step in feature.steps if at == place
     ]
 
 
-class Finishing(Stage):
+class Finishing(Station):
     """Tell the ends of files, and let them leave their session."""
 
     def __init__(self, context: RunContext) -> None:
