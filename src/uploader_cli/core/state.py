@@ -141,7 +141,7 @@ class ProgressState(Struct):
     workers: dict[str, WorkerState] = field(default_factory=dict)  # by their names, in an import
     dashboard: str = ""  # the URL of Dask's
     of_all: dict[str, Any] = field(default_factory=dict)  # what features tell of all that was found, of a part
-    settling: int | None = None  # number of files in watched directories that are not complete; None without any
+    incomplete: int | None = None  # number of files that are still written, in an unending run; else None
     unsized: bool = False  # the only file is a stream whose length is not known yet
     selected: int = 0
     selected_bytes: int = 0
@@ -226,13 +226,13 @@ class ProgressState(Struct):
 
     @property
     def waiting(self) -> bool:
-        """True where all known files of watched directories have ended."""
-        return self.settling is not None and self.over >= self.selected
+        """True where all files that an unending run has found have ended."""
+        return self.incomplete is not None and self.over >= self.selected
 
     @property
     def idle(self) -> bool:
-        """True where `waiting` holds, and no file in watched directories is incomplete."""
-        return self.waiting and self.settling == 0
+        """True where `waiting` holds, and no file is incomplete."""
+        return self.waiting and self.incomplete == 0
 
     def resuming_helps(self, *, permanent: bool) -> bool:
         """Return whether to offer to resume the run.
@@ -257,7 +257,7 @@ class ProgressState(Struct):
     @property
     def growing(self) -> bool:
         """True while the totals are lower bounds, because the walk goes on."""
-        return self.walking and self.settling is None and not self.watched
+        return self.walking and self.incomplete is None and not self.watched
 
     @property
     def measurable(self) -> bool:

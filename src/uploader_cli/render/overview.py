@@ -107,9 +107,9 @@ def resuming(state: ProgressState) -> str:
 
 def waiting(state: ProgressState) -> str:
     """Format `waiting for 2 files to be complete`, or `waiting for new files`."""
-    if not state.settling:
+    if not state.incomplete:
         return "waiting for new files"
-    return f"waiting for {plural(state.settling, 'file')} to be complete"
+    return f"waiting for {plural(state.incomplete, 'file')} to be complete"
 
 
 def failed(state: ProgressState) -> str:

@@ -46,7 +46,7 @@ class PlainView(Observer):
         self._analysis: tuple[float, int] | None = None
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
-        few = self._verbose or state.settling is not None or (state.selected <= FILES_LISTED and not state.walking)
+        few = self._verbose or state.incomplete is not None or (state.selected <= FILES_LISTED and not state.walking)
         match event:
             case ev.FileProgress() | ev.CallMade() | ev.FileEnded():  # the most frequent ones
                 return

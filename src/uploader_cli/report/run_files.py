@@ -85,7 +85,7 @@ def writers(outputs: Sequence[Output], settings: Settings, run: RunHandle, began
     if outputs:
         from uploader_cli.report.recorder import Recorder
 
-        found.append(Recorder(outputs, facts_of(settings, run, began), time.time, newest=settings.watch))
+        found.append(Recorder(outputs, facts_of(settings, run, began), time.time, newest=settings.unending))
     own = [feature for feature in used(settings) if feature.writer]
     return found + [feature.load(feature.writer)(settings, facts_of(settings, run, began)) for feature in own]
 

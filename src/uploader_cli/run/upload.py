@@ -269,7 +269,7 @@ def _connect(arrivals: Arrivals, loop: Loop, run: RunHandle, settings: Settings)
 
 
 def _is_left(state: ProgressState, *, late: bool) -> bool:
-    """Return whether a resumed run has something to send; not if `--watch` was idle at its deadline (`late`)."""
+    """Return whether a resumed run has something to send; not if an unending one was idle at its deadline (`late`)."""
     more = state.walking and not (state.idle and late)
     return bool(state.cancelled or state.failed or state.skips[ev.SkipReason.FAIL_FAST] or more)
 

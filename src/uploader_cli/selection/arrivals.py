@@ -102,7 +102,7 @@ class Arrivals:
             began = self._clock()
             self.wake.clear()
             yield from self._walk(number)
-            self.emit(ev.DirectoriesWalked(self._settling))
+            self.emit(ev.CaughtUp(self._settling))
             now = self._clock()
             yield from self._rest(now, REST * (now - began))
 

@@ -127,7 +127,7 @@ def _parts(settings: Settings) -> list[Part]:
 
 def located(settings: Settings, steps: Iterable[Step]) -> Selection:
     """Return the selection with the files below `--dest`, or the only one with `--upload-url`."""
-    found = Selection(placed(steps, settings.dest) if settings.dest else steps, endless=settings.watch)
+    found = Selection(placed(steps, settings.dest) if settings.dest else steps, unending=settings.unending)
     if settings.upload_url:
         _use_existing(settings, settings.upload_url, found)
     return found

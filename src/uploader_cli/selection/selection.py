@@ -49,16 +49,16 @@ class Selection:
     """
 
     def __init__(
-        self, steps: Iterable[Step], clock: Callable[[], float] = time.monotonic, *, endless: bool = False
+        self, steps: Iterable[Step], clock: Callable[[], float] = time.monotonic, *, unending: bool = False
     ) -> None:
-        """Take the first steps, none of an `endless` walk; raise their errors."""
+        """Take the first steps, none that are `unending`; raise their errors."""
         self._later = iter(steps)
         self.ahead: list[Selected] = []
         self.complete = False
         self.parts: Sequence[Part] = ()
         found = taken = 0
         end = clock() + AHEAD_SECONDS
-        while not endless and clock() < end and (taken < STEPS_AHEAD or (not found and len(self.ahead) < MOST_AHEAD)):
+        while not unending and clock() < end and (taken < STEPS_AHEAD or (not found and len(self.ahead) < MOST_AHEAD)):
             try:
                 step = next(self._later)
             except StopIteration:

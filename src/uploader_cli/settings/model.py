@@ -465,6 +465,11 @@ class Settings(AddedOptions):
         return any(feature.consumes for feature in used(self))
 
     @property
+    def unending(self) -> bool:
+        """Whether the files to send have no end: the run outlasts outages, and sends a file that changes again."""
+        return self.watch
+
+    @property
     def terms(self) -> dict[str, Any]:
         """Fields of the `Terms` of a tus server without sessions, as features know them beforehand."""
         found: dict[str, Any] = {}
@@ -511,9 +516,9 @@ class Settings(AddedOptions):
 
 
 def patience(settings: Settings, name: str) -> float:
-    """Return one of `LIMITS_OF_WAITING`, in seconds: with `--watch` there is none, unless somebody has set it."""
+    """Return one of `LIMITS_OF_WAITING`, in seconds: an unending run has none, unless somebody has set it."""
     limit: float = getattr(settings, name)
-    return math.inf if settings.watch and settings.source(name) is DEFAULT else limit
+    return math.inf if settings.unending and settings.source(name) is DEFAULT else limit
 
 
 def _options() -> dict[str, Option]:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Destinations:
     """The places of the files of a run: their URL, or the metadata that the setting `place` names.
 
-    Of each place only digests are kept, in a temporary file beyond a cache: a run may have millions of files. With
-    `--watch` a file is sent again to its own place.
+    Of each place only digests are kept, in a temporary file beyond a cache: a run may have millions of files. An
+    unending run sends a file again to its own place.
     """
 
     def __init__(self, settings: Settings, checkpoint: Callable[[], None], *, sessions: bool) -> None:
@@ -38,7 +38,7 @@ class Destinations:
         self._endpoint = endpoint if names_files(endpoint) else ""
         self._has_own_url = "{path}" in endpoint or "{name}" in endpoint
         self._allowed = re.compile(settings.allowed_names) if settings.allowed_names and not sessions else None
-        self._again = settings.watch
+        self._again = settings.unending
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA cache_size = -8192;"  # KiB

@@ -92,7 +92,7 @@ def _fail_rest(context: RunContext, supply: Supply, error: errors.UploaderError)
     context.ledger.fail_all(error)
     for session in list(context.sessions):
         session.abandon("partial")
-    if context.settings.watch:  # the walk has no end
+    if context.settings.unending:
         for left in supply.close():
             context.ledger.admit(left)
         context.ledger.fail_all(error)

@@ -60,9 +60,9 @@ class FileChecks:
         settings = context.settings
         checked = checked or Checked(settings.skip_existing, settings.skips_sent, settings.verify)
         self._context, self._stored = context, StoredFiles(context)
-        skips, watches = checked.skips_sent, settings.watch and not settings.consumes
+        skips, remembers = checked.skips_sent, settings.unending and not settings.consumes
         self._asks = asks = context.terms.lookup is not None and context.terms.limits.relative_paths
-        self._counts_receipts, self._hints = skips and (asks or watches), skips and not (asks or watches)
+        self._counts_receipts, self._hints = skips and (asks or remembers), skips and not (asks or remembers)
         self._choices, self._verifies = _choices(settings, checked), checked.verify
         self._looks_again = context.run.tried_before and context.terms.lookup is not None
 
@@ -196,7 +196,7 @@ class FileChecks:
             case Follows.CHANGED if file.upload_url:
                 words = f"{utf8(file.path)} has changed since an earlier upload of it to the same URL"
                 return failed(file, FailureCode.CHANGED, f"{words}: ask the service for a new upload URL")
-            case Follows.CHANGED if claim.outdated is not None or not self._context.settings.watch:
+            case Follows.CHANGED if claim.outdated is not None or not self._context.settings.unending:
                 text = f"{utf8(file.path)} has changed since an earlier upload of it: it is sent from the beginning"
                 self._context.warn(WarningCode.FILE_CHANGED, text)
         return None
@@ -204,7 +204,7 @@ class FileChecks:
     def _sent_before(self, files: Sequence[LocalFile]) -> dict[int, Stored]:
         """Return the receipts of files that any run has sent, by number, where the server can be asked about them.
 
-        `--watch` asks about each file that may have changed since (`is_doubtful`), and leaves out the others before.
+        An unending run asks about each file that may have changed since (`is_doubtful`): it has left out the others.
         """
         if not self._counts_receipts:
             return {}

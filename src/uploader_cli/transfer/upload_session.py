@@ -57,7 +57,7 @@ class RunContext:
         self.terms = self.target.unmet  # until `meet`
         self.chunk = ChunkSize(api.settings.chunk_size, largest_chunk, api.settings.chunk_rule)
         self._started, self._beginning = started, threading.Lock()
-        self.outlasts_start = outlasts_start or api.settings.watch
+        self.outlasts_start = outlasts_start or api.settings.unending
 
     def begin(self, protocol: str, jobs: int) -> None:
         """Report the start of the run, once."""
@@ -84,8 +84,8 @@ class RunContext:
         return self.digests if self.digests is not None else self._proof
 
     def outlasts(self, error: errors.UploaderError) -> bool:
-        """Return whether the run goes on without a session because of `error`: a watch sends its files again later."""
-        return self.settings.watch and error.retryable and not ends_run(error)
+        """Return whether the run goes on without a session because of `error`: one without an end tries again later."""
+        return self.settings.unending and error.retryable and not ends_run(error)
 
     @property
     def fails_fast(self) -> bool:

@@ -59,10 +59,10 @@ class ContentChecked(Event, frozen=True):
     path: str
 
 
-class DirectoriesWalked(Event, frozen=True):
-    """A walk through watched directories ended: `settling` files in them are not complete yet."""
+class CaughtUp(Event, frozen=True):
+    """An unending run has found all files that are there; `incomplete` others are still written."""
 
-    settling: int
+    incomplete: int
 
 
 class SelectionEnded(Event, frozen=True):

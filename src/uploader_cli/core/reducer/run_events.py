@@ -66,8 +66,8 @@ def measure_from(state: ProgressState, now: float) -> None:
         meter.restart(now)
 
 
-def _directories_walked(state: ProgressState, event: ev.DirectoriesWalked, _now: float) -> None:
-    state.settling = event.settling
+def _caught_up(state: ProgressState, event: ev.CaughtUp, _now: float) -> None:
+    state.incomplete = event.incomplete
 
 
 def _selection_ended(state: ProgressState, event: ev.SelectionEnded, _now: float) -> None:
@@ -283,7 +283,7 @@ RUN_HANDLERS: Handlers = {
     ev.RunStarted: _run_started,
     ev.FileSelected: _file_selected,
     ev.SelectionEnded: _selection_ended,
-    ev.DirectoriesWalked: _directories_walked,
+    ev.CaughtUp: _caught_up,
     ev.ContentChecked: _content_checked,
     ev.EngineStopped: _engine_stopped,
     ev.RunFinished: _run_finished,
