@@ -35,5 +35,7 @@ SECRETS = _samples("SECRETS")
 """Values of secret options that contain `hunter2`, each with what is shown of it."""
 EVENTS = _samples("EVENTS")
 """Events of their own."""
+JOURNALS = _samples("JOURNALS")
+"""Functions that make a journal of their own, by what they are shown as."""
 WRITTEN = _samples("WRITTEN")
 """Options that name a file to write: the command, and a suffix of the file."""

@@ -40,7 +40,6 @@ PACKAGES = {
     "report": "core errors exit_status extras named_files settings signals transfer.journal render.words report "
     "__version__",
     "sources": "core errors settings.spelling sources",
-    "fleet": "core errors extras private_files settings selection transfer sources fleet __version__",
     "analysis.timeline": "core analysis.stages render.words",
     "plan": "core errors exit_status settings selection transfer render report.output_file run plan",
     "run": "core errors exit_status extras named_files private_files settings signals selection sources transfer "
@@ -61,14 +60,12 @@ SHARED = {
     "tenacity": "transfer.pacer",
     "pathspec": "selection.filters",
     "typer": "cli",
-    "msgspec": "core analysis selection transfer fleet realtime render run",
-    "dask": "fleet",
-    "distributed": "fleet",
+    "msgspec": "core analysis selection transfer realtime render run",
     "watchdog": "selection.notifications",
 }
 """A dependency, and who of the core may import it."""
 
-OPTIONAL = "fleet report.html report.terminal selection.notifications"
+OPTIONAL = "report.html report.terminal selection.notifications"
 """What few runs need."""
 
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"
@@ -340,8 +337,8 @@ def test_constant_has_one_meaning() -> None:
 
 
 BY_OTHERS = "create_queue start_background_task _send_request _engineio_client_class dispatch release_conn dask_setup "
-BY_OTHERS += "response_class pytest_configure format_options import_"
-"""Functions that libraries call by their names, and `cli.app` the command `import`."""
+BY_OTHERS += "response_class pytest_configure format_options"
+"""Functions that libraries call by their names."""
 
 
 def names_in(tree: ast.Module) -> Iterator[str]:

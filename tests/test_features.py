@@ -27,6 +27,10 @@ EXEMPT = (CLIENT / "settings" / "keywords.py", CLIENT / "__init__.py")
 CORE = [path for path in CLIENT.rglob("*.py") if CLIENT / "features" not in path.parents and path not in EXEMPT]
 
 
+WORDS = {"on"}
+"""Names of options that the core has for something else: there an attribute of the settings would be the option."""
+
+
 def declared(feature: Feature) -> set[str]:
     """Return the names that a feature declares but for commands; of a code its member, unless a warning has it, too."""
     fields = feature.load(feature.fields) if feature.fields else {}
@@ -88,14 +92,16 @@ def commands_in(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)
 def test_core_has_no_name_of_a_feature(feature: Feature) -> None:
-    own, flags = declared(feature), [OPTIONS[option.name].flag for option in feature.options]
+    own, flags = declared(feature) - WORDS, [OPTIONS[option.name].flag for option in feature.options]
     commands = {command.name for command in feature.commands}
     flags += [f"uploader {name}" for name in commands]
+    read = [rf"settings\.{name}\b" for name in WORDS & declared(feature)]
     for path in CORE:
         assert own.isdisjoint(names(path)), (path, own.intersection(names(path)))
         assert commands.isdisjoint(commands_in(path)), path
         text = path.read_text(encoding="utf-8")
         assert not [flag for flag in flags if flag in text], path
+        assert not [pattern for pattern in read if re.search(pattern, text)], path
 
 
 @pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)
@@ -132,7 +138,7 @@ def test_installation_without_a_feature_names_it(feature: Feature, tmp_path: Pat
     assert OPTIONS["dry_run"].variable in shown
     assert "file.completed" in schema
     for option in feature.options:
-        assert OPTIONS[option.name].variable not in shown
+        assert not re.search(rf"{OPTIONS[option.name].variable}\b", shown)
         refused = run("upload", OPTIONS[option.name].flag, ".")
         assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
     without_server = run("upload", ".").stderr

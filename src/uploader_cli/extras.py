@@ -19,7 +19,6 @@ REPORTS = {
 }
 """The formats of `--report`: the suffix that selects it, and the part that writes it."""
 PARTS = {
-    "import": "fleet.driver:Driver",  # --on
     "plots": "report.terminal:rows_of",  # `report show`
     "notifications": "selection.notifications:Notifier",  # --watch
     **{f"report {kind}": part for kind, (_, part) in REPORTS.items()},

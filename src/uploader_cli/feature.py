@@ -161,6 +161,8 @@ class Feature(NamedTuple):
     observer: str = ""
     """Function of the settings, the `RunFacts` and a function that counts interrupts; it returns an `Observer` of a
     command that sends files, which is closed after its views."""
+    sender: str = ""
+    """A class as `transfer.engine.Elsewhere`: it sends the files of an upload from other processes."""
     phase: str = ""
     """A class as `run.phase.Phase`: what follows all files of an upload, with exit codes."""
     needs_end: str = ""

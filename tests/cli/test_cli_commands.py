@@ -111,7 +111,7 @@ def test_other_commands_ignore_a_tus_endpoint(runs: Runs, monkeypatch: pytest.Mo
         of("doctor", ["doctor"]),
         of("smoke", ["smoke"]),
         of("check", ["check", "a"]),
-        ["import", "--on", "local:2", "a"],
+        of("fleet", ["import", "--on", "local:2", "a"]),
         ["status", ID],
     ],
 )
@@ -121,6 +121,7 @@ def test_other_commands_ignore_an_upload_url(runs: Runs, monkeypatch: pytest.Mon
     assert runs.settings.target_url == "http://localhost:8005"
 
 
+@pytest.mark.feature("fleet")
 def test_upload_ignores_where_imports_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPLOADER_ON", "local:2")
     assert main(["upload", "a"]) == 0

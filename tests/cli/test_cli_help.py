@@ -20,6 +20,7 @@ from typer.main import get_command
 from uploader_cli import __version__, build
 from uploader_cli.__main__ import main
 from uploader_cli.cli.app import COMMANDS, app
+from uploader_cli.feature import features
 from uploader_cli.settings import OPTIONS
 from uploader_cli.settings.model import SECTIONS
 
@@ -136,7 +137,7 @@ def test_upload_imports_only_what_every_upload_needs(tmp_path: Path, monkeypatch
     assert {module for module in modules if module.partition(".")[0] in FOR_FEW_UPLOADS.split()} == set()
     rare = (
         "checks",
-        "fleet",
+        "features.fleet.driver",
         "features.urls.reading",
         "realtime.socket",
         "render.live",
@@ -165,11 +166,12 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
 
 
 def test_settings_and_options_of_upload_are_the_same() -> None:
-    """But those of `import` alone, and the token: a command line is read by everybody on the machine."""
+    """But those of other commands of features, and the token: a command line is read by everybody on the machine."""
     upload = COMMAND_OBJECTS["upload"]
     flags = {param.opts[0] for param in upload.params if param.param_type_name == "option"}
-    table = {option.flag for option in OPTIONS.values() if option.commands}
-    assert flags == (table | {"--json-schema"}) - {"--on", "--cluster-timeout", "--task-timeout"}
+    others = {option.name for feature in features() for option in feature.options if "upload" not in option.commands}
+    table = {option.flag for option in OPTIONS.values() if option.commands and option.name not in others}
+    assert flags == table | {"--json-schema"}
     assert "--token" not in flags
 
 

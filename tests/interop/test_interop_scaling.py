@@ -256,6 +256,7 @@ KILL_SERVER_EVERY, KILL_WORKER_EVERY = 5.0, 15.0
 LONG = [pytest.mark.acceptance, pytest.mark.timeout(7200)]
 
 
+@pytest.mark.feature("fleet")
 @pytest.mark.parametrize(
     ("kind", "how", "files", "large"),
     [

@@ -45,6 +45,7 @@ def test_install_commands_of_the_pages(tmp_path: Path) -> None:
         assert shown in done.stderr
 
 
+@pytest.mark.feature("fleet")
 def test_scheduler_and_worker_of_the_page_send_an_import(tmp_path: Path) -> None:
     """They are started as in docs/fleet.md, but for the address. The death of the scheduler ends a second import."""
     scheduler, worker = (line.partition("#")[0].split()[1:] for line in commands(page("fleet.md"), "dask "))

@@ -144,6 +144,7 @@ def test_source_that_changes_fails(name: str, open_store: Callable[[str], Store]
     assert stored(server) == {}
 
 
+@pytest.mark.feature("fleet")
 @pytest.mark.parametrize("name", ["s3", "sftp with sshfs"])
 def test_import_of_a_directory(name: str, open_store: Callable[[str], Store]) -> None:
     store = open_store(name)

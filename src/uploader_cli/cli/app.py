@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
 from itertools import takewhile
-from keyword import iskeyword
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +22,6 @@ from uploader_cli.settings.spelling import lacking, nearest
 
 _OWN = {
     "upload": "upload",
-    "import": "upload",
     "resume": "upload",
     "runs": "upload",
     "watch": "sessions",
@@ -35,8 +33,7 @@ _OWN = {
     "config": "config",
     "completion": "config",
 }
-"""The commands of the core in their order, with their modules in this package. Each is a function of that name, or
-`import_`."""
+"""The commands of the core in their order, with their modules in this package. Each is a function of that name."""
 _HIDDEN = {"runs"}
 """Second words for something else: they work, and no help or completion names them."""
 
@@ -53,7 +50,7 @@ def _commands() -> dict[str, Callable[[], Any]]:
 
 
 def _own(name: str, module: str) -> Any:
-    return getattr(import_module(f"uploader_cli.cli.{module}"), f"{name}_" if iskeyword(name) else name)
+    return getattr(import_module(f"uploader_cli.cli.{module}"), name)
 
 
 COMMANDS = _commands()

@@ -124,7 +124,7 @@ for _feature in features():
 
 
 def of_others(command: str) -> list[str]:
-    """Return the options of features that a command does not take, and that `fleet.cluster.check` does not refuse."""
+    """Return the options of features that a command does not take. It refuses those with a phase, or has that phase."""
     own = [option.name for feature in features() if not feature.phase for option in feature.options]
     return [name for name in own if command not in OPTIONS[name].commands]
 

@@ -34,25 +34,8 @@ def upload(
     **given: Any,
 ) -> int:
     """Upload files and directories."""
-    settings = opt.load(given, ignored=("on",))
+    settings = opt.load(given, ignored=opt.of_others("upload"))
     paths = opt.require_paths("upload", settings, paths)
-    from uploader_cli.run.commands import upload_command
-
-    return upload_command(settings, paths)
-
-
-def import_(
-    paths: Annotated[
-        list[str] | None, opt.argument("[PATH...]", "Files and directories of all workers, or URLs.")
-    ] = None,
-    **given: Any,
-) -> int:
-    """Upload with several processes, or on a Dask cluster."""
-    settings = opt.load(given, ignored=(*opt.UPLOAD_URL, "watch", *opt.of_others("import")))
-    if settings.on is None:
-        hint = "give --on local:4 for four processes of this machine, or --on dask://scheduler:8786"
-        raise UsageError("an import needs a place to run", hint=hint)
-    paths = opt.require_paths("import", settings, paths)
     from uploader_cli.run.commands import upload_command
 
     return upload_command(settings, paths)

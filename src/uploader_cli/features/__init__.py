@@ -5,6 +5,7 @@ FEATURES: tuple[str, ...] = (
     "presets",
     "shards",
     "urls",
+    "fleet",
     "check",
     "checks",
     "doctor",

@@ -26,6 +26,9 @@ class AddedOptions:
     then_unverified: bool = False
     preset: Any = None
     shard: str | None = None
+    on: str | None = None
+    cluster_timeout: float = 60.0
+    task_timeout: float = 300.0
     metrics_file: Path | None = None
     on_failure: Any = None
     analyze: Literal["none", "content", "fusion", "music"] = "none"

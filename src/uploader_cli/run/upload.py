@@ -14,6 +14,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.state import SERVER_TERMINAL, Observer, ProgressState
 from uploader_cli.exit_status import Exit
+from uploader_cli.feature import used
 from uploader_cli.plan import known_servers
 from uploader_cli.render.words import plural
 from uploader_cli.report import run_files
@@ -34,7 +35,7 @@ from uploader_cli.transfer.upload_session import RunContext
 if TYPE_CHECKING:
     from uploader_cli.report.recorder import Notices
     from uploader_cli.selection.arrivals import Arrivals
-    from uploader_cli.transfer.engine import Sender
+    from uploader_cli.transfer.engine import Elsewhere, Sender
 
 LISTED = 5
 """Maximum failures of a run that the journal keeps for the list of runs."""
@@ -53,8 +54,9 @@ class Upload:
         given: LocalFile | None = None,
     ) -> None:
         """`given` is sent instead of `paths`: standard input or a file object. Raises `UsageError`."""
-        if settings.on is not None:
-            extras.load("import").check(settings, given)
+        self._elsewhere = _elsewhere(settings)
+        if self._elsewhere is not None:
+            self._elsewhere.check(settings, given)
         self.settings = settings
         self._arrivals = watched(settings, paths) if settings.watch else None
         if self._arrivals is not None:
@@ -75,7 +77,7 @@ class Upload:
         settings = self.settings
         writers = run_files.writers(self._outputs, settings, run, interrupts.began)
         loop = Loop([*writers, *observers], alarms(settings), began=interrupts.began)
-        sending = _Sending(settings, self._found, loop, interrupts, run)
+        sending = _Sending(settings, self._found, loop, interrupts, run, self._elsewhere)
         if self._arrivals is not None:
             _connect(self._arrivals, loop, run, settings)
         interrupts.begin(settings.deadline)
@@ -108,14 +110,20 @@ class _Sending:
     """The parts of one run that send its files."""
 
     def __init__(
-        self, settings: Settings, found: Selection, loop: Loop, interrupts: Interrupts, run: RunHandle
+        self,
+        settings: Settings,
+        found: Selection,
+        loop: Loop,
+        interrupts: Interrupts,
+        run: RunHandle,
+        elsewhere: type[Elsewhere] | None,
     ) -> None:
         self.connections = Connections(settings, loop, run.id)
         self._settings, self._found, self._loop, self._interrupts, self._run = settings, found, loop, interrupts, run
         self._queue = WalkQueue(
             found,
             loop.emit,
-            most=MOST_OPEN if settings.on is None else extras.load("import").most_open(settings),
+            most=MOST_OPEN if elsewhere is None else elsewhere.most_open(settings),
             whole=settings.check_first,
             is_stored=lambda file: settings.consumes and run.is_stored(file),
         )
@@ -128,17 +136,19 @@ class _Sending:
             run,
             started=self._started,
             largest_chunk=seen.chunk if seen is not None else None,
+            reads=elsewhere is None,
         )
+        self._elsewhere = elsewhere
 
     def run(self, after: ExitStack) -> tuple[BaseException | None, list[Exit]]:
         """Send the files and run the phases; return what ended the run early, if anything, and the codes of the phases.
 
-        `after` closes the cluster of an import after the run.
+        `after` closes what a sender needs longer.
         """
-        loop, connections, interrupts = self._loop, self.connections, self._interrupts
+        loop, connections, interrupts, elsewhere = self._loop, self.connections, self._interrupts, self._elsewhere
         self._run.checkpoint = connections.stop.checkpoint
         self._run.on_trouble = lambda text: loop.emit(ev.RunWarning(ev.WarningCode.JOURNAL, text))
-        sender = self._sender(after)
+        sender: Sender = Scheduler(self._context) if elsewhere is None else elsewhere(self._context, self._run, after)
         thread = threading.Thread(target=self._work, args=(sender,), name="uploader-scheduler", daemon=True)
         thread.start()
         codes: list[Exit] = []
@@ -158,12 +168,6 @@ class _Sending:
         loop.flush()
         return error, codes
 
-    def _sender(self, after: ExitStack) -> Sender:
-        if self._settings.on is None:
-            return Scheduler(self._context)
-        driver: Sender = extras.load("import")(self._context, self._run, after)
-        return driver
-
     def _started(self, protocol: str, jobs: int) -> None:
         """Emit the start of the run, and begin what follows it."""
         found, settings, emit = self._found, self._settings, self._loop.emit
@@ -182,7 +186,7 @@ class _Sending:
             emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
         caution(settings, emit)
         self._queue.start()
-        if settings.on is None:
+        if self._elsewhere is None:
             # In batch mode and after the files only messages tell what the server does.
             self.connections.start_soon(at_once=is_batch or bool(self._phases))
 
@@ -242,6 +246,11 @@ class _Sending:
         elif error is not None:
             codes.append(exit_status.of_failure(error.code, retryable=error.retryable))
         return exit_status.worst(codes)
+
+
+def _elsewhere(settings: Settings) -> type[Elsewhere] | None:
+    """Return what sends the files from other processes, if the settings ask for that."""
+    return next((feature.load(feature.sender) for feature in used(settings) if feature.sender), None)
 
 
 def _selected(settings: Settings, paths: Sequence[str]) -> Selection:

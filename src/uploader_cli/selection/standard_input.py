@@ -31,8 +31,6 @@ def standard_input(settings: Settings, paths: Sequence[str]) -> tuple[Settings, 
         if settings.name is not None and settings.source("name").layer is Layer.FLAG:
             raise UsageError("--name names standard input", hint="give - as the PATH, or omit --name")
         return settings, None
-    if settings.on is not None:
-        raise UsageError("an import can't send standard input", hint="use: uploader upload -")
     if len(paths) > 1:
         raise UsageError("- excludes other PATHs", hint=f"run twice; a file named - is .{os.sep}-")
     if sys.stdin is None or sys.stdin.isatty():

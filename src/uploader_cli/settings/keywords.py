@@ -112,10 +112,13 @@ class Options(TypedDict, total=False):
 FEATURE_OF = {
     "analysis_to": "analysis",
     "analyze": "analysis",
+    "cluster_timeout": "fleet",
     "metrics_file": "metrics",
+    "on": "fleet",
     "on_failure": "on_failure",
     "preset": "presets",
     "shard": "shards",
+    "task_timeout": "fleet",
     "then": "then",
     "then_unverified": "then",
 }
@@ -124,6 +127,7 @@ FEATURE_OF_COMMAND: dict[str, str] = {
     "check": "check",
     "demo": "demo",
     "doctor": "doctor",
+    "import": "fleet",
     "presets": "presets",
     "serve": "demo",
     "smoke": "smoke",

@@ -33,20 +33,19 @@ LIMITS_OF_WAITING = ("max_wait", "wait_for_server")
 LEAST_RATE = 2048
 """Least bytes per second of a connection with `--limit-rate`: the bundled server ends requests below 1,024."""
 
-_SEND = "upload import"
-_RUN = f"{_SEND} resume"
+_RUN = "upload resume"
 _SESSIONS = "watch status cancel delete validate"
 _CALLS = f"{_RUN} {_SESSIONS}"
 
 _general = Group("Options", f"{_CALLS} runs config", config="none", stored=True)
-_list = Group("What to send", _SEND, stored=True)
-_filter = Group("What to send", f"{_SEND} validate", stored=True)
-_what = Group("What to send", _SEND, stored=True)
-_how = Group("How to send", _SEND, stored=True)
+_list = Group("What to send", "upload", stored=True)
+_filter = Group("What to send", "upload validate", stored=True)
+_what = Group("What to send", "upload", stored=True)
+_how = Group("How to send", "upload", stored=True)
 _result = Group("How to send", "upload", config="user", stored=True)
 _run = Group("How to send", _RUN, stored=True)
 _tus = Group("How to send", "", stored=True)
-_resuming = Group("Resuming", _SEND)
+_resuming = Group("Resuming", "upload")
 _output = Group("Output", f"{_RUN} {_SESSIONS}")
 _report = Group("Output", _RUN, config="user")
 _connection = Group("Connection", f"{_RUN} watch", stored=True)
@@ -151,27 +150,6 @@ class Settings(AddedOptions):
     )
     dry_run: bool = _what(False, "-n  Print the plan with the destinations and send nothing.", stored=False)
 
-    on: str | None = _how(
-        None,
-        "local:N|URL  Run the import on N processes here, or on the Dask cluster dask://HOST:PORT.",
-        or_none(values.cluster),
-        commands="import",
-        config="none",
-    )
-    cluster_timeout: float = _how(
-        60.0,
-        "TIME  With --on: time to wait for an answer of the Dask scheduler.",
-        values.seconds(zero=False),
-        commands="import",
-        stored=False,
-    )
-    task_timeout: float = _how(
-        300.0,
-        "TIME  With --on: give the task of a worker without progress to another one after this time.",
-        values.seconds(zero=False),
-        commands="import",
-        stored=False,
-    )
     protocol: Literal["auto", "batch", "tus", "ietf"] = _how(
         "auto", "NAME  Upload protocol: auto, batch, tus, or ietf (experimental: resumable uploads of the IETF)."
     )
@@ -179,7 +157,6 @@ class Settings(AddedOptions):
         (),
         "KEY=TEMPLATE  With --tus-endpoint: send this metadata of each file; repeatable.",
         values.metadata,
-        commands=_SEND,
     )
     jobs: int | Literal["auto"] = _how(
         "auto",
@@ -266,7 +243,7 @@ class Settings(AddedOptions):
         None,
         "DIR  Directory of the resume journal. [default: the user's]",
         values.path,
-        commands="upload import resume runs watch cancel",
+        commands="upload resume runs watch cancel",
         config="user",
     )
 
@@ -274,7 +251,7 @@ class Settings(AddedOptions):
     progress: Literal["auto", "live", "plain", "none"] = _output(
         "auto",
         "KIND  Progress display on stderr: auto, live, plain or none.",
-        commands="upload import resume watch",
+        commands="upload resume watch",
     )
     quiet: bool = _output(False, "-q  Show only errors and failed files.", commands=f"{_CALLS} report")
     verbose: int = _output(0, "-v  Show more detail; repeatable.", values.whole(0), commands=_CALLS)
@@ -296,13 +273,13 @@ class Settings(AddedOptions):
         "",
         "-s URL  Upload server. Without a scheme: http on loopback, else https.",
         addresses.server_url,
-        commands=f"{_SEND} {_SESSIONS}",
+        commands=f"upload {_SESSIONS}",
     )
     tus_endpoint: str | None = _connection(
         None,
         "URL  Upload to this tus server, instead of --server.",
         addresses.tus_endpoint,
-        commands=_SEND,
+        commands="upload",
     )
     upload_url: str | None = _connection(
         None,
@@ -316,7 +293,7 @@ class Settings(AddedOptions):
         1200.0,
         "TIME  Maximum time to wait for a rate limit (429), as 90 or 10m; none: no limit.",
         values.seconds(zero=True, none=math.inf),
-        commands="upload import resume watch",
+        commands="upload resume watch",
     )
     wait_for_server: float = _connection(
         600.0,
@@ -359,9 +336,7 @@ class Settings(AddedOptions):
     )
     insecure: bool = _security(False, "Don't verify the server's certificate.")
 
-    category: Literal["personal", "scenic"] = _extras(
-        "personal", "-c NAME  Category of the files: personal or scenic.", commands="upload import"
-    )
+    category: Literal["personal", "scenic"] = _extras("personal", "-c NAME  Category of the files: personal or scenic.")
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     """The sources that have set options, and their values; `source` knows which of them still apply."""
     notes: tuple[str, ...] = ()

@@ -400,15 +400,3 @@ def merged(own: tuple[Any, ...], named: tuple[Any, ...], *, ignore_case: bool) -
     """Return the headers or metadata of named defaults and `own`, which replace those of the same name."""
     names = {item.name.lower() if ignore_case else item.name for item in own}
     return (*(item for item in named if (item.name.lower() if ignore_case else item.name) not in names), *own)
-
-
-_CLUSTER = re.compile(r"local:[1-9][0-9]{0,3}|dask(\+tls)?://[^/@\s]+:[0-9]{1,5}")
-
-
-def cluster(raw: object) -> str:
-    """Parse where an import runs: `local:4`, `dask://HOST:PORT` or `dask+tls://HOST:PORT`."""
-    written = str(raw).strip().rstrip("/")
-    if not _CLUSTER.fullmatch(written):
-        hint = "write local:4 for four processes of this machine, or dask://scheduler:8786 for a Dask cluster"
-        raise Invalid(f"must be local:N or dask://HOST:PORT, not {raw!r}", hint=hint)
-    return written

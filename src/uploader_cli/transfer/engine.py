@@ -9,9 +9,12 @@ from uploader_cli.core.events import WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import ExitStack
 
     from uploader_cli.core.bottleneck import Bottleneck
     from uploader_cli.core.plan import LocalFile
+    from uploader_cli.settings import Settings
+    from uploader_cli.transfer.journal import RunHandle
     from uploader_cli.transfer.upload_session import RunContext
 
 TICK = 0.1  # seconds between two checks for a stop
@@ -36,7 +39,7 @@ class Supply(Protocol):
 
 
 class Sender(Protocol):
-    """What sends the files of a run: threads of this process, or the workers of a cluster."""
+    """What sends the files of a run: threads of this process, or those of others."""
 
     context: RunContext
 
@@ -60,6 +63,23 @@ class Sender(Protocol):
 
     def shut(self) -> None:
         """End all waits and close the connections, from another thread."""
+
+
+class Elsewhere(Sender, Protocol):
+    """A sender whose files other processes read and send, which also follow their sessions.
+
+    It is made with the context of a run, the run and what is closed after it.
+    """
+
+    @staticmethod
+    def check(settings: Settings, given: LocalFile | None) -> None:
+        """Raise `UsageError` for a run that can't work, before anything is started. `given` is no file of a disk."""
+
+    @staticmethod
+    def most_open(settings: Settings) -> int:
+        """Return how many selected files may be open."""
+
+    def __init__(self, context: RunContext, run: RunHandle, after: ExitStack) -> None: ...
 
 
 def upload(sender: Sender, supply: Supply) -> errors.UploaderError | None:

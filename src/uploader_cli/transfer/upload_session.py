@@ -37,19 +37,19 @@ class RunContext:
         started: Callable[[str, int], None] = lambda _protocol, _jobs: None,
         largest_chunk: int | None = None,
         outlasts_start: bool = False,
+        reads: bool = True,
     ) -> None:
         """`started(protocol, jobs)` is called once, before any event of a file or a session.
 
         `largest_chunk` is the most bytes that a proxy of the server lets pass, known from an earlier run.
-        `outlasts_start`: an outage is waited out at the first contact, too.
+        `outlasts_start`: an outage is waited out at the first contact, too. `reads`: this process reads the files.
         """
         self.api, self.settings, self.followers, self.run = api, api.settings, followers, run
         self.emit, self.pacer, self.stop = api.emit, api.pacer, api.pacer.stop
         self.warn, self.warn_once = api.warn, api.warn_once
         self.ledger = Ledger(api.emit, run, api.url_of)
         self.throttle = Limiter(api.settings.limit_rate, self.stop.sleep)
-        hashes = api.settings.hashes and api.settings.on is None  # the workers of an import read the files
-        self.digests = Digests(self.stop.checkpoint) if hashes else None
+        self.digests = Digests(self.stop.checkpoint) if api.settings.hashes and reads else None
         self.doubts = Doubts()
         self._proof = Digests(self.stop.checkpoint)  # of these files
         self.sessions: set[UploadSession] = set()  # open sessions

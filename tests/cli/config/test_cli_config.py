@@ -266,7 +266,7 @@ def acceptable(option: Option) -> str:
     } | feature_samples.TEXTS
     if option.name in own:
         return own[option.name]
-    for written in (*option.names, "7", "407", "7M", "yes", "1/2", "X-A: 1", "r.json", "local:2", "http://a/b", "a=1"):
+    for written in (*option.names, "7", "407", "7M", "yes", "1/2", "X-A: 1", "r.json", "http://a/b", "a=1"):
         with contextlib.suppress(Invalid):
             option.parse(written)
             return written

@@ -189,12 +189,6 @@ def test_useless_options_exit_2(arguments: tuple[str, ...], said: str, tmp_path:
     assert said in done.err
 
 
-def test_import_of_standard_input_exits_2(tmp_path: Path) -> None:
-    done = uploader("import", "-", "--on", "local:1", "-s", "localhost:1", home=tmp_path)
-    assert done.code == 2
-    assert "an import can't send standard input" in done.err
-
-
 def test_terminal_is_no_standard_input_to_send(tmp_path: Path) -> None:
     """The live view reads its keys from there."""
     program, terminal = os.openpty()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import finish, start, uploader
+from feature_samples import of
 from serving import closed_port, running_server
 
 if TYPE_CHECKING:
@@ -118,7 +119,9 @@ def test_5_with_a_token_says_that_this_token_is_refused(
     assert "→ the server refuses this token: it may have expired or be for another server\n" in done.err
 
 
-@pytest.mark.parametrize("command", [["upload"], ["import", "--on", "local:1"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "command", [["upload"], of("fleet", ["import", "--on", "local:1"])], ids=lambda words: words[0]
+)
 def test_6_when_no_server_answers(command: list[str], make_files: Callable[..., Path], tmp_path: Path) -> None:
     """Nothing listens there, and every file is reported. `--wait-for-server` is for a server that has answered."""
     with closed_port() as port:

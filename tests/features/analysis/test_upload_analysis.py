@@ -224,6 +224,7 @@ def test_analysis_to_writes_the_results(make_files: Callable[..., Path], tmp_pat
     assert not list(tmp_path.glob("uploader-analysis-*"))
 
 
+@pytest.mark.feature("fleet")
 def test_import_refuses_an_analysis_of_the_environment(make_files: Callable[..., Path]) -> None:
     files = make_files(**{"a.mp4": 500})
     line = ("import", files, "--on", "local:1", "-s", "localhost:9")

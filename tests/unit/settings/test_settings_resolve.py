@@ -134,7 +134,6 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "ca_bundle": str(pem),
         "client_cert": str(pem),
         "report": "r.json",
-        "on": "local:2",
         **feature_samples.TEXTS,
     }.get(name, "7")
     if OPTIONS[name].default is False:
@@ -427,7 +426,7 @@ def test_a_token_is_not_written_into_a_config_file(settle: Resolve, own: Path) -
     assert "s3cret" not in f"{caught.value} {caught.value.hint}"
 
 
-@pytest.mark.parametrize("key", ["name", "on", feature_samples.of("shards", "shard")])
+@pytest.mark.parametrize("key", ["name", feature_samples.of("fleet", "on"), feature_samples.of("shards", "shard")])
 def test_what_is_of_one_run_is_not_written_into_a_config_file(settle: Resolve, own: Path, key: str) -> None:
     own.write_text(f"{key} = 'local:2'")
     with pytest.raises(UsageError, match=rf"config\.toml: {key}: it is of one run, and not allowed in config files"):

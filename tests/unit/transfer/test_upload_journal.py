@@ -1,44 +1,29 @@
-"""What the sending of files relies on, of each journal: the one on disk, and those of the tasks of an import."""
+"""What the sending of files relies on, of each journal: the one on disk, and those of features."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+import feature_samples
 import pytest
 from unit.transfer.journal_fakes import HERE, a_file
 
 from uploader_cli.core.presence import ClaimState
-from uploader_cli.fleet.outcomes import Creating, Journaled
-from uploader_cli.fleet.run_secret import upload_key
-from uploader_cli.fleet.task_journal import TaskJournal
-from uploader_cli.fleet.tasks import TaskInput
 from uploader_cli.transfer.journal import Journal, PendingUpload, Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from uploader_cli.transfer.journal import UploadJournal
 
-SECRET = b"s" * 32
 A, B = a_file("/data/a", file=0), a_file("/data/b", file=1)
 
 
-def a_task(
-    *, again: bool = False, uploads: Mapping[int, PendingUpload] | None = None, receipts: Mapping[int, Stored] = {}
-) -> TaskInput:
-    return TaskInput("run", 1, "process", {}, SECRET, again, (), uploads, receipts)
-
-
-def of_task(task: TaskInput) -> TaskJournal:
-    return TaskJournal(task, lambda _news: None, nullcontext)
-
-
-@pytest.fixture(params=["on disk", "task", "task at an endpoint"])
+@pytest.fixture(params=["on disk", *feature_samples.JOURNALS])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UploadJournal]:
     if request.param != "on disk":
-        yield of_task(a_task(uploads=None if request.param == "task" else {}))
+        yield feature_samples.JOURNALS[request.param]()
         return
     with Journal(tmp_path) as journal:
         yield journal.begin(HERE, {})
@@ -110,51 +95,3 @@ def test_each_new_creation_has_a_key_of_its_own(run: UploadJournal) -> None:
         (3, 4, third),
     ]
     assert len({first.upload.upload_key, second.upload_key, parts[0].upload_key, parts[1].upload_key, third}) == 5
-
-
-def test_task_makes_the_keys_of_its_run() -> None:
-    """Another task for the same file finds its upload at the server, and asks first what the server has."""
-    first, second = of_task(a_task()), of_task(a_task(again=True))
-    assert not first.tried_before
-    assert second.tried_before
-    (new,), (known,) = first.claim([A]), second.claim([A])
-    assert (new.state, known.state) == (ClaimState.NEW, ClaimState.RESUME)
-    assert new.upload.upload_key == known.upload.upload_key == upload_key(SECRET, A)
-
-
-def test_task_has_the_receipts_of_earlier_runs_and_sends_nevertheless() -> None:
-    earlier = Stored(A, "id")
-    run = of_task(a_task(receipts={0: earlier}))
-    assert run.receipts([A, B]) == [earlier, None]
-    assert state(run) is ClaimState.NEW
-
-
-def test_each_note_of_a_task_at_an_endpoint_is_told_before_the_next_request() -> None:
-    told, turns = list[object](), list[str]()
-
-    @contextmanager
-    def turn() -> Iterator[None]:
-        turns.append("begins")
-        yield
-        turns.append("ends")
-
-    known = PendingUpload("k", "http://here:1/a")
-    run = TaskJournal(a_task(uploads={0: known}), told.append, turn)
-    assert [(claim.state, claim.upload) for claim in run.claim([A])] == [(ClaimState.RESUME, known)]
-    (new,) = run.claim([B])
-    with run.creation(B):
-        assert (told, turns) == ([Creating(1, new.upload)], ["begins"])
-        run.update(B, url="http://here:1/b")
-    assert turns == ["begins", "ends"]
-    there = PendingUpload(new.upload.upload_key, "http://here:1/b")
-    run.update(A, checked_until=1)
-    assert told[1:] == [Journaled(1, there), Journaled(0, PendingUpload("k", "http://here:1/a", checked_until=1))]
-
-
-def test_task_elsewhere_tells_nothing() -> None:
-    told = list[object]()
-    run = TaskJournal(a_task(), told.append, lambda: nullcontext(told.append("turn")))
-    run.claim([A])
-    with run.creation(A):
-        run.update(A, url="http://here:1/a")
-    assert told == []

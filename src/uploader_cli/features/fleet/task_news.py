@@ -11,7 +11,7 @@ from msgspec import structs
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
-from uploader_cli.fleet.outcomes import Creating, FileEnd, Journaled
+from uploader_cli.features.fleet.outcomes import Creating, FileEnd, Journaled
 from uploader_cli.transfer.journal import PendingUpload
 from uploader_cli.transfer.projections import receipt_of_event
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from distributed import Future
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.fleet.members import Member
-    from uploader_cli.fleet.outcomes import News
+    from uploader_cli.features.fleet.members import Member
+    from uploader_cli.features.fleet.outcomes import News
     from uploader_cli.transfer.journal import RunHandle
     from uploader_cli.transfer.ledger import End
     from uploader_cli.transfer.upload_session import RunContext

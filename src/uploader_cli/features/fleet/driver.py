@@ -19,14 +19,14 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import WarningCode
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.fleet import cluster as dask
-from uploader_cli.fleet import worker
-from uploader_cli.fleet.cluster import RUNNING, TICK
-from uploader_cli.fleet.members import Member, Members, Sample
-from uploader_cli.fleet.run_secret import run_secret, upload_key
-from uploader_cli.fleet.task_news import Task, TaskNews
-from uploader_cli.fleet.tasks import Cutter, TaskInput, cost, fields_of
-from uploader_cli.fleet.worker import TaskResult
+from uploader_cli.features.fleet import cluster as dask
+from uploader_cli.features.fleet import worker
+from uploader_cli.features.fleet.cluster import RUNNING, TICK
+from uploader_cli.features.fleet.members import Member, Members, Sample
+from uploader_cli.features.fleet.run_secret import run_secret, upload_key
+from uploader_cli.features.fleet.task_news import Task, TaskNews
+from uploader_cli.features.fleet.tasks import Cutter, TaskInput, cost, fields_of
+from uploader_cli.features.fleet.worker import TaskResult
 from uploader_cli.sources.files import absolute, status
 from uploader_cli.transfer.file_checks import Checked, FileChecks
 from uploader_cli.transfer.journal import ClaimState, PendingUpload, RunHandle, Stored

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uploader_cli import errors, extras
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.feature import part_options, used
-from uploader_cli.fleet import worker
-from uploader_cli.fleet.tasks import IN_PROGRESS, MOST_FILES
+from uploader_cli.features.fleet import worker
+from uploader_cli.features.fleet.tasks import IN_PROGRESS, MOST_FILES
 from uploader_cli.private_files import check_directory
 from uploader_cli.settings import OPTIONS, Settings, storable
 from uploader_cli.transfer.pacer import Stop

@@ -8,16 +8,16 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from features.fleet.fake_cluster import FakeCluster, Given, completed
 from scripted_server import Answer, Rule, ScriptedServer
 from time_limits import PATIENCE
-from unit.fleet.fake_cluster import FakeCluster, Given, completed
 
 from uploader_cli import errors, upload
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason
-from uploader_cli.fleet import cluster, driver, members, tasks
-from uploader_cli.fleet.outcomes import FileEnd, Journaled
-from uploader_cli.fleet.run_secret import upload_key
+from uploader_cli.features.fleet import cluster, driver, members, tasks
+from uploader_cli.features.fleet.outcomes import FileEnd, Journaled
+from uploader_cli.features.fleet.run_secret import upload_key
 from uploader_cli.transfer.journal import PendingPart, PendingUpload
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uploader_cli import Result
-    from uploader_cli.fleet.cluster import Listed
+    from uploader_cli.features.fleet.cluster import Listed
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from uploader_cli import __version__, errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.last_heard import LastHeard
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.fleet.outcomes import Creating, FileEnd, Journaled, TaskReport
-from uploader_cli.fleet.task_journal import TaskJournal
-from uploader_cli.fleet.tasks import TaskInput, local_file
+from uploader_cli.features.fleet.outcomes import Creating, FileEnd, Journaled, TaskReport
+from uploader_cli.features.fleet.task_journal import TaskJournal
+from uploader_cli.features.fleet.tasks import TaskInput, local_file
 from uploader_cli.selection.selection import Selection, WalkQueue
 from uploader_cli.settings import resolve_here
 from uploader_cli.sources.directories import real_directory

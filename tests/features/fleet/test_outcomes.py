@@ -8,8 +8,8 @@ from fakes import Clock
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.fleet.outcomes import SHOWN, SLOW, FileEnd, TaskReport
-from uploader_cli.fleet.worker import _Controls
+from uploader_cli.features.fleet.outcomes import SHOWN, SLOW, FileEnd, TaskReport
+from uploader_cli.features.fleet.worker import _Controls
 from uploader_cli.sources.content import sha256_of
 
 FILE, SIZE = 7, 2 * SHOWN

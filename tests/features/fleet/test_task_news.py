@@ -12,9 +12,9 @@ from fakes import Clock, local_files
 from uploader_cli import Settings
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, SkipReason, WarningCode
-from uploader_cli.fleet.members import Member
-from uploader_cli.fleet.outcomes import Creating, FileEnd, Journaled
-from uploader_cli.fleet.task_news import Task, TaskNews
+from uploader_cli.features.fleet.members import Member
+from uploader_cli.features.fleet.outcomes import Creating, FileEnd, Journaled
+from uploader_cli.features.fleet.task_news import Task, TaskNews
 from uploader_cli.settings.places import STATE_IN_MEMORY
 from uploader_cli.transfer.journal import ClaimState, Journal, PendingUpload, RunTarget
 from uploader_cli.transfer.ledger import Ledger
@@ -22,7 +22,7 @@ from uploader_cli.transfer.ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from uploader_cli.fleet.outcomes import News
+    from uploader_cli.features.fleet.outcomes import News
 
 START = 1000.0
 

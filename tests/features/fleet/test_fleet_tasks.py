@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.fleet import tasks
-from uploader_cli.fleet.cluster import travelling
-from uploader_cli.fleet.tasks import FILE_COST, FIRST, GROWTH, LAST, SECONDS, Cutter, cost, fields_of
+from uploader_cli.features.fleet import tasks
+from uploader_cli.features.fleet.cluster import travelling
+from uploader_cli.features.fleet.tasks import FILE_COST, FIRST, GROWTH, LAST, SECONDS, Cutter, cost, fields_of
 from uploader_cli.settings import Settings
 
 SMALL = LocalFile(0, "/a", "a", 0, 1)

@@ -11,8 +11,8 @@ import pytest
 from time_limits import PATIENCE
 
 from uploader_cli import Settings, errors
-from uploader_cli.fleet import cluster, worker
-from uploader_cli.fleet.cluster import Cluster, Listed, awaited
+from uploader_cli.features.fleet import cluster, worker
+from uploader_cli.features.fleet.cluster import Cluster, Listed, awaited
 from uploader_cli.transfer.pacer import Stop
 
 if TYPE_CHECKING:

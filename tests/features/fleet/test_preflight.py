@@ -11,8 +11,8 @@ from scripted_server import Answer, Rule, ScriptedServer
 
 from uploader_cli import __version__
 from uploader_cli.errors import Unauthorized
-from uploader_cli.fleet.tasks import fields_of
-from uploader_cli.fleet.worker import preflight
+from uploader_cli.features.fleet.tasks import fields_of
+from uploader_cli.features.fleet.worker import preflight
 
 
 @pytest.mark.parametrize(("protocol", "header"), [("tus", "tus-resumable"), ("ietf", "upload-draft-interop-version")])

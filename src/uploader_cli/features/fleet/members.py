@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from uploader_cli import __version__, errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import WarningCode, WorkerPhase
-from uploader_cli.fleet import worker
-from uploader_cli.fleet.cluster import RUNNING
+from uploader_cli.features.fleet import worker
+from uploader_cli.features.fleet.cluster import RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from distributed import Future
 
-    from uploader_cli.fleet.cluster import Cluster
+    from uploader_cli.features.fleet.cluster import Cluster
 
 CHECKED_AGAIN = 10.0  # seconds until a worker that is kept out is checked again
 

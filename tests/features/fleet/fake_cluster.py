@@ -13,17 +13,17 @@ from time_limits import PATIENCE
 
 from uploader_cli.core import events as ev
 from uploader_cli.errors import UploaderError
-from uploader_cli.fleet import worker
-from uploader_cli.fleet.cluster import Listed
-from uploader_cli.fleet.outcomes import FileEnd
-from uploader_cli.fleet.worker import Preflight, TaskResult
+from uploader_cli.features.fleet import worker
+from uploader_cli.features.fleet.cluster import Listed
+from uploader_cli.features.fleet.outcomes import FileEnd
+from uploader_cli.features.fleet.worker import Preflight, TaskResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.fleet.outcomes import News
-    from uploader_cli.fleet.tasks import TaskInput
+    from uploader_cli.features.fleet.outcomes import News
+    from uploader_cli.features.fleet.tasks import TaskInput
 
 CALL = ev.CallMade("GET", "https://h/health", None, 200, 0.1, None)
 """The request of each check."""

@@ -28,7 +28,7 @@ from time_limits import PATIENCE, SLACK
 from tus_services import Service, Unanswered, Upload
 
 from uploader_cli import UsageError, __version__, upload
-from uploader_cli.fleet import worker
+from uploader_cli.features.fleet import worker
 from uploader_cli.sources.files import status
 from uploader_server.faults import Answer
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from uploader_server.serving import EmbeddedServer
 
-PATIENT = {"uploader_cli.fleet.driver.NO_WORKERS": PATIENCE}
+PATIENT = {"uploader_cli.features.fleet.driver.NO_WORKERS": PATIENCE}
 """No warning while busy workers have not passed their checks."""
 start, uploader = (
     partial(call, imported=("distributed",), constants=PATIENT) for call in (command.start, command.uploader)
@@ -303,7 +303,7 @@ def test_token_does_not_travel(cluster: Client, tmp_path: Path) -> None:
         done = uploader(*line, home=tmp_path, UPLOADER_TOKEN="secret")
         assert done.code == 5
         (tmp_path / "token").write_text("secret")
-        rarely = {"uploader_cli.fleet.driver.TICK": PATIENCE}  # the end of a task wakes the driver
+        rarely = {"uploader_cli.features.fleet.driver.TICK": PATIENCE}  # the end of a task wakes the driver
         done = uploader(*line, "--token-file", "token", home=tmp_path, constants=rarely)
         assert done.code == 0
         assert done.finished["seconds"] < PATIENCE
@@ -488,6 +488,7 @@ def test_directory_for_dask_that_others_may_replace_is_refused(
     ("options", "code", "words"),
     [
         ((), 2, "give --on local:4"),
+        (("--on", "local:1", "-"), 2, "an import can't send standard input"),
         (("--on", "somewhere"), 2, "--on: must be local:N or dask://HOST:PORT, not 'somewhere'"),
         (("--on", "dask://127.0.0.1"), 2, "--on: must be local:N or dask://HOST:PORT"),
         (("--on", "dask+tls://127.0.0.1:{port}"), 2, "set distributed.comm.tls in Dask's configuration"),
@@ -502,7 +503,7 @@ def test_place_that_can_not_be_used_is_an_error(
     options: tuple[str, ...], code: int, words: str, bundled: EmbeddedServer, mute: socket.socket, tmp_path: Path
 ) -> None:
     (tmp_path / "a.bin").write_bytes(b"a")
-    soon = {"uploader_cli.fleet.cluster.SPEAKS_WITHIN": 0.1}
+    soon = {"uploader_cli.features.fleet.cluster.SPEAKS_WITHIN": 0.1}
     ports = {"{port}": bundled.url.rpartition(":")[2], "{mute}": str(mute.getsockname()[1])}
     options = tuple(reduce(lambda text, port: text.replace(*port), ports.items(), word) for word in options)
     line = ("import", "a.bin", "-s", bundled.url, "--cluster-timeout", "3", *options)

@@ -11,15 +11,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from features.fleet.fake_cluster import FakeCluster, Given
 from time_limits import PATIENCE
 from tus_services import Service, Unanswered
-from unit.fleet.fake_cluster import FakeCluster, Given
 
 from uploader_cli import upload
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import PauseReason
-from uploader_cli.fleet import cluster, driver, members, worker
-from uploader_cli.fleet.outcomes import Journaled
+from uploader_cli.features.fleet import cluster, driver, members, worker
+from uploader_cli.features.fleet.outcomes import Journaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

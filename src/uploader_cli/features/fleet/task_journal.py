@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from uploader_cli.core.presence import ClaimState
-from uploader_cli.fleet.outcomes import Creating, Journaled
-from uploader_cli.fleet.run_secret import upload_key
+from uploader_cli.features.fleet.outcomes import Creating, Journaled
+from uploader_cli.features.fleet.run_secret import upload_key
 from uploader_cli.transfer.journal import Claim, PendingUpload, UploadJournal
 from uploader_cli.transfer.journal.reading import new_key
 from uploader_cli.transfer.journal.upload_journal import packed_uploads
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.fleet.tasks import TaskInput
+    from uploader_cli.features.fleet.tasks import TaskInput
     from uploader_cli.transfer.journal import Stored
     from uploader_cli.transfer.journal.reading import SavedSession
 

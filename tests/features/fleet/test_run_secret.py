@@ -8,7 +8,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from uploader_cli.fleet.run_secret import KEY_FILE, run_secret
+from uploader_cli.features.fleet.run_secret import KEY_FILE, run_secret
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from features.fleet.fake_cluster import CALL, FakeCluster
 from time_limits import PATIENCE
-from unit.fleet.fake_cluster import CALL, FakeCluster
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import WorkerPhase
-from uploader_cli.fleet import members
-from uploader_cli.fleet.members import Member, Members
+from uploader_cli.features.fleet import members
+from uploader_cli.features.fleet.members import Member, Members
 
 if TYPE_CHECKING:
     import pytest
 
-    from uploader_cli.fleet.members import Sample
+    from uploader_cli.features.fleet.members import Sample
 
 ANY_FILE: Sample = ()
 
