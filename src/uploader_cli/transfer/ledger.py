@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from msgspec.structs import replace
-
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Event, FailureCode, SkipReason
@@ -124,13 +122,13 @@ class Ledger:
             else:
                 self._complete(outcome)
 
-    def relay(self, file: LocalFile, end: End) -> None:
-        """End a file that another process has sent."""
-        if not isinstance(end, ev.FileCompleted):
-            self._run.release([file])
-        if self._close(file):
+    def close(self, file: LocalFile, end: End) -> None:
+        """Emit the end of a file, once; the journal is as it has to be then."""
+        self._tried.pop(file.file, None)
+        self._running.discard(file.file)
+        if self.open.pop(file.file, None) is not None:
             self.has_failures = self.has_failures or isinstance(end, ev.FileFailed)
-            self._emit(replace(end, path=file.path, local=file))
+            self._emit(end)
 
     def refuse(self, file: LocalFile, refusal: Refusal) -> None:
         """End a file that the server would not take: a named one fails, one found by walking is skipped."""
@@ -141,8 +139,7 @@ class Ledger:
 
     def skip(self, outcome: FileResult, reason: SkipReason) -> None:
         """Leave out a file, which may be on the server."""
-        if self._close(outcome.file):
-            self._emit(skipped(outcome, reason, self._url_of))
+        self.close(outcome.file, skipped(outcome, reason, self._url_of))
 
     def fail_all(self, error: errors.UploaderError) -> None:
         """End every open file: those with an attempt fail with `error`, the others are skipped."""
@@ -163,16 +160,7 @@ class Ledger:
 
     def _complete(self, outcome: FileResult) -> None:
         attempts, began = self._tried.get(outcome.file.file) or (1, self._clock())
-        if self._close(outcome.file):
-            self._emit(completed(outcome, self._url_of, attempts=attempts, seconds=self._clock() - began))
+        self.close(outcome.file, completed(outcome, self._url_of, attempts=attempts, seconds=self._clock() - began))
 
     def _fail(self, file: LocalFile, error: errors.UploaderError) -> None:
-        if self._close(file):
-            self.has_failures = True
-            self._emit(failed_event(file, error))
-
-    def _close(self, file: LocalFile) -> bool:
-        """Remove the file; False where it is over already."""
-        self._tried.pop(file.file, None)
-        self._running.discard(file.file)
-        return self.open.pop(file.file, None) is not None
+        self.close(file, failed_event(file, error))

@@ -87,13 +87,6 @@ def receipt_of(result: FileResult, *, verify: bool = False) -> Stored:
     return Stored(result.file, *known, written_identity(result.file))
 
 
-def receipt_of_event(file: LocalFile, end: ev.FileCompleted, *, has_link: bool) -> Stored:
-    """Return the receipt of a file that another process has sent; `has_link`: the event's URL is that of the result."""
-    sha256 = end.checksum.removeprefix("sha256:") if end.checksum else None
-    link = end.url if has_link else None
-    return Stored(file, end.server_id, end.location, sha256, end.verified, link, written_identity(file))
-
-
 def awaited_of(result: FileResult, values: dict[str, str]) -> Awaited:
     """Return what the journal has of a file that the server still processes."""
     where = (result.server_id, result.location, result.content_location)

@@ -222,7 +222,7 @@ class Driver:
             else:
                 new.append((file, PendingUpload(upload_key(self._secret, file))))
         if new:
-            self._run.adopt(new)
+            self._run.put(new)
 
     def _submit(self, member: Member, files: Sequence[LocalFile], lost_by: tuple[str, ...] | None = None) -> None:
         """Submit a task to a worker; `lost_by` are those that died or hung with the files."""

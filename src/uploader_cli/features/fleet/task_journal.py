@@ -16,7 +16,7 @@ from uploader_cli.transfer.journal.reading import new_key
 from uploader_cli.transfer.journal.upload_journal import packed_uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from uploader_cli.core.plan import LocalFile
@@ -77,6 +77,15 @@ class TaskJournal(UploadJournal):
         with self._mutex:
             changed = {file.file: change(self._uploads[file.file]) for file in files if file.file in self._claimed}
             self._uploads |= changed
+        self._tell_of(changed)
+
+    def put(self, uploads: Iterable[tuple[LocalFile, PendingUpload]]) -> None:
+        with self._mutex:
+            changed = {file.file: upload for file, upload in uploads if file.file in self._claimed}
+            self._uploads |= changed
+        self._tell_of(changed)
+
+    def _tell_of(self, changed: Mapping[int, PendingUpload]) -> None:
         if self._told:
             for number, upload in changed.items():
                 self._tell(Journaled(number, upload))

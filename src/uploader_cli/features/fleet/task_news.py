@@ -12,8 +12,8 @@ from msgspec import structs
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.features.fleet.outcomes import Creating, FileEnd, Journaled
-from uploader_cli.transfer.journal import PendingUpload
-from uploader_cli.transfer.projections import receipt_of_event
+from uploader_cli.transfer.journal import PendingUpload, Stored
+from uploader_cli.transfer.journal.file_keys import written_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,7 +72,7 @@ class TaskNews:
         member.heard = task.heard
         self._adopt(task, [item for item in news if isinstance(item, Creating | Journaled)])
         stored = [
-            receipt_of_event(task.files[item.event.file], item.event, has_link=self._has_links)
+            self._receipt(task.files[item.event.file], item.event)
             for item in news
             if isinstance(item, FileEnd) and isinstance(item.event, ev.FileCompleted) and item.event.file in task.files
         ]
@@ -124,7 +124,12 @@ class TaskNews:
                 task.creating.discard(item.file)
         if known:
             self.uploads |= known
-            self._run.adopt([(task.files[number], upload) for number, upload in known.items()])
+            self._run.put([(task.files[number], upload) for number, upload in known.items()])
+
+    def _receipt(self, file: LocalFile, end: ev.FileCompleted) -> Stored:
+        sha256 = end.checksum.removeprefix("sha256:") if end.checksum else None
+        link = end.url if self._has_links else None
+        return Stored(file, end.server_id, end.location, sha256, end.verified, link, written_identity(file))
 
     def _file_ended(self, file: LocalFile, member: Member, session: str, attempt: int, end: End) -> None:
         number, tried = file.file, self._tried.pop(file.file, 0)
@@ -139,7 +144,9 @@ class TaskNews:
             member.bytes += file.size
         elif isinstance(end, ev.FileFailed):
             end = structs.replace(end, message=f"{end.message} (worker {member.name})")
-        self._ledger.relay(file, end)
+        if not isinstance(end, ev.FileCompleted):
+            self._run.release([file])
+        self._ledger.close(file, structs.replace(end, path=file.path, local=file))
 
     def _tell(self, event: ev.Event) -> None:
         """Pass on an event of a worker. What concerns all workers is reported once."""

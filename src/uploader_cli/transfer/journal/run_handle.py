@@ -20,7 +20,7 @@ from uploader_cli.transfer.journal.unwritten import RunEnd, Unwritten
 from uploader_cli.transfer.journal.upload_journal import OF_NO_FILE, UploadJournal, packed_uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from sqlite3 import Connection
 
     from uploader_cli.core.plan import LocalFile
@@ -129,8 +129,7 @@ class RunHandle(UploadJournal):
                 if (old := self._claimed.get(key := path_key(file))) is not None:
                     self._put(key, replace(old, upload=change(old.upload)))
 
-    def adopt(self, uploads: Sequence[tuple[LocalFile, PendingUpload]]) -> None:
-        """Record the uploads of claimed files as another process knows them."""
+    def put(self, uploads: Iterable[tuple[LocalFile, PendingUpload]]) -> None:
         with self._changing():
             for file, upload in uploads:
                 if (old := self._claimed.get(key := path_key(file))) is not None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from uploader_cli.transfer.journal.reading import PendingPart, PendingUpload, new_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from uploader_cli.core.plan import LocalFile
@@ -43,6 +43,10 @@ class UploadJournal(ABC):
         self, files: Sequence[LocalFile], change: Callable[[PendingUpload], PendingUpload], *, begins: bool = True
     ) -> None:
         """Change the uploads of those `files` that are claimed. Raise `Interrupted` where another request `begins`."""
+
+    @abstractmethod
+    def put(self, uploads: Iterable[tuple[LocalFile, PendingUpload]]) -> None:
+        """Replace the uploads of those files that are claimed."""
 
     @abstractmethod
     def completed(self, stored: Sequence[Stored]) -> None:
@@ -102,7 +106,7 @@ class UploadJournal(ABC):
     def creating(self, file: LocalFile, session: str | None = None, *, replaced: tuple[str, ...] = ()) -> PendingUpload:
         """Replace the upload of a claimed file by a new one."""
         upload = PendingUpload(session=session, replaced=replaced)
-        self.change([file], lambda _old: upload)
+        self.put([(file, upload)])
         return upload
 
     def split(self, file: LocalFile, sizes: Sequence[int]) -> tuple[PendingPart, ...]:
@@ -125,8 +129,7 @@ class UploadJournal(ABC):
     def packed(self, files: Sequence[LocalFile]) -> str:
         """Give claimed files of a pack a new key and return it."""
         key = new_key()
-        uploads = packed_uploads(key)
-        self.change(files, lambda _old: next(uploads))
+        self.put(zip(files, packed_uploads(key), strict=False))
         return key
 
 
