@@ -26,8 +26,6 @@ from uploader_cli.settings import (
 
 FOREIGN = ("tus_endpoint", "upload_url")
 """What the commands about sessions ignore: servers without sessions."""
-UPLOAD_URL = ("upload_url",)
-"""What the commands that take an endpoint, or refuse it, ignore: only an upload has one."""
 
 
 def argument(metavar: str, help: str, **more: Any) -> Any:  # noqa: A002 - as in Typer

@@ -108,11 +108,6 @@ class LocalFile(Record, frozen=True):
         """Return the file with its place on the server below the directory `dest`."""
         return replace(self, relative_path=f"{dest}/{self.relative_path}")
 
-    def identified(self, identity: Identity | None) -> LocalFile:
-        """Return the file with its identity, if size and mtime are those of the selection."""
-        is_same = identity is not None and (identity.size, identity.mtime_ns) == (self.size, self.mtime_ns)
-        return replace(self, identity=identity if is_same else None)
-
     @property
     def kind(self) -> str:
         """The type as servers use it: the extension in lower case, without the dot."""

@@ -17,7 +17,7 @@ def check(
     if size_only and (content or read):
         other = "--digest" if content else "--read"
         raise UsageError(f"--size-only and {other} exclude each other", hint="omit one of them")
-    settings = opt.load(given, ignored=opt.UPLOAD_URL)  # an endpoint is refused
+    settings = opt.load(given, ignored=("upload_url",))  # an endpoint is refused
     paths = opt.require_paths("check", settings, paths)
     from uploader_cli.features.check import comparison as run
 

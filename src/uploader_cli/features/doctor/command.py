@@ -15,7 +15,7 @@ def doctor(
     """Diagnose the connection to the server and suggest fixes."""
     if session is not None and new_session:
         raise UsageError("--session and --new-session exclude each other", hint="omit one of them")
-    settings = opt.load(given, ignored=opt.UPLOAD_URL)
+    settings = opt.load(given, ignored=("upload_url",))
     if settings.tus_endpoint and (session is not None or new_session):
         option = "--new-session" if new_session else "--session"
         raise UsageError(f"{option} and --tus-endpoint exclude each other", hint="a tus server has no sessions")

@@ -255,17 +255,18 @@ def _send(
 
 
 def _here(file: LocalFile, *, follows: bool) -> LocalFile:
-    """Return a file with its identity and its real directory on this machine."""
+    """Return a file with its identity, if it is as it was selected, and its real directory on this machine."""
     if file.is_remote:
         return file
     try:
-        identity = identity_of(os.stat(file.path))
+        found = identity_of(os.stat(file.path))
     except OSError:
         return file
     directory = real_directory(file.path)
     if not (directory or file.named or follows):
         directory = os.path.dirname(file.path)  # a link has taken its place, which is not followed
-    return replace(file.identified(identity), directory=directory)
+    is_same = (found.size, found.mtime_ns) == (file.size, file.mtime_ns)
+    return replace(file, identity=found if is_same else None, directory=directory)
 
 
 @contextmanager

@@ -40,5 +40,5 @@ def smoke(
 
     if list_:
         return run.list_checks()
-    settings = opt.load(given, ignored=opt.UPLOAD_URL)
+    settings = opt.load(given, ignored=("upload_url",))
     return run.smoke(settings, only=only or (), skip=skip or (), file=junit, strict=strict, budget=budget)

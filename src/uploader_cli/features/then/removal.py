@@ -54,10 +54,11 @@ def identified(file: LocalFile, sleep: Callable[[float], None] = time.sleep) -> 
         for _ in range(LOOKS):
             found = _status(file.path)
             if found is None or found == before or time.time() - found.ctime_ns / 1e9 >= GRANULARITY:
-                return file.identified(found)
+                is_same = found is not None and (found.size, found.mtime_ns) == (file.size, file.mtime_ns)
+                return replace(file, identity=found if is_same else None)
             before = found
             sleep(GRANULARITY)
-    return file.identified(None)
+    return replace(file, identity=None)
 
 
 def delete(file: LocalFile) -> None:
