@@ -48,8 +48,9 @@ def thorough(session: nox.Session) -> None:
 def without(session: nox.Session) -> None:
     """Run the tests without each feature in turn, or without the one that the first argument after `--` names."""
     session.install("-e", ".[dev]")
+    tops = (("", "src/uploader_cli"), ("server/", "server_stub/uploader_server"))
     names = session.posargs[:1] or sorted(
-        path.parent.name for path in Path("src/uploader_cli/features").glob("*/__init__.py")
+        f"{prefix}{path.parent.name}" for prefix, top in tops for path in Path(top, "features").glob("*/__init__.py")
     )
     for name in names:
         session.run("python", "tests/without.py", name, *session.posargs[1:])

@@ -26,7 +26,7 @@ from licences import licences
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = ROOT / "packaging/bundled.txt"
-VENDORED = ROOT / "server_stub/uploader_server/ui/static/vendor"
+VENDORED = ROOT / "server_stub/uploader_server/features/page/static/vendor"
 MAN_PAGES = (ROOT / "docs/uploader.1", *sorted((ROOT / "docs/man").glob("*.1")))
 PYTHONS = ("3.11", "3.12", "3.13")
 """The versions of Python for which uploader.pyz and the Debian package have compiled modules."""

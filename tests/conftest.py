@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, settings, strategies
 from serving import running_server
 
 from uploader_cli.features import FEATURES
+from uploader_server.features import FEATURES as OF_SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -78,7 +79,8 @@ def pytest_collection() -> Generator[None, object, object]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out tests with a feature that is not there."""
-    others = [item for item in items if not {mark.args[0] for mark in item.iter_markers("feature")} <= {*FEATURES}]
+    known = {*FEATURES, *(f"server/{name}" for name in OF_SERVER)}
+    others = [item for item in items if not {mark.args[0] for mark in item.iter_markers("feature")} <= known]
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in others]

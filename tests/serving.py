@@ -89,7 +89,7 @@ def answers_beyond(server: EmbeddedServer) -> list[tuple[str, str, int]]:
 def _described_calls(server: EmbeddedServer) -> list[tuple[str, re.Pattern[str], set[str]]]:
     """Return method, pattern of paths and statuses of each call in `/openapi.json`, made once for equal servers."""
     config = server.config
-    decides = (frozenset(server.app.offers), config.ui, config.auth_token is None)
+    decides = (frozenset(route.path for route in server.app.routes), config.auth_token is None)
     if decides not in _CALLS:
         _CALLS[decides] = [
             (
@@ -103,7 +103,7 @@ def _described_calls(server: EmbeddedServer) -> list[tuple[str, re.Pattern[str],
     return _CALLS[decides]
 
 
-_CALLS: dict[tuple[frozenset[str], bool, bool], list[tuple[str, re.Pattern[str], set[str]]]] = {}
+_CALLS: dict[tuple[frozenset[str], bool], list[tuple[str, re.Pattern[str], set[str]]]] = {}
 
 
 def calls_of(server: EmbeddedServer) -> list[LoggedRequest]:

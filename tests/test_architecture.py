@@ -16,6 +16,7 @@ import pytest
 
 from uploader_cli import extras
 from uploader_cli.feature import features
+from uploader_server import feature as server_feature
 
 ROOT = Path(__file__).parent.parent
 OURS = "uploader_cli"
@@ -134,6 +135,18 @@ def test_feature_is_imported_by_itself_only() -> None:
         assert others == set() or name in ("", "features.typed"), name  # the public names, and their types
         if within(name, "features") and name in (own, "features") and name != "features.typed":
             assert {item for item in used if within(item, OURS) and not within(item, f"{OURS}.feature")} == set(), name
+
+
+def test_feature_of_the_server_is_imported_by_itself_only() -> None:
+    """Others import it that say so (`Feature.uses`). Its `__init__` imports only `feature`."""
+    top, uses = f"{SERVER.name}.features", {one.name: one.uses for one in server_feature.features()}
+    for name, used in modules(SERVER).items():
+        own = name.split(".")[1] if within(name, "features") and name != "features" else ""
+        known = " ".join([f"{top}.FEATURES", *(f"{top}.{one}" for one in (own, *uses.get(own, ())) if one)])
+        assert {item for item in used if within(item, top) and not within(item, known)} == set(), name
+        if name in ("features", f"features.{own}"):
+            ours = {item for item in used if within(item, SERVER.name)}
+            assert {item for item in ours if not within(item, f"{SERVER.name}.feature")} == set(), name
 
 
 @pytest.mark.parametrize("part", OPTIONAL.split())

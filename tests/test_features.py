@@ -20,8 +20,10 @@ from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.events import Event
 from uploader_cli.feature import Feature, features
 from uploader_cli.settings import OPTIONS, Settings
+from uploader_server import feature as server
 
 CLIENT = Path(__file__).parent.parent / "src" / "uploader_cli"
+SERVER = Path(__file__).parent.parent / "server_stub" / "uploader_server"
 EXEMPT = (CLIENT / "settings" / "keywords.py", CLIENT / "__init__.py")
 """The public names of the library, which stay: they have types."""
 CORE = [path for path in CLIENT.rglob("*.py") if CLIENT / "features" not in path.parents and path not in EXEMPT]
@@ -102,6 +104,17 @@ def test_core_has_no_name_of_a_feature(feature: Feature) -> None:
         text = path.read_text(encoding="utf-8")
         assert not [flag for flag in flags if flag in text], path
         assert not [pattern for pattern in read if re.search(pattern, text)], path
+
+
+@pytest.mark.parametrize("feature", server.features(), ids=lambda feature: feature.name)
+def test_core_of_the_server_has_no_name_of_a_feature(feature: server.Feature) -> None:
+    own = {option.name for option in feature.options}
+    texts = [*(option.flag for option in feature.options), *(path for path, _ in feature.paths)]
+    for path in SERVER.rglob("*.py"):
+        if SERVER / "features" not in path.parents:
+            assert own.isdisjoint(names(path)), (path, own.intersection(names(path)))
+            text = path.read_text(encoding="utf-8")
+            assert not [one for one in texts if one in text], path
 
 
 @pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)

@@ -3,6 +3,9 @@
 `--all` in place of the names stands for all features. Their folders, and those of features that use them, their tests,
 their public modules with the entry points, and their names in the list are deleted from the copy. What is written from
 the table of options is written anew. Then mypy and the tests run, without those of the pages.
+
+`server/NAME` is a feature of the server, and `--server` stands for all of them: only tests of the server run then,
+unless others are given.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ import sysconfig
 import tempfile
 import venv
 from pathlib import Path
+from typing import Any
 
-from uploader_cli.feature import features
+import uploader_cli.feature
+import uploader_server.feature
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = (".git", ".venv*", ".*_cache", ".nox", "__pycache__", "build", "dist", "node_modules")
@@ -31,27 +36,28 @@ raise SystemExit(run())
 """Both the shell and Python read it: the path of Python may be too long for `#!`, or have spaces."""
 
 
-def chosen(names: str) -> set[str]:
-    """Return the features with these names, or all, and those that can't be without them."""
-    found = {feature.name for feature in features()} if names == "--all" else set(names.split(","))
-    while more := {feature.name for feature in features() if found.intersection(feature.uses)} - found:
+def chosen(names: str, package: Any = uploader_cli) -> set[str]:
+    """Return the features of a package with these names, or all, and those that can't be without them."""
+    features = package.feature.features()
+    found = {feature.name for feature in features} if names == "--all" else set(names.split(","))
+    while more := {feature.name for feature in features if found.intersection(feature.uses)} - found:
         found |= more
     return found
 
 
 def modules_of(names: set[str]) -> list[str]:
-    """Return the public modules of features."""
-    return [module for feature in features() if feature.name in names for module in feature.modules]
+    """Return the public modules of the client's features."""
+    return [one for feature in uploader_cli.feature.features() if feature.name in names for one in feature.modules]
 
 
-def delete(names: set[str], client: Path) -> None:
-    """Delete features from a copy of the client's package."""
+def delete(names: set[str], place: Path, package: Any = uploader_cli) -> None:
+    """Delete features from a copy of their package."""
     for name in names:
-        shutil.rmtree(client / "features" / name)
-    for module in modules_of(names):
-        (client / f"{module}.py").unlink()
-    listed = client / "features/__init__.py"
-    left = tuple(feature.name for feature in features() if feature.name not in names)
+        shutil.rmtree(place / "features" / name)
+    for module in modules_of(names) if package is uploader_cli else ():
+        (place / f"{module}.py").unlink()
+    listed = place / "features/__init__.py"
+    left = tuple(feature.name for feature in package.feature.features() if feature.name not in names)
     text, count = re.subn(r"= \(.*?\)", f"= {left!r}", listed.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert count == 1, text
     listed.write_text(text, encoding="utf-8")
@@ -82,17 +88,29 @@ def python_of(place: Path) -> str:
     return str(python)
 
 
-def main(names: str, *arguments: str) -> int:
+def delete_with_tests(names: str, place: Path, package: Any, top: str, tests: str) -> set[str]:
+    """Delete features from a copy of the tree, with their tests; return their names."""
+    gone = chosen(names, package)
+    delete(gone, place / top / package.__name__, package)
+    for feature in gone:
+        shutil.rmtree(place / tests / feature)
+    return gone
+
+
+def main(names: str, arguments: list[str]) -> int:
     """Return the exit code of the first check that fails, or 0."""
     with tempfile.TemporaryDirectory(prefix="without-") as name:
         place = Path(name) / "tree"
         shutil.copytree(ROOT, place, symlinks=True, ignore=shutil.ignore_patterns(*MADE))
-        gone = chosen(names)
-        delete(gone, place / "src/uploader_cli")
-        for feature in gone:
-            shutil.rmtree(place / "tests/features" / feature)
-        plugins = delete_plugins(modules_of(gone), place / "pyproject.toml")
-        env = {**os.environ, "PYTEST_ADDOPTS": f"{os.environ.get('PYTEST_ADDOPTS', '')} {plugins}"}
+        env = dict(os.environ)
+        if names == "--server" or names.startswith("server/"):
+            names = names.replace("--server", "--all").replace("server/", "")
+            delete_with_tests(names, place, uploader_server, "server_stub", "tests/server/features")
+            arguments = arguments or ["tests/server"]
+        else:
+            gone = delete_with_tests(names, place, uploader_cli, "src", "tests/features")
+            plugins = delete_plugins(modules_of(gone), place / "pyproject.toml")
+            env["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} {plugins}"
         python = python_of(place)
         for command in (
             ["docs/cli_options.py"],
@@ -106,4 +124,4 @@ def main(names: str, *arguments: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -19,6 +19,7 @@ from uploader_server.analyses import Analyses
 from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled, logged
 from uploader_server.config import ServerConfig
+from uploader_server.feature import provided
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import ApiError, Json
 from uploader_server.http.memory import Memory
@@ -34,8 +35,6 @@ from uploader_server.realtime.rooms import Deliver, Realtime
 from uploader_server.sessions import Sessions
 from uploader_server.storage.store import Store, damaged
 from uploader_server.tus.calls import Tus
-from uploader_server.ui.page import page_routes
-from uploader_server.wire import timestamp
 
 if TYPE_CHECKING:  # imported only if they are used
     from uploader_server.simulation.analysis import AnalysisCalls
@@ -123,8 +122,7 @@ class UploadApp:
             routes.append(control_route(self.state.faults))
         if not config.reference:
             routes += [Route("/metrics", self._metrics), Route("/openapi.json", self._openapi)]
-            if config.ui:
-                routes += [*page_routes(), Route("/api/activity", self._activity)]
+            routes += [route for routes_of in provided("routes") for route in routes_of(self)]
         return routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,18 +169,6 @@ class UploadApp:
         from uploader_server.simulation.analysis import AnalysisCalls
 
         return AnalysisCalls(self.state.config, self.state.store, self.state.analyses, self.state.faults)
-
-    async def _activity(self, _: Request) -> Response:
-        """Serve `GET /api/activity`: what the page shows. With an auth token only its holders get here."""
-        backend = self.state.backend
-        assert isinstance(backend, Bundled)  # noqa: S101 - for the type checker
-        activity = {
-            "sessions": backend.sessions.newest(),
-            "analyses": self.state.analyses.newest(),
-            "receivedBytes": self.tracker.received(),
-            "timestamp": timestamp(),
-        }
-        return Json(activity)
 
     def _keep(self, entry: LoggedRequest) -> None:
         """Record a request. No error of a record changes its answer."""

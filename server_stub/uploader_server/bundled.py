@@ -50,7 +50,7 @@ class Bundled:
         self.sessions = sessions
         self.config, self.store = sessions.config, sessions.store
         self.create, self.progress = sessions.create, sessions.progress
-        self.snapshot, self.statuses = sessions.snapshot, sessions.statuses
+        self.snapshot, self.statuses, self.newest = sessions.snapshot, sessions.statuses, sessions.newest
         self.tus = Uploads(sessions)
         self.packs = Packs(sessions)
         self._watched = watched

@@ -8,8 +8,9 @@ import functools
 import ipaddress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from uploader_server.feature import Feature, features
 from uploader_server.http.pace import Pace
 from uploader_server.options import (
     Option,
@@ -36,6 +37,7 @@ from uploader_server.wire import extension
 Flavour = Literal["bundled", "reference"]
 Durability = Literal["fsync", "none"]
 
+T = TypeVar("T")
 MIB = 1 << 20
 
 
@@ -68,7 +70,24 @@ def _check_analysis(text: str) -> None:
     parse_short(text, *analysis_rules(text))
 
 
+def _with_features(config: type[T]) -> type[T]:
+    """Add the options of the features to the fields, each before the one that it names."""
+    for feature in features():
+        for one in feature.options:
+            parse = functools.partial(_parsed, feature, one.parse)
+            setattr(config, one.name, option(one.default, one.flag, one.text, parse))
+            rows = list(config.__annotations__.items())
+            rows.insert([name for name, _ in rows].index(one.before), (one.name, Any))
+            config.__annotations__ = dict(rows)
+    return config
+
+
+def _parsed(feature: Feature, parser: str, text: str) -> Any:
+    return feature.load(parser)(text)
+
+
 @dataclass(frozen=True)
+@_with_features
 class ServerConfig:
     """The configuration; None is the flavour's value (see `_OWN`). In bytes and seconds, except `latency_ms`."""
 
@@ -103,7 +122,6 @@ class ServerConfig:
     anonymous_tus: bool = option(
         default=True, flag="--no-anonymous-tus", text="Accept tus uploads only within sessions."
     )
-    ui: bool = option(default=True, flag="--no-ui", text="Disable the web page at / and the list of sessions.")
     upload_ttl: float = option(
         7 * 24 * 3600.0, "--upload-ttl TIME", "Time until an idle, unfinished tus upload expires.", parse_seconds
     )
@@ -163,7 +181,7 @@ class ServerConfig:
     auth_token: str | None = option(
         None, "--auth-token-file FILE", "Token that all requests and sockets must send.", parse_auth_token, shown=False
     )
-    """Bearer token required by all calls except `middleware.FREE`, and by Socket.IO; None: no token."""
+    """Bearer token required by all calls except `middleware.free_paths`, and by Socket.IO; None: no token."""
     cors_origins: tuple[str, ...] = option(
         (),
         "--cors-origin ORIGIN",

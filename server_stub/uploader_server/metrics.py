@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from uploader_server.feature import features
 from uploader_server.http.tracking import LoggedRequest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -30,14 +31,13 @@ _ROUTES = (
     ("/api/upload/validate", "validate"),
     ("/api/upload/cancel/", "cancel"),
     ("/api/upload/file/", "delete"),
-    ("/api/activity", "activity"),
     ("/api/ai/analysis/", "analysis-status"),
     ("/api/ai/", "analysis"),
     ("/uploads/", "stored"),
     ("/health", "health"),
     ("/metrics", "metrics"),
     ("/openapi.json", "openapi"),
-    ("/ui/", "page"),
+    *(path for feature in features() for path in feature.paths),
 )
 
 

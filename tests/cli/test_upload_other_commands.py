@@ -107,6 +107,7 @@ def test_watch_sends_no_token_to_a_server_that_only_a_directory_named(make_files
     assert done.of("warning")[0]["code"] == "token_withheld"
 
 
+@pytest.mark.feature("server/page")
 def test_watch_web_opens_the_page_of_a_session(server: EmbeddedServer, tmp_path: Path) -> None:
     """A server without a page, and a machine without a browser, are named."""
     (tmp_path / "browser").write_text('#!/bin/sh\nprintf %s "$1" > opened\n')

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 from serving import running_server
 
-from uploader_server.ui.page import STATIC
+from uploader_server.features.page.page import STATIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.interop, pytest.mark.debian]
+pytestmark = [pytest.mark.interop, pytest.mark.debian, pytest.mark.feature("server/page")]
 
 BYTES = 20 << 20
 UPLOAD = """async ({ server, bytes }) => {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from uploader_server.serving import EmbeddedServer
 
-pytestmark = [pytest.mark.interop, pytest.mark.debian]
+pytestmark = [pytest.mark.interop, pytest.mark.debian, pytest.mark.feature("server/page")]
 
 TOKEN = "the-token-of-the-page"
 MIB = 1 << 20

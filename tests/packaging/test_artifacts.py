@@ -169,7 +169,7 @@ def bundled() -> set[tuple[str, str]]:
     """Return the packages that are pinned for Linux, and the libraries of the page in a browser."""
     lines = (ROOT / "packaging/bundled.txt").read_text().splitlines()
     pinned = [found.groups() for line in lines if "win32" not in line and (found := re.match(r"(\S+?)==(\S+)", line))]
-    vendored = ROOT / "server_stub/uploader_server/ui/static/vendor"
+    vendored = ROOT / "server_stub/uploader_server/features/page/static/vendor"
     packages = [*pinned, *(path.name.rsplit("-", 1) for path in vendored.iterdir())]
     return {(normal(name), version) for name, version in packages}
 

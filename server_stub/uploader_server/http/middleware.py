@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uploader_server.config import ServerConfig
+from uploader_server.feature import provided
 from uploader_server.http.answers import PacedSend
 from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, Words, as_api_error, before, refuse, with_headers
@@ -24,7 +25,6 @@ from uploader_server.http.shares import holder_of
 from uploader_server.http.tracking import client_address
 from uploader_server.logs import printable, without_secrets
 from uploader_server.realtime.rooms import Realtime
-from uploader_server.ui.page import FILES
 from uploader_server.wire import BATCH, PACKS, TUS
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,6 @@ REALTIME_PATH = "/socket.io/"
 STREAMED = (BATCH, PACKS, TUS.rstrip("/"))
 """Paths whose bodies are streamed, with limits of their own."""
 GUARDED = (REALTIME_PATH.rstrip("/"), "/api/")  # paths that other pages may not embed; stored files may be shown
-FREE = frozenset({"/health", "/openapi.json", *FILES})  # paths that need no token
 OVERRIDES = frozenset({"GET", "HEAD", "PATCH", "DELETE"})
 """Methods allowed in X-HTTP-Method-Override of a POST to a tus URL."""
 EXPOSED = (
@@ -55,6 +54,11 @@ PREFLIGHT = {
 }
 
 
+def free_paths() -> frozenset[str]:
+    """Return the paths that need no token."""
+    return frozenset({"/health", "/openapi.json"}).union(*provided("free"))
+
+
 def is_realtime(scope: Scope) -> bool:
     path: str = scope["path"]
     return path.startswith(REALTIME_PATH) or path == REALTIME_PATH.rstrip("/")
@@ -74,6 +78,7 @@ class Gateway:
 
     def __init__(self, config: ServerConfig, rest: ASGIApp, realtime: Realtime, memory: Memory, words: Words) -> None:
         self._config = config
+        self._free = free_paths()
         self._origins = Origins(config)
         self._limit = RateLimit(config.limits.rate, config.rate_window)
         self._rest = rest
@@ -149,7 +154,7 @@ class Gateway:
         Preflights, which carry no token, are answered before. Calls that require a JWT accept either token.
         """
         token, path = self._config.auth_token, scope["path"]
-        if token is None or path in FREE:
+        if token is None or path in self._free:
             return
         accepts_jwt = path.startswith("/api/ai/") or (scope["method"] == "DELETE" and path.startswith("/api/"))
         secret = self._config.jwt_secret if accepts_jwt else None

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from uploader_server.batch.packs import KEY
 from uploader_server.config import Limits
+from uploader_server.feature import provided
 from uploader_server.http.auth import SECRET
 from uploader_server.http.bodies import TYPES, Schema, one_of, records, whole
 from uploader_server.http.bodies import schemas as request_schemas
@@ -19,11 +20,6 @@ from uploader_server.tus.headers import EXTENSIONS, TUS_VERSION
 _RECORDS = """
 Error           error:code message details?:details allowedFormats?:[text] stage? retryable?:flag timestamp?:time
 Health          status=OK timestamp:time uptime:seconds memory:Memory limits:Limits OFFERS
-Activity        sessions:[SessionSummary] analyses:[AnalysisSummary] receivedBytes:count timestamp:time
-SessionSummary  sessionId:id category:category overallStatus:status totalProgress:percent completedFiles:count
-                failedFiles:count totalFiles:count receivedBytes:count totalBytes?:count createdAt:time endedAt?:time
-                name?
-AnalysisSummary ANALYSIS stages:[stage]
 Memory          rss:count
 Limits          LIMITS
 TusOffer        endpoint version:version extensions:[extension] checksumAlgorithms:[algorithm] maxSize:count
@@ -107,7 +103,7 @@ ALL_TYPES: dict[str, Schema] = TYPES | {
 def all_schemas(limits: Limits, offers: Iterable[str]) -> dict[str, Schema]:
     """Return the schemas by name for a server with these limits that offers `tus`, `packs` or `lookup`."""
     offered = " ".join(f"{name}:{name.capitalize()}Offer" for name in offers)
-    text = _RECORDS
+    text = _RECORDS + "".join(module.RECORDS for module in provided("document"))
     for word, fields in (("LIMITS", _LIMITS), ("FILE", _FILE), ("ANALYSIS", _ANALYSIS), ("OFFERS", offered)):
         text = text.replace(word, fields)
     return request_schemas(limits) | records(text, ALL_TYPES)

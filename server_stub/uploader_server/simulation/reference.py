@@ -120,6 +120,10 @@ class Reference:
         """Return None: there is no replay (3.7)."""
         return None
 
+    def newest(self) -> list[dict[str, Any]]:
+        """Return nothing: no call shows sessions."""
+        return []
+
     async def progress(self, session_id: str) -> dict[str, Any]:
         """Return the state. Raises ApiError 404 until a body is complete, and soon after the end (3.1, 3.6)."""
         tracker = self.trackers.get(session_id)

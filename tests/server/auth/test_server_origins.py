@@ -113,7 +113,7 @@ def embedded(server: EmbeddedServer, path: str, site: str, kind: dict[str, str],
     return requests.get(server.url + path, headers=sent, timeout=DEADLINE).status_code
 
 
-@pytest.mark.parametrize("path", [POLLING, "/socket.io?EIO=4", "/api/activity"])
+@pytest.mark.parametrize("path", [POLLING, "/socket.io?EIO=4", "/api/nothing"])
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 @pytest.mark.parametrize("kind", [IMAGE, FRAME])
 def test_page_of_another_origin_embeds_no_call(
@@ -127,10 +127,11 @@ def test_page_of_another_origin_embeds_no_call(
 def test_links_own_pages_and_stored_files_may_be_loaded(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     (known,) = upload(server.url, file("shown.png", b"data"))
     assert embedded(server, known["filePath"], "cross-site", IMAGE) == 200
-    assert embedded(server, "/api/activity", "cross-site", LINK) == 200
+    called = f"/api/upload/progress/{new_session(server.url)}"
+    assert embedded(server, called, "cross-site", LINK) == 200
     for site in ("same-origin", "none"):
         with subtests.test(site=site):
-            assert embedded(server, "/api/activity", site, IMAGE) == 200
+            assert embedded(server, called, site, IMAGE) == 200
             assert embedded(server, POLLING, site, {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}) == 200
 
 

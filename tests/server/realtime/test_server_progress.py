@@ -156,19 +156,19 @@ def test_progress_counts_bytes(tmp_path: Path, cancelled: bool) -> None:
         assert sizes == {"a.mp4": 100, "bad.mp4": 200, "c.txt": 30, "d.mp4": 400}
         if cancelled:
             requests.post(f"{server.url}/api/upload/cancel/{session}", timeout=DEADLINE).raise_for_status()
-        before = activity(server)
+        before = summary_of_session(server)
     with running_server(root=tmp_path) as server:
-        assert activity(server) == before
+        assert summary_of_session(server) == before
         if not cancelled:
             concatenate(server.url, *parts, sessionId=session, uploadKey="e").raise_for_status()
-            assert activity(server)["receivedBytes"] == 320
+            assert summary_of_session(server)["receivedBytes"] == 320
     assert (before["totalBytes"], before["name"]) == (1000, "a.mp4")
     assert before["receivedBytes"] == (130 if cancelled else 320)
     assert bool(before["endedAt"]) == cancelled
 
 
-def activity(server: EmbeddedServer) -> Any:
-    (session,) = requests.get(f"{server.url}/api/activity", timeout=DEADLINE).json()["sessions"]
+def summary_of_session(server: EmbeddedServer) -> Any:
+    (session,) = server.app.state.backend.newest()
     return {key: session.get(key) for key in ("receivedBytes", "totalBytes", "name", "endedAt")}
 
 

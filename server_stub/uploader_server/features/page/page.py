@@ -1,12 +1,19 @@
-"""The web page at `/` (docs/web.md): static files, which any client may read."""
+"""The web page at `/`: static files, which any client may read, and the list of sessions at `GET /api/activity`."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
+
+from uploader_server.app import UploadApp
+from uploader_server.feature import options_of
+from uploader_server.http.errors import Json
+from uploader_server.wire import timestamp
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {
@@ -33,8 +40,15 @@ HEADERS = {
 }
 
 
-def page_routes() -> list[Route]:
-    return [Route(path, _serve, include_in_schema=False) for path in FILES]
+class PageOptions(NamedTuple):
+    ui: bool
+
+
+def routes(app: UploadApp) -> list[Route]:
+    if not options_of(app.state.config, PageOptions).ui:
+        return []
+    files = [Route(path, _serve, include_in_schema=False) for path in FILES]
+    return [*files, Route("/api/activity", functools.partial(_activity, app))]
 
 
 async def _serve(request: Request) -> Response:
@@ -42,3 +56,14 @@ async def _serve(request: Request) -> Response:
     # Only the directories of libraries have a version in their names.
     caching = "public, max-age=31536000, immutable" if "/vendor/" in request.scope["path"] else "no-cache"
     return FileResponse(path, headers={**HEADERS, "cache-control": caching}, media_type=MEDIA_TYPES[path.suffix])
+
+
+async def _activity(app: UploadApp, _: Request) -> Response:
+    """Serve `GET /api/activity`: what the page shows. With an auth token only its holders get here."""
+    activity = {
+        "sessions": app.state.backend.newest(),
+        "analyses": app.state.analyses.newest(),
+        "receivedBytes": app.tracker.received(),
+        "timestamp": timestamp(),
+    }
+    return Json(activity)
