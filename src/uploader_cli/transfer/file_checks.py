@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.stored_files import Said
+    from uploader_cli.transfer.stored_files import Said, Sent
     from uploader_cli.transfer.upload_session import RunContext
 
     Picked = list[tuple[LocalFile, Claim]]
@@ -111,25 +111,13 @@ class FileChecks:
         """
         context, skips = self._context, self._choices.skip_existing
         left = self._not_stored(api, files, ended) if self._looks_again else list(files)
-        if skips:
-            known = list(zip(left, context.run.receipts(left), strict=True))
-        else:
-            sent = self._sent_before(left)
-            known = [(file, sent[file.file]) for file in left if file.file in sent]
-        receipts, over = {file.file: receipt for file, receipt in known}, set[int]()
-        for file, answer, _said in self._stored.answers(api, known, by_size=not skips and self._asks):
-            receipt = receipts[file.file]
-            match follows(None, receipt_state(file, receipt), answer, self._choices):
-                case Follows.PRESENT:
-                    ended.append(self._present(file, receipt, SkipReason.PRESENT, before=answer is Answer.EQUAL))
-                case Follows.RECEIPT:
-                    found = self._present(file, receipt, SkipReason.RECEIPT, before=True)
-                    ended.append(found._replace(unconfirmed=True))
-                case Follows.SPOILED:
-                    ended.append(failed(file, FailureCode.INTEGRITY, SPOILED))
-                case _:
-                    continue
-            over.add(file.file)
+        known = list(zip(left, context.run.receipts(left), strict=True)) if skips else self._sent_before(left)
+        over = set[int]()
+        for file, receipt, answer, said in self._stored.answers(api, known, by_size=not skips and self._asks):
+            what = follows(None, receipt_state(file, receipt), answer, self._choices)
+            if (end := self._end(file, None, receipt, what, answer, said)) is not None:
+                ended.append(end)
+                over.add(file.file)
         if skips and not context.terms.limits.relative_paths and not self._choices.trust_receipts:
             text = "--skip-existing: the server can be asked only for files whose receipts say where they are;"
             text += " others are sent (--trust-receipts skips those with a receipt)"
@@ -145,25 +133,23 @@ class FileChecks:
         run, choices = self._context.run, self._choices
         unsure = [] if choices.resend_unknown else [ClaimState.UNKNOWN]
         asked = [(file, claim.receipt) for file, claim in claimed if claim.state in (ClaimState.DONE, *unsure)]
-        answers = {file.file: (answer, said) for file, answer, said in self._stored.answers(api, asked)}
-        settled: list[tuple[LocalFile, Claim, Follows, Said]] = []
+        answers = {file.file: (answer, said) for file, _, answer, said in self._stored.answers(api, asked)}
+        settled: list[tuple[LocalFile, Claim, Follows]] = []
         for file, claim in claimed:
-            answer, said = answers.get(file.file, NOT_ASKED)
-            what = follows(claim.state, receipt_state(file, claim.receipt), answer, choices)
-            settled.append((file, claim, what, said))
-        lost = [file for file, _, what, _ in settled if what is Follows.LOST]
+            answer, _ = answers.get(file.file, NOT_ASKED)
+            settled.append((file, claim, follows(claim.state, receipt_state(file, claim.receipt), answer, choices)))
+        lost = [file for file, _, what in settled if what is Follows.LOST]
         if lost:
             text = f"{utf8(lost[0].path)} was uploaded, and the server does not have it as it is now: it is sent again"
             self._context.warn_once(WarningCode.FILE_LOST, text)
             run.forget(lost)
         again = iter(run.claim(lost, pack=pack))
         picked: Picked = []
-        for file, claim, what, said in settled:
+        for file, claim, what in settled:
             if what is Follows.LOST:
                 claim = next(again)
                 what = follows(claim.state, ReceiptState.NONE, Answer.SILENT, choices)
-            end = self._end(file, claim, what, said)
-            if end is not None:
+            if (end := self._end(file, claim, claim.receipt, what, *answers.get(file.file, NOT_ASKED))) is not None:
                 ended.append(end)
                 continue
             if claim.state is ClaimState.UNKNOWN:
@@ -171,20 +157,22 @@ class FileChecks:
             picked.append((file, claim))
         return picked
 
-    def _end(self, file: LocalFile, claim: Claim, what: Follows, said: Said) -> FileResult | None:
-        """Return the result of a claimed file that is not sent; None for one that is."""
-        if what is Follows.SENT:
-            return None
+    def _end(
+        self, file: LocalFile, claim: Claim | None, receipt: Stored | None, what: Follows, answer: Answer, said: Said
+    ) -> FileResult | None:
+        """Return the result of a file that is not sent; None for one that is. Warn of one that has changed."""
         match what:
-            case Follows.PRESENT if claim.state is ClaimState.UNKNOWN and isinstance(said, FoundFile):
+            case Follows.PRESENT if claim and claim.state is ClaimState.UNKNOWN and isinstance(said, FoundFile):
                 found = equal_to(file, location_of(file, self._context.settings.category), said.sha256)
                 self._context.run.completed([receipt_of(found)])
                 return self._present(file, None, SkipReason.PRESENT, before=True)
             case Follows.PRESENT | Follows.RECEIPT:
                 reason = SkipReason.PRESENT if what is Follows.PRESENT else SkipReason.RECEIPT
-                done = claim.receipt
-                before = done is None or (done.verified and done.checksum is not None and is_recorded(file, done))
-                return self._present(file, done, reason, before=before)
+                if claim is None:
+                    result = self._present(file, receipt, reason, before=answer is not Answer.ALIKE)
+                    return result._replace(unconfirmed=what is Follows.RECEIPT)
+                before = receipt is None or (receipt.verified and bool(receipt.checksum) and is_recorded(file, receipt))
+                return self._present(file, receipt, reason, before=before)
             case Follows.SPOILED:
                 return failed(file, FailureCode.INTEGRITY, SPOILED)
             case Follows.IN_USE:
@@ -196,21 +184,21 @@ class FileChecks:
             case Follows.CHANGED if file.upload_url:
                 words = f"{utf8(file.path)} has changed since an earlier upload of it to the same URL"
                 return failed(file, FailureCode.CHANGED, f"{words}: ask the service for a new upload URL")
-            case Follows.CHANGED if claim.outdated is not None or not self._context.settings.unending:
+            case Follows.CHANGED if (claim and claim.outdated) or not self._context.settings.unending:
                 text = f"{utf8(file.path)} has changed since an earlier upload of it: it is sent from the beginning"
                 self._context.warn(WarningCode.FILE_CHANGED, text)
         return None
 
-    def _sent_before(self, files: Sequence[LocalFile]) -> dict[int, Stored]:
-        """Return the receipts of files that any run has sent, by number, where the server can be asked about them.
+    def _sent_before(self, files: Sequence[LocalFile]) -> list[Sent]:
+        """Return files that any run has sent, with their receipts, where the server can be asked about them.
 
         An unending run asks about each file that may have changed since (`is_doubtful`): it has left out the others.
         """
         if not self._counts_receipts:
-            return {}
+            return []
         own, receipts = self._context.settings.category, self._context.run.receipts(files)
         known = zip(files, receipts, strict=True)
-        return {file.file: row for file, row in known if row and (not self._asks or shows_place(row, file, own))}
+        return [(file, row) for file, row in known if row and (not self._asks or shows_place(row, file, own))]
 
     def _hint(self, picked: Picked) -> None:
         """Say once that the server is not asked about files that were sent, where it can't be about many at once."""
@@ -226,7 +214,7 @@ class FileChecks:
     def _not_stored(self, api: Api, files: Sequence[LocalFile], ended: list[FileResult]) -> list[LocalFile]:
         """End the files that another process has stored (`UploadJournal.tried_before`); return the others."""
         left = []
-        for file, answer, said in self._stored.answers(api, [(file, None) for file in files], Want.PRESENCE):
+        for file, _, answer, said in self._stored.answers(api, [(file, None) for file in files], Want.PRESENCE):
             if answer is Answer.EQUAL and isinstance(said, FoundFile):
                 ended.append(equal_to(file, said.location, said.sha256))
             else:

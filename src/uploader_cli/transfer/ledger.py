@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Event, FailureCode, SkipReason
-from uploader_cli.transfer.projections import completed, failed_event, is_forgotten, skipped
+from uploader_cli.transfer.projections import awaited_of, completed, failed_event, is_forgotten, receipt_of, skipped
 from uploader_cli.transfer.results import FileResult
 
 if TYPE_CHECKING:
@@ -66,11 +66,14 @@ class Ledger:
         run: UploadJournal,
         url_of: Callable[[str], str],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        verify: bool = False,
     ) -> None:
-        """`url_of(where)` returns the URL of a stored file from its path in an answer."""
+        """`url_of(where)` returns the URL of a stored file from its path in an answer. `verify`: see `receipt_of`."""
         self.open: dict[int, LocalFile] = {}
         self.has_failures = False
         self._emit, self._run, self._url_of, self._clock = emit, run, url_of, clock
+        self._verify = verify
         self._tried: dict[int, tuple[int, float]] = {}  # attempts, and when the first one began
         self._running: set[int] = set()  # files with an attempt in progress
 
@@ -121,6 +124,15 @@ class Ledger:
                 self.skip(outcome, outcome.skipped)
             else:
                 self._complete(outcome)
+
+    def record(self, results: Sequence[FileResult]) -> None:
+        """Journal stored files: receipts, and what is known of those that the server still processes."""
+        stored = [receipt_of(one, verify=self._verify) for one in results if one.values is None]
+        if stored:
+            self._run.completed(stored)
+        for result in results:
+            if result.values is not None:
+                self._run.update(result.file, awaited=awaited_of(result, result.values))
 
     def close(self, file: LocalFile, end: End) -> None:
         """Emit the end of a file, once; the journal is as it has to be then."""

@@ -23,7 +23,6 @@ from uploader_cli.transfer.http_client import REDIRECTS
 from uploader_cli.transfer.ledger import RUN_ENDING
 from uploader_cli.transfer.refusals import answer_error
 from uploader_cli.transfer.station import Carrier, Station
-from uploader_cli.transfer.verification import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,7 +120,7 @@ class ResultPoller(Station):
                 outcome = self._asked(one)
                 if outcome is not None:
                     if outcome.error is None:
-                        record(self._context, [outcome])
+                        self._context.ledger.record([outcome])
                     self._go_on(Carrier(self._api, one.session), [outcome], self)
                 self._asking = 0
         except BaseException as error:  # noqa: BLE001 - raised by the planner

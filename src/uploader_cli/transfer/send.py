@@ -49,12 +49,11 @@ from uploader_cli.transfer.protocols.machine import (
     Waited,
 )
 from uploader_cli.transfer.results import FileResult
-from uploader_cli.transfer.stored_files import NO_OUTCOME, equal_on_server
+from uploader_cli.transfer.stored_files import equal_on_server
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Generator, Sequence
-    from typing import Literal
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.pool import Worker
@@ -193,7 +192,7 @@ class Driver:
             case Hear(session, names):
                 return Heard(tuple(heard.of(session, name) for name in names))
             case Find(files):
-                return Found(tuple(self._find(file) for file in files))
+                return Found(tuple(equal_on_server(api, file) for file in files))
             case Query(session):
                 try:
                     progress = api.progress(session, patient=True)
@@ -206,15 +205,6 @@ class Driver:
                 if progress is not None:
                     heard.note(progress)
                 return Queried(progress)
-
-    def _find(self, file: LocalFile) -> FileResult | Literal[False] | None:
-        api = self._worker.api
-        try:
-            return equal_on_server(api, file, retries=api.pacer.retries) or False
-        except NO_OUTCOME:
-            raise
-        except errors.UploaderError:  # it refuses to say, or all retries are used
-            return None
 
     def _body(self, ask: Ask, release: Callable[[], None]) -> Body | None:
         """Return the body, which reports its bytes as they leave; `release` is called when a form is out."""

@@ -5,20 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
+from uploader_cli.core.events import FailureCode, WarningCode
+from uploader_cli.core.protocol import utf8
 from uploader_cli.feature import used
+from uploader_cli.sources.content import sha256_of
+from uploader_cli.sources.unchanged import failure
 from uploader_cli.transfer.projections import receipt_of
 from uploader_cli.transfer.result_poller import ResultPoller
-from uploader_cli.transfer.second_reading import SecondReading
+from uploader_cli.transfer.results import FileResult, failed, not_compared
 from uploader_cli.transfer.station import Carrier, Station
-from uploader_cli.transfer.verification import Comparison, Recording
+from uploader_cli.transfer.stored_files import Silent, digest_of, gives_nothing, heard, stored_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.feature import Place
-    from uploader_cli.transfer.results import FileResult
+    from uploader_cli.sources.content import Digests
+    from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.upload_session import RunContext
+
+
+CHANGED_MEANWHILE = "it changed while it was being sent"
+NO_DIGEST = "it may have changed while it was being sent, and no digest can tell"
 
 
 class Stations:
@@ -99,6 +108,157 @@ def _steps(context: RunContext, place: Place) -> list[Station]:
     return [
         feature.load(step)(context) for feature in used(context.settings) for at, step in feature.steps if at == place
     ]
+
+
+class SecondReading(Station):
+    """Read a file once more that was sent while only its ctime or inode changed (`sources.unchanged.unchanged`).
+
+    Let a doubtful file fail if its bytes differ from what was sent, or from what is stored.
+
+    Where the server tells no digest and gives out nothing, and nobody knows that of what was sent, the outcome falls
+    back: the file is sent once more, and its digest is made then. An answer that may be another one later, when all
+    retries are used, is an error of the file.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
+        context = self._context
+        if not context.doubts:  # nearly always
+            return results
+        settled = []
+        for outcome in results:
+            if outcome.error is None and outcome.file in context.doubts:
+                outcome = _settled(context, carrier.api, outcome)
+            context.doubts.settled(outcome.file)
+            settled.append(outcome)
+        return settled
+
+
+def _settled(context: RunContext, api: Api, outcome: FileResult) -> FileResult:
+    file = outcome.file
+    sent = context.proof.sent(file)
+    location = outcome.content_location or outcome.location
+    theirs = heard(lambda: stored_digest(api, location)) if sent is None and location else None
+    if isinstance(theirs, Silent):
+        if theirs.error is not None and theirs.error.retryable:
+            return outcome._replace(error=theirs.error)
+        theirs = None
+    if sent is None and theirs is None:
+        if context.doubts.is_sent_again(file) or file.upload_url:
+            return outcome._replace(error=failure(file, NO_DIGEST))
+        context.doubts.send_again(file)
+        context.proof.forget(file)
+        return outcome._replace(error=failure(file, f"{NO_DIGEST}: it is sent once more"), falls_back=True)
+    try:
+        mine = sha256_of(file, context.stop.checkpoint, source=context.doubts.source(file))
+    except errors.FileError as error:
+        return outcome._replace(error=error)
+    if sent is not None:
+        return outcome if sent == mine else outcome._replace(error=failure(file, CHANGED_MEANWHILE))
+    if theirs is None or theirs[1] != mine:
+        return outcome._replace(error=failure(file, CHANGED_MEANWHILE))
+    return outcome._replace(checksum=mine, verified=True, verified_by=theirs[0])
+
+
+class Recording(Station):
+    """Write the receipts of stored files first, then hash them: a kill meanwhile sends no file again."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
+        del carrier
+        digests = self._context.digests
+        if digests is not None:
+            results = [one if one.skipped else one._replace(digest=digests.known(one.file)) for one in results]
+        self._context.ledger.record([one for one in results if one.error is None and self._counts(one)])
+        return results if digests is None else [self._hashed(digests, one) for one in results]
+
+    def _counts(self, result: FileResult) -> bool:
+        """Return whether a file has a receipt before it is compared: not one that is unconfirmed and to be consumed."""
+        is_open = result.unconfirmed and self._context.settings.consumes
+        return not (result.continued or result.skipped or is_open)
+
+    def _hashed(self, digests: Digests, result: FileResult) -> FileResult:
+        try:
+            if result.skipped:
+                result = self._present(result)
+            elif result.error is None and result.sha256 is None:
+                result = result._replace(digest=digests.complete(result.file))
+                if self._counts(result):
+                    self._context.ledger.record([result])
+        except errors.FileError as error:
+            result = result._replace(error=error)
+        digests.forget(result.file)
+        return result
+
+    def _present(self, result: FileResult) -> FileResult:
+        """Return the result of a file that was not sent with its digest, if it can be read and is not read later."""
+        if result.error is not None or result.digest is not None or self._context.settings.consumes:
+            return result
+        return result._replace(digest=digest_of(result.file, self._context.stop.checkpoint))
+
+
+class Comparison(Station):
+    """Compare what is stored with the file on disk (`--verify`), and what was sent across a break."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
+        return [self._compared(carrier.api, one) if one.error is None else one for one in results]
+
+    def _compared(self, api: Api, result: FileResult) -> FileResult:
+        """Return the result; that of a file that was not sent stays as it is, if its bytes are equal."""
+        asked = self._context.settings.verify or result.continued if result.skipped is None else result.compares
+        found = compared(self._context, api, result) if asked else result
+        return result if result.skipped is not None and found.error is None else found
+
+
+def compared(context: RunContext, api: Api, outcome: FileResult, *, anew: bool = False) -> FileResult:
+    """Compare the stored bytes with the file on disk and return the new outcome.
+
+    With `anew` the bytes are read back: the server may have recorded its digest earlier. A file that was sent across a
+    break is not verified by its checksums: the server accepted the bytes, and may have put them at another place.
+    """
+    file, verify = outcome.file, context.settings.verify
+    location = outcome.content_location or outcome.location
+    if outcome.checksum is not None:
+        return outcome
+    is_gone = file.once and outcome.digest is None
+    theirs = heard(lambda: stored_digest(api, location, anew=anew)) if location and not is_gone else None
+    is_refused = False
+    if isinstance(theirs, Silent) and (error := theirs.error) is not None:
+        is_refused = gives_nothing(error, strict=context.terms.strict)
+        wanted = verify or context.settings.consumes
+        if wanted and not is_refused:
+            error.retryable = True
+            return outcome._replace(error=error)
+        if wanted:
+            text = f"{utf8(file.path)} is stored, and can't be compared: the server does not give it out: {error}"
+            context.warn(WarningCode.UNVERIFIABLE, text)
+    if theirs is None or isinstance(theirs, Silent):
+        if verify and not is_refused:
+            text = "--verify: this server gives no way to read a stored file or its digest"
+            context.warn_once(WarningCode.UNVERIFIABLE, text)
+        if outcome.adopted:
+            return not_compared(file)
+        if outcome.continued:
+            outcome = outcome._replace(verified=False, verified_by=None)
+            context.ledger.record([outcome])
+        return outcome
+    by, digest = theirs
+    try:
+        mine = outcome.digest or sha256_of(file, context.stop.checkpoint)
+    except errors.FileError as changed:
+        return outcome._replace(error=changed)
+    if digest != mine:
+        return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
+    outcome = outcome._replace(checksum=mine, verified=True, verified_by=by)
+    context.ledger.record([outcome])
+    return outcome
 
 
 class Finishing(Station):

@@ -7,7 +7,7 @@ import re
 import time
 from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 from msgspec.structs import replace
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     Sent = tuple[LocalFile, Stored | None]  # a file, and the receipt that is known of it
     Said: TypeAlias = "FoundFile | Absent | Silent"
+
+T = TypeVar("T")
 
 DIGEST_PAUSE = 1.0  # least seconds between two requests for digests that are being computed
 
@@ -81,11 +83,11 @@ class StoredFiles:
 
     def answers(
         self, api: Api, files: Sequence[Sent], want: Want = Want.DIGEST, *, by_size: bool = False
-    ) -> Iterator[tuple[LocalFile, Answer, Said]]:
+    ) -> Iterator[tuple[LocalFile, Stored | None, Answer, Said]]:
         """Ask about files, and yield each with what the answer says of its bytes; for `by_size` see `_answer`."""
         for (file, receipt), said in zip(files, self.ask(api, files, want), strict=True):
             self._context.stop.checkpoint()
-            yield file, self._answer(api, file, receipt, said, by_size=by_size), said
+            yield file, receipt, self._answer(api, file, receipt, said, by_size=by_size), said
 
     def _answer(self, api: Api, file: LocalFile, receipt: Stored | None, said: Said, *, by_size: bool) -> Answer:
         """Compare size and digest with what the server has said.
@@ -119,16 +121,13 @@ class StoredFiles:
         offer, own = self._context.terms.lookup, self._context.settings.category
         asked = [looked_up(file, own, receipt) for file, receipt in files]
         if offer is not None and not self._one_by_one:
-            try:
-                return [found or Absent() for found in api.lookup(offer, asked, retries=api.pacer.retries)]
-            except NO_OUTCOME:
-                raise
-            except errors.UploaderError as error:
-                self._one_by_one = True
-                self._context.warn_once(
-                    WarningCode.LOOKUP, f"the lookup failed: {error}; files are looked up one by one"
-                )
-        return [self._at(api, location_in(one.category, one.path)) for one in asked]
+            found = heard(lambda: api.lookup(offer, asked, retries=api.pacer.retries))
+            if not isinstance(found, Silent):
+                return [one or Absent() for one in found]
+            self._one_by_one = True
+            text = f"the lookup failed: {found.error}; files are looked up one by one"
+            self._context.warn_once(WarningCode.LOOKUP, text)
+        return [_at(api, location_in(one.category, one.path)) for one in asked]
 
     def _with_digests(self, api: Api, files: Sequence[Sent], found: list[Said]) -> list[Said]:
         """Return what was `found`, with the digests that have to be known and that the lookup did not tell."""
@@ -140,21 +139,17 @@ class StoredFiles:
             if not isinstance(one, FoundFile) or (one.size, one.sha256) != (file.size, None):
                 continue
             if receipt is None:
-                found[number] = self._at(api, location_of(file, own))
+                found[number] = _at(api, location_of(file, own))
             elif receipt.checksum is not None or is_doubtful(file, receipt):
                 computed.append(number)
         if not computed:
             return found
         asked = [looked_up(files[number][0], own, files[number][1]) for number in computed]
         ask = partial(api.lookup, offer, digests="compute", retries=api.pacer.retries)
-        try:
-            answer = with_digests(ask, asked, self._context.stop, self._context.settings.max_wait)
-        except NO_OUTCOME:
-            raise
-        except errors.UploaderError:
-            return found
-        for number, known in zip(computed, answer, strict=True):
-            found[number] = known or Absent()
+        answer = heard(lambda: with_digests(ask, asked, self._context.stop, self._context.settings.max_wait))
+        if not isinstance(answer, Silent):
+            for number, known in zip(computed, answer, strict=True):
+                found[number] = known or Absent()
         return found
 
     def _at_receipt(self, api: Api, file: LocalFile, receipt: Stored | None) -> Said:
@@ -166,11 +161,8 @@ class StoredFiles:
             # Not retried: many servers answer 404 for a finished upload, and each retry would wait longer.
             client = upload_calls(api, terms)
             return heard(lambda: of_size(file, api.pacer.call(lambda: client.head(location), at_most=0).offset))
-        found = self._at(api, location)
+        found = _at(api, location)
         return of_size(file, found.size or file.size) if isinstance(found, FoundFile) else found
-
-    def _at(self, api: Api, location: str) -> Said:
-        return heard(lambda: api.stored(location, retries=api.pacer.retries) or Absent())
 
     def _as_sent(self, api: Api, file: LocalFile, receipt: Stored) -> bool | None:
         """Return whether a file is still the one that was sent; None where no digest tells that.
@@ -184,13 +176,10 @@ class StoredFiles:
             return self._has_digest(file, receipt)
         if (location := receipt.location) is None:
             return None
-        try:
-            theirs = api.pacer.call(lambda: digest_read_back(api, location), at_most=0)
-        except NO_OUTCOME:
-            raise
-        except errors.UploaderError:
+        theirs = heard(lambda: api.pacer.call(lambda: digest_read_back(api, location), at_most=0))
+        if not isinstance(theirs, str):
             return None
-        return None if theirs is None else self._has_digest(file, replace(receipt, checksum=theirs, verified=True))
+        return self._has_digest(file, replace(receipt, checksum=theirs, verified=True))
 
     def _differs(self, file: LocalFile, receipt: Stored) -> bool:
         """Return whether the digest of a receipt tells that a file is another one by now."""
@@ -204,14 +193,18 @@ class StoredFiles:
         return True
 
 
-def heard(ask: Callable[[], Said]) -> Said:
-    """Return what `ask` returns; its error says nothing of the file."""
+def heard(ask: Callable[[], T]) -> T | Silent:
+    """Return what `ask` returns; its error says nothing of the file. Raise what ends the run."""
     try:
         return ask()
     except NO_OUTCOME:
         raise
     except errors.UploaderError as error:
         return Silent(error)
+
+
+def _at(api: Api, location: str) -> Said:
+    return heard(lambda: api.stored(location, retries=api.pacer.retries) or Absent())
 
 
 def of_size(file: LocalFile, size: int | None) -> Said:
@@ -244,6 +237,45 @@ def with_digests(
         if time.monotonic() - asked < DIGEST_PAUSE:  # the bundled server answers after 10 seconds
             stop.sleep(DIGEST_PAUSE)
     return found
+
+
+def stored_digest(api: Api, location: str, *, anew: bool = False) -> tuple[VerifiedBy, str] | None:
+    """Return the SHA-256 that the server tells, or else that of the bytes that it gives out; None without either.
+
+    With `anew` it is that of the bytes. An answer that `gives_nothing` is not asked for again; raise it, if it is that
+    to `GET`.
+    """
+    found = None
+    try:
+        found = None if anew else api.pacer.call(lambda: _asked_once(lambda: api.stored(location, patient=False)))
+    except errors.UploaderError as error:
+        if not (gives_nothing(error) or isinstance(error, errors.ProtocolError)):
+            raise
+    if found is not None and found.sha256 is not None:
+        return VerifiedBy.DIGEST, found.sha256
+    sha256 = api.pacer.call(lambda: _asked_once(lambda: digest_read_back(api, location)))
+    return None if sha256 is None else (VerifiedBy.BYTES, sha256)
+
+
+def gives_nothing(error: errors.UploaderError, *, strict: bool = True) -> bool:
+    """Return whether a server that has stored a file refuses to give it out, which no repetition changes.
+
+    So do 500 and all 4xx but those that ask for patience. After a 401 a new token may help; one that is not
+    `strict` has refused that, too, when its error gets here.
+    """
+    if not isinstance(error, errors.AnswerError) or error.status in (408, 425, 429):
+        return False
+    return error.status == 500 or (400 <= error.status < 500 and (error.status != 401 or not strict))
+
+
+def _asked_once(call: Callable[[], T]) -> T:
+    """Return what `call` returns. Raise its error, which is not retryable where it `gives_nothing`."""
+    try:
+        return call()
+    except errors.UploaderError as error:
+        if gives_nothing(error):
+            error.retryable = False
+        raise
 
 
 def digest_read_back(api: Api, location: str) -> str | None:
@@ -286,14 +318,15 @@ def location_of(file: LocalFile, own: str) -> str:
     return location_in(file.category or own, utf8(file.relative_path))
 
 
-def equal_on_server(api: Api, file: LocalFile, *, retries: int | None = None) -> FileResult | None:
-    """Return the outcome of a file whose bytes are at `location_of`, else None. Raise as `Api.stored` does."""
+def equal_on_server(api: Api, file: LocalFile) -> FileResult | Literal[False] | None:
+    """Return the result of a file whose bytes are at `location_of`, False without them; None for no answer."""
     location = location_of(file, api.settings.category)
-    found = api.stored(location, retries=retries)
-    if found is None or found.sha256 is None or found.size not in (None, file.size):
-        return None
-    is_equal = found.sha256 == digest_of(file, api.pacer.stop.checkpoint)
-    return equal_to(file, location, found.sha256) if is_equal else None
+    match _at(api, location):
+        case Silent():
+            return None
+        case FoundFile(size, str(sha256)) if size in (None, file.size):
+            return sha256 == digest_of(file, api.pacer.stop.checkpoint) and equal_to(file, location, sha256)
+    return False
 
 
 def equal_to(file: LocalFile, location: str | None, sha256: str | None) -> FileResult:

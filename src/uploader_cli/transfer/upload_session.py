@@ -47,7 +47,7 @@ class RunContext:
         self.api, self.settings, self.followers, self.run = api, api.settings, followers, run
         self.emit, self.pacer, self.stop = api.emit, api.pacer, api.pacer.stop
         self.warn, self.warn_once = api.warn, api.warn_once
-        self.ledger = Ledger(api.emit, run, api.url_of)
+        self.ledger = Ledger(api.emit, run, api.url_of, verify=api.settings.verify)
         self.throttle = Limiter(api.settings.limit_rate, self.stop.sleep)
         self.digests = Digests(self.stop.checkpoint) if api.settings.hashes and reads else None
         self.doubts = Doubts()

@@ -30,7 +30,7 @@ def test_error_in_the_thread_that_waits_for_the_server_ends_the_run(
     def broken(*_args: Any) -> None:
         raise RuntimeError("of the station")
 
-    monkeypatch.setattr("uploader_cli.transfer.result_poller.record", broken)
+    monkeypatch.setattr("uploader_cli.transfer.result_poller.found_at", broken)
     (tmp_path / "a.mp4").write_bytes(bytes(1000))
     with Ready() as service, pytest.raises(RuntimeError, match="of the station"):
         upload([tmp_path / "a.mp4"], Settings(tus_endpoint=service.url, result_url="{url}", result_done="state=ready"))

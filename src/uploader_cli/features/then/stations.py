@@ -39,9 +39,9 @@ from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.projections import COMPARED, receipt_of
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.station import Carrier, Station
-from uploader_cli.transfer.stored_files import NO_OUTCOME, Absent, Silent, heard, looked_up, of_size, with_digests
+from uploader_cli.transfer.stations import compared
+from uploader_cli.transfer.stored_files import Absent, Silent, heard, looked_up, of_size, with_digests
 from uploader_cli.transfer.upload_calls import upload_calls
-from uploader_cli.transfer.verification import compared, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,12 +92,9 @@ class Proof(Station):
             return {}
         ask = partial(api.lookup, offer, digests=digests, retries=api.pacer.retries)
         files = [looked_up(one.file, settings.category, receipt_of(one)) for one in outcomes]
-        try:
-            answer = with_digests(ask, files, self._context.stop, settings.max_wait)
-        except NO_OUTCOME:
-            raise
-        except errors.UploaderError as error:
-            if isinstance(error, errors.AnswerError) and error.status == 400:
+        answer = heard(lambda: with_digests(ask, files, self._context.stop, settings.max_wait))
+        if isinstance(answer, Silent):
+            if isinstance(answer.error, errors.AnswerError) and answer.error.status == 400:
                 self._reads = False
             return {}
         return {one.file.file: found for one, found in zip(outcomes, answer, strict=True) if found is not None}
@@ -117,7 +114,7 @@ class Proof(Station):
             return outcome
         if found is not None and found.sha256 == mine and found.size == file.size:
             outcome = outcome._replace(checksum=mine, verified=True, verified_by=VerifiedBy.DIGEST)
-            record(self._context, [outcome])
+            self._context.ledger.record([outcome])
             return outcome
         outcome = compared(self._context, api, outcome, anew=not outcome.new)
         if outcome.error is not None:
