@@ -132,6 +132,7 @@ class ProgressState(Struct):
     protocol: str = ""
     dest: str | None = None
     finishes_late: bool = False  # whether the server finishes uploads after their last byte
+    elsewhere: bool = False  # whether other processes send the files
     resumable: bool = False  # whether the journal keeps the run: one that is resumed, or that a server has answered
     resumed: bool = False  # whether the run continues an earlier one
     answered: bool = False  # whether the server has answered anything

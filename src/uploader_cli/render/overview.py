@@ -113,7 +113,7 @@ def waiting(state: ProgressState) -> str:
 
 
 def failed(state: ProgressState) -> str:
-    """Format `3 failed, 1 kept here`, for an import with the causes: `3 failed (2 network, 1 changed)`.
+    """Format `3 failed, 1 kept here`, with the causes where other processes send: `3 failed (2 network, 1 changed)`.
 
     It is empty if none has failed.
     """
@@ -124,7 +124,7 @@ def failed(state: ProgressState) -> str:
     for (code, _), count in state.failed_as.items():
         causes[code.replace("_", " ")] += count
     by_cause = f" ({', '.join(f'{count:,} {code}' for code, count in causes.most_common(CAUSES))})"
-    bad = f"{state.failed - state.kept_here:,} failed{by_cause if state.channel.workers is not None else ''}"
+    bad = f"{state.failed - state.kept_here:,} failed{by_cause if state.elsewhere else ''}"
     return f"{bad}, {kept}" if kept else bad
 
 
@@ -206,9 +206,7 @@ def alert(state: ProgressState, now: float, *, brief: bool = False) -> str:
     parts = []
     if IncidentKind.STALL in state.incidents.active:
         parts.append(_no_progress(state, now - state.advanced, brief=brief))
-    elif state.silent(now) and (
-        state.channel.workers is None or now - state.advanced >= SILENCE
-    ):  # a pack has no bytes
+    elif state.silent(now) and (not state.elsewhere or now - state.advanced >= SILENCE):  # a pack has no bytes there
         parts.append(_no_progress(state, state.meter.idle(now), brief=brief))
     if state.channel.stale:
         heard = state.channel.heard

@@ -188,7 +188,7 @@ def progress_line(state: ProgressState, now: float) -> str:
             overview.pace(state, now),
             overview.left(state, now),
         ]
-    if state.channel.workers is not None and state.retries:
+    if state.elsewhere and state.retries:
         parts.append(f"{state.retries:,} retried")
     parts += [overview.finishing(state, now), overview.channel(state, now, latency=False)[1]]
     return " · ".join(filter(None, [*parts, overview.alert(state, now)]))

@@ -181,7 +181,7 @@ class _Sending:
         out = sum(isinstance(item, ev.FileSkipped) for item in found.ahead)
         finishes = not self._context.terms.tells_stored
         known = (settings.target_url, files, size, jobs, protocol, resumed, settings.dest, finishes, out)
-        emit(ev.RunStarted(*known))
+        emit(ev.RunStarted(*known, elsewhere=self._elsewhere is not None))
         for notice in self._run.notices:
             emit(ev.RunWarning(ev.WarningCode.JOURNAL, notice))
         caution(settings, emit)

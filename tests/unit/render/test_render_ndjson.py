@@ -63,6 +63,7 @@ INTERNAL = {
     "stored",
     "forgotten",
     "left_out",
+    "elsewhere",
     "wire_name",
     "packed",
     "file_path",

@@ -98,6 +98,7 @@ def test_the_progress_line_comes_every_five_seconds() -> None:
 def test_progress_line_of_an_import_has_workers_retries_and_causes() -> None:
     log = Log()
     log.begin(40)
+    log.put(ev.RunStarted("http://127.0.0.1:8765", None, None, 4, "tus", elsewhere=True))
     log.put(ev.WorkersChanged(tuple(ev.WorkerSeen(str(n), ev.WorkerPhase.READY, 0, 0, 0.0) for n in range(4))))
     log.start(0, 1, 2, 3)
     log.put(ev.FileRetry(0, 2, 0.0, FailureCode.NETWORK, "its worker died"))

@@ -42,7 +42,7 @@ class RunStarted(Event, frozen=True, tag="run.started"):
     """The first event. `files` and `bytes` are None while the selection is being walked, `bytes` also if unknown.
 
     `dest` is that of `--dest`. `left_out` is the number of `files` that the walk itself skips, as links.
-    `finishes_late`: the server finishes uploads after their last byte.
+    `finishes_late`: the server finishes uploads after their last byte. `elsewhere`: other processes send the files.
     """
 
     server: str
@@ -54,6 +54,7 @@ class RunStarted(Event, frozen=True, tag="run.started"):
     dest: str | None = None
     finishes_late: Internal[bool] = False
     left_out: Internal[int] = 0
+    elsewhere: Internal[bool] = False
 
 
 class SessionCreated(Event, frozen=True, tag="session.created"):

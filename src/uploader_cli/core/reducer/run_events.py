@@ -37,7 +37,7 @@ def clamped(percent: float) -> float:
 
 def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list[ev.Event]:
     state.server, state.protocol, state.dest = event.server, event.protocol, event.dest
-    state.finishes_late = event.finishes_late
+    state.finishes_late, state.elsewhere = event.finishes_late, event.elsewhere
     state.started, state.advanced = state.started or now, now
     state.resumed = event.resumed_from is not None
     state.resumable |= state.resumed
