@@ -62,11 +62,10 @@ SHARED = {
     "pathspec": "selection.filters",
     "typer": "cli",
     "msgspec": "core analysis selection transfer realtime render run",
-    "watchdog": "selection.notifications",
 }
 """A dependency, and who of the core may import it."""
 
-OPTIONAL = "report.html report.terminal selection.notifications"
+OPTIONAL = "report.html report.terminal"
 """What few runs need."""
 
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"

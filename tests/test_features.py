@@ -27,9 +27,7 @@ SERVER = Path(__file__).parent.parent / "server_stub" / "uploader_server"
 EXEMPT = (CLIENT / "settings" / "keywords.py", CLIENT / "__init__.py")
 """The public names of the library, which stay: they have types."""
 CORE = [path for path in CLIENT.rglob("*.py") if CLIENT / "features" not in path.parents and path not in EXEMPT]
-
-
-WORDS = {"on"}
+WORDS = {"on", "watch"}
 """Names of options that the core has for something else: there an attribute of the settings would be the option."""
 
 
@@ -46,6 +44,7 @@ def declared(feature: Feature) -> set[str]:
         *feature.modules,
         *(name for event in events_of(feature) for name in (event.__name__, event.type)),
         *({code.name.upper() for code in feature.codes} - set(WarningCode.__members__)),
+        *(name.upper() for name in feature.warnings),
         *([feature.directory] if feature.directory else []),
         *feature.variables,
     }
@@ -174,4 +173,5 @@ def test_installation_without_a_feature_names_it(feature: Feature, tmp_path: Pat
     fields = feature.load(feature.fields) if feature.fields else {}
     names = {name for added in fields.values() for name, *_ in added} | {code.name for code in feature.codes}
     names |= {event.type for event in events_of(feature)}
-    assert not {name for name in names - {str(code) for code in WarningCode} if f'"{name}"' in schema}
+    names = (names - {str(code) for code in WarningCode}) | {*feature.warnings}
+    assert not {name for name in names if f'"{name}"' in schema}

@@ -20,7 +20,7 @@ def run() -> int:
 
     out = outputs.guard()
     code = main()
-    signals.settle(code)
+    signals.end_with(code)
     if out.problem:
         _say(f"warning: stdout could not be written ({out.problem}); the output is incomplete")
     return code

@@ -20,7 +20,6 @@ REPORTS = {
 """The formats of `--report`: the suffix that selects it, and the part that writes it."""
 PARTS = {
     "plots": "report.terminal:rows_of",  # `report show`
-    "notifications": "selection.notifications:Notifier",  # --watch
     **{f"report {kind}": part for kind, (_, part) in REPORTS.items()},
 }
 """Each part: a module of this package, and what it provides, as in an entry point."""
@@ -28,7 +27,6 @@ PARTS = {
 _PACKAGES = {
     "server": ("uploader_server", "starlette", "granian", "multipart", "jwt", "prometheus_client"),
     "dask": ("distributed", "cryptography"),
-    "watch": ("watchdog",),
 }
 """The packages of the extras, which a plain installation lacks; that of any other has the name of the extra."""
 

@@ -43,6 +43,8 @@ class FeatureOption(NamedTuple):
     """Function of a parsed value and the environment; it returns the value that a run has, also where it is resumed."""
     tus_only: bool = False
     """It is only for tus servers without sessions."""
+    excludes: tuple[tuple[str, str], ...] = ()
+    """Options that can't be given with it, each with the reason."""
     completes: str = ""
     """Function of the working directory and the user's config file; it returns the names for completion."""
 
@@ -121,6 +123,8 @@ class Feature(NamedTuple):
     consumes: bool = False
     checks_selection: str = ""
     """Function of the settings, the PATHs, the list or None, and the filter of its names; it raises `UsageError`."""
+    unending: str = ""
+    """A class as `run.unending.Unending`, in place of the walk through the PATHs. The run outlasts outages."""
     part: str = ""
     """Function of the settings; it returns the `selection.selection.Part` of what is found that the run sends."""
     steps: tuple[tuple[Place, str], ...] = ()
@@ -141,6 +145,8 @@ class Feature(NamedTuple):
     """Function of the path around such a directory: it puts back what an interrupted run has left there, and returns
     the paths that stay, with a `FileFailure` for each."""
     codes: tuple[FeatureCode, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """Names of `WarningCode`."""
     fields: str = ""
     """Fields that some events and the `Receipt` have after their own: by the name of their class, tuples of name, type
     and default."""

@@ -48,7 +48,7 @@ def installed() -> bool:
     return signal.getsignal(signal.SIGTERM) in (_leave, _raise)
 
 
-def settle(code: int) -> None:
+def end_with(code: int) -> None:
     """End the process with `code` at the next signal."""
     for number in CODES:
         signal.signal(number, lambda *_: os._exit(code))

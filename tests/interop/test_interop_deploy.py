@@ -89,6 +89,8 @@ def test_unit_of_the_page_is_valid_and_its_options_exist(tmp_path: Path) -> None
     configured(vars(parser().parse_args(line)))
 
 
+@pytest.mark.feature("folder")
+@pytest.mark.feature("then")
 def test_unit_of_a_watch_is_valid_and_its_options_exist(tmp_path: Path) -> None:
     """The token comes from the directory of credentials, the journal is in that of the state."""
     command = verified(block("ini", WATCH), tmp_path)
@@ -97,6 +99,8 @@ def test_unit_of_a_watch_is_valid_and_its_options_exist(tmp_path: Path) -> None:
     stops_with_143([_placed(word, places) for word in command], tmp_path)
 
 
+@pytest.mark.feature("folder")
+@pytest.mark.feature("then")
 def test_command_of_the_watching_container_takes_its_options(tmp_path: Path) -> None:
     (line,) = re.findall(r"^podman run .* uploader (upload .*)$", WATCH, re.MULTILINE)
     places = {"/outbox": str(tmp_path / "outbox"), "/state": str(tmp_path / "state")}

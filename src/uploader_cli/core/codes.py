@@ -133,7 +133,6 @@ class WarningCode(StrEnum):
     RECEIPTS_ONLY = "receipts_only"
     SENT_AGAIN = "sent_again"
     JOURNAL = "journal"
-    DIRECTORY = "directory"
     PACKS = "packs"
     LOOKUP = "lookup"
     PATCH_BLOCKED = "patch_blocked"
@@ -143,6 +142,7 @@ class WarningCode(StrEnum):
     ERROR_RATE = "error_rate"
     WORKERS = "workers"
     RECOVERED = "recovered"
+    vars().update({name.upper(): name for feature in features() for name in feature.warnings})
 
 
 class PauseReason(StrEnum):

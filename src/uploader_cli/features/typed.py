@@ -22,6 +22,8 @@ class Added:
 class AddedOptions:
     """The options, as fields of `Settings`."""
 
+    watch: bool = False
+    settle: float = 10.0
     then: Any = None
     then_unverified: bool = False
     preset: Any = None

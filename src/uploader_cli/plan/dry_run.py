@@ -15,7 +15,7 @@ from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.plan import ASSUMED, ENDLESS, LocalFile, PlannedSession, endless, plan_sessions, refusal
 from uploader_cli.core.sizes import Groups, PackSize
 from uploader_cli.core.terms import Offer
-from uploader_cli.errors import AnswerError, NetworkError, ProtocolError, UsageError
+from uploader_cli.errors import AnswerError, NetworkError, ProtocolError
 from uploader_cli.exit_status import Exit
 from uploader_cli.feature import used
 from uploader_cli.plan.known_servers import KnownServer, recall
@@ -26,7 +26,7 @@ from uploader_cli.run.connections import client
 from uploader_cli.run.phase import check_phases
 from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.run_journal import history_of, writable_state
-from uploader_cli.selection.selecting import select
+from uploader_cli.selection.selecting import check_together, select
 from uploader_cli.selection.selection import differs
 from uploader_cli.selection.standard_input import standard_input
 from uploader_cli.selection.walk import Selected, forgiven
@@ -44,9 +44,7 @@ FIRST_NAMES = 3
 
 def dry_run(settings: Settings, paths: Sequence[str]) -> int:
     """Print the plan; the exit code is that of a run in which everything succeeds."""
-    if settings.watch:
-        hint = "omit --watch to see what would be sent now"
-        raise UsageError(f"{settings.given_as('watch')} and --dry-run exclude each other", hint=hint)
+    check_together(settings)
     standard_input(settings, paths)  # it is not read
     with readable_list(writable_state(settings)[0], paths) as ready, history_of(ready, paths) as history:
         is_stored = history.is_stored if history is not None and ready.consumes else None

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from uploader_cli.core.plan import concealed
-from uploader_cli.feature import part_options
+from uploader_cli.feature import part_options, used
 from uploader_cli.named_files import exists
 from uploader_cli.run import piped_lists
 from uploader_cli.settings import Settings, storable
@@ -62,9 +62,8 @@ def named(settings: Settings, paths: Sequence[str]) -> tuple[RunTarget, dict[str
         "newer_than": settings.newer_than.written if settings.newer_than else None,
         "follow_links": settings.follow_links,
         **{name: getattr(settings, name) for name in part_options()},
+        **{feature.options[0].name: True for feature in used(settings) if feature.unending},
     }
-    if settings.watch:
-        identity["watch"] = True
     if settings.from_file is not None:
         arguments["list"] = str(settings.from_file)
         identity["list"] = piped_lists.identity(settings)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from uploader_cli import errors, exit_status, extras
+from uploader_cli import errors, exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.state import SERVER_TERMINAL, Observer, ProgressState
@@ -23,18 +23,17 @@ from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop, alarms
 from uploader_cli.run.phase import check_phases, phases
 from uploader_cli.run.run_journal import history_of
-from uploader_cli.selection.selecting import located, select, watched
+from uploader_cli.selection.selecting import check_together, located, select
 from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.journal import RunHandle
-from uploader_cli.transfer.journal.receipts import is_doubtful
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.upload_session import RunContext
 
 if TYPE_CHECKING:
     from uploader_cli.report.recorder import Notices
-    from uploader_cli.selection.arrivals import Arrivals
+    from uploader_cli.run.unending import Unending
     from uploader_cli.transfer.engine import Elsewhere, Sender
 
 LISTED = 5
@@ -58,9 +57,10 @@ class Upload:
         if self._elsewhere is not None:
             self._elsewhere.check(settings, given)
         self.settings = settings
-        self._arrivals = watched(settings, paths) if settings.watch else None
-        if self._arrivals is not None:
-            self._found = located(settings, self._arrivals)
+        check_together(settings)
+        self._unending = _unending(settings, paths)
+        if self._unending is not None:
+            self._found = located(settings, self._unending)
         else:
             self._found = located(settings, [given]) if given is not None else _selected(settings, paths)
         check_phases(settings, self._found)
@@ -78,14 +78,15 @@ class Upload:
         writers = run_files.writers(self._outputs, settings, run, interrupts.began)
         loop = Loop([*writers, *observers], alarms(settings), began=interrupts.began)
         sending = _Sending(settings, self._found, loop, interrupts, run, self._elsewhere)
-        if self._arrivals is not None:
-            _connect(self._arrivals, loop, run, settings)
+        if self._unending is not None:
+            self._unending.begin(run, loop.emit)
+            loop.listeners.append(self._unending.listen)
         interrupts.begin(settings.deadline)
         with interrupts.raising():
             sending.connections.api.authorization()  # a missing token is a usage error, before anything starts
         with ExitStack() as after, loop.observed():
-            if self._arrivals is not None:
-                after.callback(self._arrivals.close)
+            if self._unending is not None:
+                after.callback(self._unending.close)
             error, codes = sending.run(after)
             sending.remember()
             code, state = sending.exit_code(error), loop.state
@@ -128,7 +129,7 @@ class _Sending:
             is_stored=lambda file: settings.consumes and run.is_stored(file),
         )
         self._phases = [phase(settings, loop, self.connections) for phase in phases(settings)]
-        loop.listeners += [self._queue.settle, *(phase.listen for phase in self._phases)]
+        loop.listeners += [self._queue.listen, *(phase.listen for phase in self._phases)]
         seen = known_servers.recall(settings.target_url)
         self._context = RunContext(
             self.connections.api,
@@ -253,28 +254,19 @@ def _elsewhere(settings: Settings) -> type[Elsewhere] | None:
     return next((feature.load(feature.sender) for feature in used(settings) if feature.sender), None)
 
 
+def _unending(settings: Settings, paths: Sequence[str]) -> Unending | None:
+    """Return the files of a run without an end, if the settings ask for one."""
+    return next(
+        (feature.load(feature.unending)(settings, paths) for feature in used(settings) if feature.unending), None
+    )
+
+
 def _selected(settings: Settings, paths: Sequence[str]) -> Selection:
     """Return the files of a run; what a run to be resumed has consumed may be missing."""
     if not settings.consumes:
         return select(settings, paths)
     with history_of(settings, paths) as history:
         return select(settings, paths) if history is None else select(settings, paths, history.is_stored)
-
-
-def _connect(arrivals: Arrivals, loop: Loop, run: RunHandle, settings: Settings) -> None:
-    """Let the walk of `--watch` know what has ended, in this run and in earlier ones, and what the system notices.
-
-    A run that consumes files selects also what is stored.
-    """
-    arrivals.emit, own = loop.emit, settings.resend or not settings.resume
-    if not settings.consumes:
-        arrivals.uploaded = lambda files: [
-            receipt is not None and not is_doubtful(file, receipt)
-            for file, receipt in zip(files, run.receipts(files, own=own), strict=True)
-        ]
-    if extras.installed("watch"):
-        arrivals.notify = extras.load("notifications")
-    loop.listeners.append(arrivals.hear)
 
 
 def _is_left(state: ProgressState, *, late: bool) -> bool:

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile, concealed, is_url, of_upload
 from uploader_cli.errors import UsageError
 from uploader_cli.feature import used
-from uploader_cli.selection.arrivals import UNFINISHED, Arrivals
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Part, Selection, placed, within
 from uploader_cli.selection.walk import Step, missing, walk
@@ -28,13 +26,6 @@ if TYPE_CHECKING:
 LISTS = "lists"
 """The directory of the copies of piped lists, below that of the state."""
 _is_named_by_digest = re.compile(r"[0-9a-f]{64}-").match
-UNWATCHED = {
-    "from_file": "a list has an end",
-    "upload_url": "the upload is one of a single file",
-    "check_first": "the search does not end",
-    "fail_fast": "a file that failed is sent again later",
-}
-"""Options of the core that `--watch` excludes, and why."""
 FILTERS = ("include", "exclude", "exclude_from", "min_size", "max_size", "newer_than")
 
 
@@ -47,15 +38,15 @@ def select(
     A missing file that `is_stored` is no error. Only the start of a large selection is read here; if it turns out to be
     empty, that is raised at its end.
     """
-    filters, listed = _filters(settings), _manifest(settings)
-    parts = _parts(settings)
+    filters, listed = filters_of(settings), _manifest(settings)
+    parts = parts_of(settings)
     if listed is not None and not paths:
         listed.check(lambda name: filters.wants(name) and all(part.holds(name) for part in parts), is_stored)
-        _check(settings, paths, listed, filters.wants)
+        check_selection(settings, paths, listed, filters.wants)
         steps, what = listed.files(filters), listed.shown
     else:
-        _check(settings, paths, None, filters.wants)
-        _check_paths(paths, is_stored)
+        check_selection(settings, paths, None, filters.wants)
+        check_paths(paths, is_stored)
         steps, what = walk(paths, filters, follow_links=settings.follow_links), ", ".join(paths[:3])
     used = [OPTIONS[name].flag for name in FILTERS if getattr(settings, name) != OPTIONS[name].default]
     hint = f"check {', '.join(used)}" if used else "the directories contain no regular files"
@@ -101,26 +92,18 @@ def is_copy(file: Path) -> bool:
     return file.parent.name == LISTS and _is_named_by_digest(file.name) is not None
 
 
-def watched(settings: Settings, paths: Sequence[str]) -> Arrivals:
-    """Return the files that appear in directories (`--watch`). Raises `UsageError`."""
-    option = settings.given_as("watch")
-    of_features = {feature.options[0].name: feature.needs_end for feature in used(settings) if feature.needs_end}
-    for name, why in (UNWATCHED | of_features).items():
-        if getattr(settings, name) != OPTIONS[name].default:
-            words = f"{option} and {settings.given_as(name)} exclude each other: {why}"
-            raise UsageError(words, hint="omit one of them")
-    if (url := next(filter(is_url, paths), None)) is not None:
-        raise UsageError(f"{option}: {concealed(url)} is a URL", hint="name a directory of this machine")
-    _check_paths(paths)
-    if (file := next(filterfalse(os.path.isdir, paths), None)) is not None:
-        raise UsageError(f"{option}: {file} is not a directory", hint="name its directory, or omit --watch")
-    filters = _filters(settings, (*UNFINISHED, *settings.exclude))
-    _check(settings, paths, None, filters.wants)
-    parts, settle = _parts(settings), settings.settle
-    return Arrivals(paths, filters, settle=settle, follow_links=settings.follow_links, parts=parts)
+def check_together(settings: Settings) -> None:
+    """Raise `UsageError` for options that exclude each other, as features declare."""
+    need_end = tuple((feature.options[0].name, feature.needs_end) for feature in used(settings) if feature.needs_end)
+    for feature in used(settings):
+        for option in feature.options:
+            for name, why in option.excludes + (need_end if feature.unending else ()):
+                if all(getattr(settings, one) != OPTIONS[one].default for one in (option.name, name)):
+                    words = f"{settings.given_as(option.name)} and {settings.given_as(name)} exclude each other"
+                    raise UsageError(f"{words}: {why}", hint="omit one of them")
 
 
-def _parts(settings: Settings) -> list[Part]:
+def parts_of(settings: Settings) -> list[Part]:
     """Return the parts of the selection that features leave to this run: it sends what is in all of them."""
     return [feature.load(feature.part)(settings) for feature in used(settings) if feature.part]
 
@@ -152,7 +135,7 @@ def _use_existing(settings: Settings, url: str, found: Selection) -> None:
             found.ahead[0] = replace(file, upload_url=url, destination=of_upload(url))
 
 
-def _filters(settings: Settings, exclude: Sequence[str] | None = None) -> Filters:
+def filters_of(settings: Settings, exclude: Sequence[str] | None = None) -> Filters:
     return Filters(
         settings.include,
         settings.exclude if exclude is None else exclude,
@@ -163,7 +146,7 @@ def _filters(settings: Settings, exclude: Sequence[str] | None = None) -> Filter
     )
 
 
-def _check_paths(paths: Sequence[str], is_stored: Callable[[LocalFile], bool] = lambda _file: False) -> None:
+def check_paths(paths: Sequence[str], is_stored: Callable[[LocalFile], bool] = lambda _file: False) -> None:
     if not paths:
         raise UsageError("no path given", hint="give files or directories, or a list: --from-file FILE")
     if working_directory() is DELETED_DIRECTORY and not all(os.path.isabs(path) or is_url(path) for path in paths):
@@ -176,7 +159,9 @@ def _check_paths(paths: Sequence[str], is_stored: Callable[[LocalFile], bool] = 
         raise UsageError(f"{gone[0]}: no such file or directory{more}", hint="nothing was sent; check the path")
 
 
-def _check(settings: Settings, paths: Sequence[str], listed: Manifest | None, wants: Callable[[str], bool]) -> None:
+def check_selection(
+    settings: Settings, paths: Sequence[str], listed: Manifest | None, wants: Callable[[str], bool]
+) -> None:
     """Let features check a selection. Raise `UsageError`."""
     for feature in used(settings):
         if feature.checks_selection:

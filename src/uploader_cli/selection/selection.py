@@ -112,7 +112,7 @@ class WalkQueue:
     """Files in the order of the selection, for one consumer thread.
 
     The walk emits an event for each selected item, and another for one that ends here: skipped or failed. It pauses
-    while `MOST_OPEN` items have not ended; `settle` reports those that have. With `whole` it does not pause: no file is
+    while `MOST_OPEN` items have not ended; `listen` counts those that have. With `whole` it does not pause: no file is
     taken before it has ended, and then no more than `MOST_OPEN` that have not.
     """
 
@@ -168,7 +168,7 @@ class WalkQueue:
     def _may_take(self, wait: float) -> bool:
         return self._walked is None or (self._walked.wait(wait) and self._free.acquire(timeout=wait))
 
-    def settle(self, events: Sequence[ev.Event]) -> None:
+    def listen(self, events: Sequence[ev.Event]) -> None:
         """Continue the walk by the number of files that ended; a listener of the run's loop, in any thread."""
         ended = sum(type(event) in _ENDS for event in events)
         if ended:

@@ -19,7 +19,7 @@ from uploader_cli.settings import OPTIONS, Layer, Settings
 from uploader_cli.settings.values import FIELD
 
 STDIN = "-"
-SELECTING = "include exclude exclude_from min_size max_size newer_than follow_links from_file failed_to watch"
+SELECTING = "include exclude exclude_from min_size max_size newer_than follow_links from_file failed_to"
 """Options for files that are found or listed: on the command line an error, in the environment or a config unused."""
 UNKNOWN = ("size", "sha256")
 """Fields of metadata that are unknown before the end."""
@@ -58,7 +58,7 @@ def file_of(settings: Settings, source: BinaryIO, what: str) -> tuple[Settings, 
     if settings.dry_run:
         raise UsageError(f"--dry-run does not read {what}", hint="omit it")
     content = content_of(source, name)
-    own = [feature.options[0].name for feature in features() if feature.consumes or feature.part]
+    own = [feature.options[0].name for feature in features() if feature.consumes or feature.part or feature.unending]
     useless = [*SELECTING.split(), *own]
     if content.once:
         useless += ["skip_existing", "upload_url"]

@@ -29,7 +29,7 @@ _FOOT = """
 
 
 USER = (Layer.USER_CONFIG, Layer.USER_PROFILE)
-DIRECTORY = (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE)
+OF_DIRECTORY = (Layer.WORKING_DIRECTORY, Layer.DIRECTORY_PROFILE)
 
 
 class Given(NamedTuple):
@@ -96,7 +96,7 @@ def of_directory(cwd: Path, user_config: Path | None) -> tuple[Config, tuple[str
         file, table = own, _read(own)
     if table is None:
         return Config(), notes
-    found = _config(table, file, DIRECTORY)
+    found = _config(table, file, OF_DIRECTORY)
     for kind, tables in found.named.items():
         if tables:
             raise UsageError(

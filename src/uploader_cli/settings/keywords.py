@@ -117,10 +117,12 @@ FEATURE_OF = {
     "on": "fleet",
     "on_failure": "on_failure",
     "preset": "presets",
+    "settle": "folder",
     "shard": "shards",
     "task_timeout": "fleet",
     "then": "then",
     "then_unverified": "then",
+    "watch": "folder",
 }
 """The options of features, also of those that are not there, and their features."""
 FEATURE_OF_COMMAND: dict[str, str] = {

@@ -136,18 +136,6 @@ class Settings(AddedOptions):
     trust_receipts: bool = _what(
         False, "With --skip-existing: if the server can't be asked, rely on earlier runs.", commands="upload"
     )
-    watch: bool = _what(
-        False,
-        "Keep running: send what is in the directories, then what appears there.",
-        commands="upload",
-        config="user",
-    )
-    settle: float = _what(
-        10.0,
-        "TIME  With --watch: a file is complete when it has not changed for this time.",
-        values.seconds(zero=True),
-        commands="upload",
-    )
     dry_run: bool = _what(False, "-n  Print the plan with the destinations and send nothing.", stored=False)
 
     protocol: Literal["auto", "batch", "tus", "ietf"] = _how(
@@ -442,7 +430,7 @@ class Settings(AddedOptions):
     @property
     def unending(self) -> bool:
         """Whether the files to send have no end: the run outlasts outages, and sends a file that changes again."""
-        return self.watch
+        return any(feature.unending for feature in used(self))
 
     @property
     def terms(self) -> dict[str, Any]:

@@ -459,6 +459,7 @@ def test_config_of_a_working_directory_removes_nothing(line: str, make_files: Fi
     assert "not allowed in the config of a working directory" in done.err
 
 
+@pytest.mark.feature("folder")
 @pytest.mark.thorough
 def test_watched_directory_empties_itself(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """Also of a new file with the name, size and time of one that was moved, which no receipt stands for."""
@@ -586,6 +587,7 @@ class Patient(Service):
         return super()._get(request)
 
 
+@pytest.mark.feature("folder")
 def test_restart_compares_stored_files_together_and_behind_new_ones(make_files: Files, tmp_path: Path) -> None:
     """With `--watch`: the first run has sent two files, and the second one finds a third."""
     files = make_files("in", **{"a.bin": b"1", "b.bin": b"2"})

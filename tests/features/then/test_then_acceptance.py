@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from acceptance.bench import digests, make_files
 from command import ended, finish, start, uploader
+from feature_samples import of
 from proxy import Onlooker, Proxy
 from serving import server_process
 
@@ -139,7 +140,7 @@ def test_file_removed_before_a_kill_is_stored(tmp_path: Path, packs: bool) -> No
 @pytest.mark.parametrize("seed", [2, 3, 4])
 @pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("moves", [True, False])
-@pytest.mark.parametrize("watch", [True, False])
+@pytest.mark.parametrize("watch", [of("folder", True), False])
 def test_file_removed_before_any_of_thirty_kills_is_stored(
     tmp_path: Path, seed: int, packs: bool, moves: bool, watch: bool
 ) -> None:

@@ -138,7 +138,7 @@ def test_walk_stays_within_the_lookahead() -> None:
     walk_queue.start()
     assert taken(walk_queue, 5) == [0, 1, 2, 3, 4]
     assert walk_queue.take(0.05) is None
-    walk_queue.settle([ev.FileSkipped(number, "", SkipReason.PRESENT) for number in range(2)])
+    walk_queue.listen([ev.FileSkipped(number, "", SkipReason.PRESENT) for number in range(2)])
     assert taken(walk_queue, 2) == [5, 6]
     assert walk_queue.close() == []
     assert next(looked) <= 9, "the next one may have been looked at, in hand of the walk"
@@ -151,8 +151,8 @@ def test_walk_advances_by_the_files_that_a_batch_ended() -> None:
     assert taken(walk_queue, 5) == [0, 1, 2, 3, 4]
     stored = ev.FileCompleted(0, "0.mp4", 10, None, None, verified=False, attempts=1, seconds=0.1)
     refused = ev.FileFailed(1, "1.mp4", ev.FailureCode.SERVER_FAILED, "no", retryable=False)
-    walk_queue.settle([stored, ev.Ticked(), refused, ev.FileSkipped(2, "2.mp4", ev.SkipReason.PRESENT)])
-    walk_queue.settle([ev.Ticked()])
+    walk_queue.listen([stored, ev.Ticked(), refused, ev.FileSkipped(2, "2.mp4", ev.SkipReason.PRESENT)])
+    walk_queue.listen([ev.Ticked()])
     assert taken(walk_queue, 3) == [5, 6, 7]
     assert walk_queue.take(0.05) is None
     walk_queue.close()
@@ -175,7 +175,7 @@ def test_whole_walk_ends_before_a_file_is_taken() -> None:
     assert taken(walk_queue, 5) == [0, 1, 2, 3, 4]
     assert [type(event) for event in told] == [*[ev.FileSelected] * 8, ev.SelectionEnded]
     assert walk_queue.take(0.05) is None
-    walk_queue.settle([ev.FileSkipped(0, "", SkipReason.PRESENT)])
+    walk_queue.listen([ev.FileSkipped(0, "", SkipReason.PRESENT)])
     assert taken(walk_queue, 1) == [5]
     assert [file.file for file in walk_queue.close()] == [6, 7]
 

@@ -456,7 +456,6 @@ def test_missing_server_is_an_error_that_names_the_config_files(own: Path | None
         "ca_bundle = 'evil.pem'",
         "client_cert = 'evil.pem'",
         "insecure = true",
-        "watch = true",
         "log_file = '/home/me/.profile'",
         "report = ['json:/home/me/.profile']",
         "failed_to = '/home/me/.profile'",

@@ -61,7 +61,6 @@ LATER = {
     "UPLOADER_WAIT_FOR_SERVER": "9",
     "UPLOADER_TRUST_RECEIPTS": "yes",
     "UPLOADER_STALL": "9",
-    "UPLOADER_SETTLE": "9",
     "UPLOADER_FROM_FORMAT": "csv",
     "UPLOADER_UPLOAD_URL": "https://later.example/u1",
     **{f"UPLOADER_{name.upper()}": text for name, text in feature_samples.TEXTS.items()},
@@ -94,7 +93,6 @@ common: dict[str, st.SearchStrategy[Any]] = switches | {
     "wait_for_server": times,
     "trust_receipts": st.booleans(),
     "stall": times,
-    "settle": times,
     "from_format": st.sampled_from(["auto", "plain", "nul", "csv", "jsonl"]),
     **{name: st.sampled_from(values) for name, values in feature_samples.VALUES.items()},
 }

@@ -13,7 +13,7 @@ def import_(
     **given: Any,
 ) -> int:
     """Upload with several processes, or on a Dask cluster."""
-    settings = opt.load(given, ignored=("upload_url", "watch", *opt.of_others("import")))
+    settings = opt.load(given, ignored=("upload_url", *opt.of_others("import")))
     if settings.on is None:
         hint = "give --on local:4 for four processes of this machine, or --on dask://scheduler:8786"
         raise UsageError("an import needs a place to run", hint=hint)

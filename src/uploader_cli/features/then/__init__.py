@@ -15,6 +15,7 @@ FEATURE = Feature(
             parse="options:removal",
             config="user",
             stored=True,
+            excludes=(("follow_links", "what a link points to is never moved or deleted"),),
         ),
         FeatureOption(
             "then_unverified",

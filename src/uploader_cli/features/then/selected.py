@@ -21,9 +21,6 @@ def check(settings: Settings, paths: Sequence[str], listed: Manifest | None, wan
     """Raise `UsageError` where the files under `paths`, or those of a list, can't be moved or deleted."""
     removal = options_of(settings, Then).then
     option, top = settings.given_as("then"), removal.path if removal is not None else None
-    if settings.follow_links:
-        words = f"{option} and {settings.given_as('follow_links')} exclude each other"
-        raise UsageError(f"{words}: what a link points to is never moved or deleted", hint="omit one of them")
     if (url := next(filter(is_url, paths), None)) is not None:
         raise UsageError(f"{option}: {concealed(url)} is a URL", hint="only files of this machine are moved or deleted")
     if top is not None:

@@ -37,6 +37,8 @@ FIRST_RETRY, LAST_RETRY = (
     3600.0,
 )  # seconds until a failed file is selected again; doubled from the first to the last
 STEP = 0.25  # seconds between two steps without a file: so soon the walk can be stopped
+UNREADABLE = WarningCode("directory")
+"""A directory can't be read, or watched."""
 LOOKED_UP = 64  # files that are looked up in the journal together
 
 _TABLE = """
@@ -53,7 +55,7 @@ _End = ev.FileCompleted | ev.FileSkipped | ev.FileFailed
 
 
 class Notifications(Protocol):
-    """What the system tells of directories (`selection.notifications`)."""
+    """What the system tells of directories (`notifications`)."""
 
     def is_open(self, path: str) -> bool:
         """Return whether a program has opened the file and not closed it."""
@@ -91,22 +93,22 @@ class Arrivals:
         self._ended: SimpleQueue[_End] = SimpleQueue()
         self._trouble: dict[str, str] = {}  # what could not be read in the last walk, and why
         self._next = 0.0  # when a known file is due
-        self._settling = 0  # files of this walk that are not complete
+        self._incomplete = 0  # files of this walk that are not complete
         self._notifications: Notifications | None = None
 
     def __iter__(self) -> Iterator[Step]:
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a temporary file
         self._db.executescript(_TABLE)
-        self._listen()
+        self._subscribe()
         for number in count():
             began = self._clock()
             self.wake.clear()
             yield from self._walk(number)
-            self.emit(ev.CaughtUp(self._settling))
+            self.emit(ev.CaughtUp(self._incomplete))
             now = self._clock()
             yield from self._rest(now, REST * (now - began))
 
-    def hear(self, events: Iterable[ev.Event]) -> None:
+    def listen(self, events: Iterable[ev.Event]) -> None:
         """Note which files have ended; a listener of the run's loop."""
         for event in events:
             if isinstance(event, _End):
@@ -117,7 +119,7 @@ class Arrivals:
         if self._notifications is not None:
             self._notifications.close()
 
-    def _listen(self) -> None:
+    def _subscribe(self) -> None:
         if self.notify is None:
             return
         self.close()
@@ -126,12 +128,12 @@ class Arrivals:
         except OSError as error:
             self._notifications = self.notify = None
             text = f"no notifications of new files: {error.strerror or error}; directories are walked every few seconds"
-            self.emit(ev.RunWarning(WarningCode.DIRECTORY, text))
+            self.emit(ev.RunWarning(UNREADABLE, text))
 
     def _walk(self, number: int) -> Iterator[Step]:
         """Walk once; yield the files that are due."""
         now, due = self._clock(), list[LocalFile]()
-        self._next, self._settling, trouble = float("inf"), 0, dict[str, str]()
+        self._next, self._incomplete, trouble = float("inf"), 0, dict[str, str]()
         for step in within(walk(self._paths, self._filters, follow_links=self._follow), self._parts):
             self._take_ended()
             item: Selected | None = None
@@ -166,7 +168,7 @@ class Arrivals:
             self._db.execute("UPDATE seen SET due = NULL WHERE path = ?", (key,))
             return True
         self._next = min(self._next, due) if due > now else self._next
-        self._settling += not failures
+        self._incomplete += not failures
         return False
 
     def _is_open(self, path: str) -> bool:
@@ -213,11 +215,11 @@ class Arrivals:
         for path, why in trouble.items():
             if before.get(path) != why:
                 text = f"{utf8(path)}: {why}; it is looked for again"
-                self.emit(ev.RunWarning(WarningCode.DIRECTORY, text))
+                self.emit(ev.RunWarning(UNREADABLE, text))
         for path in before.keys() - trouble.keys():
             self.emit(ev.RunWarning(WarningCode.RECOVERED, f"{utf8(path)} can be read again"))
             if path in self._paths:
-                self._listen()
+                self._subscribe()
 
     def _rest(self, now: float, least: float) -> Iterator[None]:
         """Wait for the next walk, with a step now and then."""

@@ -19,7 +19,7 @@ from time_limits import PATIENCE
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.selection.arrivals import Arrivals
+from uploader_cli.features.folder.arrivals import Arrivals
 from uploader_cli.selection.filters import Filters
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def test_memory_of_the_walks_of_a_week_stays_flat(tmp_path: Path) -> None:
     for step in arrivals:
         if isinstance(step, LocalFile):
             os.unlink(step.path)
-            arrivals.hear([ev.FileSkipped(step.file, step.path, ev.SkipReason.PRESENT)])
+            arrivals.listen([ev.FileSkipped(step.file, step.path, ev.SkipReason.PRESENT)])
         if len(held) == DAYS:
             break
     print(f"{held[0]} → {held[-1]}")

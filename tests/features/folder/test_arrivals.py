@@ -10,7 +10,7 @@ import pytest
 from fakes import Clock
 
 from uploader_cli.core import events as ev
-from uploader_cli.selection.arrivals import FIRST_RETRY, LAST_RETRY, UNFINISHED, Arrivals
+from uploader_cli.features.folder.arrivals import FIRST_RETRY, LAST_RETRY, UNFINISHED, Arrivals
 from uploader_cli.selection.filters import Filters
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class Folder:
     def end(self, name: str, *, failed: bool = False, gone: bool = False) -> None:
         number, more = self.numbers[name], {"verified": True, "attempts": 1, "seconds": 0.0, "gone": gone}
         if failed:
-            self.arrivals.hear([ev.FileFailed(number, name, ev.FailureCode.NETWORK, "", retryable=True)])
+            self.arrivals.listen([ev.FileFailed(number, name, ev.FailureCode.NETWORK, "", retryable=True)])
         else:
-            self.arrivals.hear([ev.FileCompleted(number, name, 1, None, None, **more)])
+            self.arrivals.listen([ev.FileCompleted(number, name, 1, None, None, **more)])
 
     def warnings(self) -> list[str]:
         return [event.text for event in self.told if isinstance(event, ev.RunWarning)]

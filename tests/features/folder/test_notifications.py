@@ -11,7 +11,7 @@ import pytest
 from fakes import Clock
 from time_limits import PATIENCE
 
-from uploader_cli.selection.notifications import OPEN_WITHIN, TELLS_OPEN, Notifier
+from uploader_cli.features.folder.notifications import OPEN_WITHIN, TELLS_OPEN, Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

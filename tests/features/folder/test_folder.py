@@ -189,7 +189,7 @@ def test_failed_file_is_sent_again_later(
     for call, scripted in answers.items():
         server.faults.next_answers("POST", f"/api/upload/{call}", scripted)
     (folder / "a.bin").write_bytes(b"1")
-    constants = {"uploader_cli.selection.arrivals.FIRST_RETRY": SETTLE}
+    constants = {"uploader_cli.features.folder.arrivals.FIRST_RETRY": SETTLE}
     options = ("--retries", "0", "--report", "report.json", *options)
     process = watching(server, folder, *options, constants=constants)
     done = stopped(process, read_until(process, "file.failed") + completed(process, "a.bin"))
