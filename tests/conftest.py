@@ -184,8 +184,8 @@ def _own_home(_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     for name, value in {"HOME": home, "XDG_STATE_HOME": home / "state", "XDG_CONFIG_HOME": home / "config"}.items():
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setattr("uploader_cli.settings.masking._secrets", set())
-    monkeypatch.setattr("uploader_cli.settings.masking._places", {})
+    monkeypatch.setattr("uploader_cli.core.masking._secrets", set())
+    monkeypatch.setattr("uploader_cli.core.masking._places", {})
 
 
 @pytest.fixture

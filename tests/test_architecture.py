@@ -33,7 +33,7 @@ PACKAGES = {
     "feature": "features.FEATURES",
     "named_files": "errors signals",
     "private_files": "errors",
-    "settings": "errors extras named_files settings",
+    "settings": "core.masking errors extras named_files settings",
     "selection": "core errors named_files settings sources selection",
     "transfer": "core errors extras named_files private_files settings sources transfer",
     "realtime": "core realtime",
@@ -45,7 +45,7 @@ PACKAGES = {
     "plan": "core errors exit_status settings selection transfer render report.output_file run plan",
     "run": "core errors exit_status extras named_files private_files settings signals selection sources transfer "
     "realtime render report plan run",
-    "cli": "plan report run render settings signals errors extras exit_status cli __version__",
+    "cli": "core.masking plan report run render settings signals errors extras exit_status cli __version__",
 }
 """Each package, and what it may import of ours; all of them `feature`, and for types `features.typed`."""
 
@@ -210,11 +210,10 @@ def test_machine_is_pure() -> None:
 
 
 def test_dialect_is_pure() -> None:
-    """It gets answers, and sends nothing; texts of answers are shown without secrets (`mask`)."""
+    """It gets answers, and sends nothing."""
     own = " ".join(f"transfer.protocols.{name}" for name in DIALECTS.split())
-    answers = "transfer.answers transfer.refusals"
-    may = dict.fromkeys(own.split(), f"core errors transfer.protocols.machine {answers} {own}")
-    may |= dict.fromkeys(answers.split(), f"core errors settings.mask {answers} transfer.protocols.machine")
+    may = dict.fromkeys(own.split(), f"core errors transfer.answers transfer.protocols.machine {own}")
+    may["transfer.answers"] = "core errors transfer.protocols.machine"
     for name, places in may.items():
         used = modules(CLIENT)[name]
         ours = {item.removeprefix(OURS + ".") for item in used if within(item, OURS)}

@@ -72,7 +72,7 @@ def _explained(raised: Exception) -> int:
 
     error = exhausted(raised) or raised
     if isinstance(error, UploaderError):
-        from uploader_cli.settings import mask
+        from uploader_cli.core.masking import mask
 
         _say(f"error: {mask(str(error))}")  # it may quote a server or a library
         for line in error.details if isinstance(error, UsageError) else ():
@@ -108,7 +108,7 @@ def _report(error: Exception) -> str:
     import tempfile
     import traceback
 
-    from uploader_cli.settings import mask
+    from uploader_cli.core.masking import mask
 
     lines = [
         f"uploader {__version__}, Python {platform.python_version()}, {platform.platform()}",

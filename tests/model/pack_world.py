@@ -16,7 +16,7 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.record import Record
 from uploader_cli.core.sizes import PackSize
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.answers import Answer
+from uploader_cli.transfer.answers import Answer, judged
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
 from uploader_cli.transfer.journal.reading import pack_position
@@ -42,7 +42,6 @@ from uploader_cli.transfer.protocols.machine import (
     Renewed,
     Wanted,
 )
-from uploader_cli.transfer.refusals import judged
 from uploader_cli.transfer.results import FileResult
 
 ENDPOINT = "https://up.example/api/upload/packs"

@@ -13,17 +13,16 @@ import typer
 
 from uploader_cli import signals
 from uploader_cli.cli import options as opt
+from uploader_cli.core.masking import MASK, mask
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render import columns, use_color
 from uploader_cli.render.words import safe
 from uploader_cli.settings import (
-    MASK,
     OPTIONS,
     Layer,
     Settings,
     config_template,
-    mask,
     profiles,
     user_config_file,
     working_directory,

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 from uploader_cli.core import events as ev
 from uploader_cli.core.alarms import Alarms
 from uploader_cli.core.events import Event
+from uploader_cli.core.masking import mask
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.errors import UploaderError
 from uploader_cli.exit_status import Exit
-from uploader_cli.settings import Settings, mask
+from uploader_cli.settings import Settings
 
 FRAME = 0.1
 """Seconds between two refreshes."""

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli.core.masking import mask
 from uploader_cli.core.plan import is_secret_url
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.feature import job_page
 from uploader_cli.named_files import naming
 from uploader_cli.render import choose, columns, use_color, use_links
 from uploader_cli.render.words import safe
-from uploader_cli.settings import OPTIONS, Layer, Settings, mask
+from uploader_cli.settings import OPTIONS, Layer, Settings
 
 if TYPE_CHECKING:
     from uploader_cli.render.logfile import LogFile

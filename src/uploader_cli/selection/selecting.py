@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploader_cli.core import events as ev
+from uploader_cli.core.masking import hide, remember
 from uploader_cli.core.plan import LocalFile, concealed, is_url, of_upload
 from uploader_cli.errors import UsageError
 from uploader_cli.feature import used
 from uploader_cli.selection.filters import Filters
 from uploader_cli.selection.selection import Part, Selection, placed, within
 from uploader_cli.selection.walk import Step, missing, walk
-from uploader_cli.settings import OPTIONS, Layer, Settings, hide
-from uploader_cli.settings.masking import remember
+from uploader_cli.settings import OPTIONS, Layer, Settings
 from uploader_cli.settings.places import DELETED_DIRECTORY, working_directory
 
 if TYPE_CHECKING:

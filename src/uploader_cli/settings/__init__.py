@@ -1,7 +1,6 @@
 """Frozen settings and their sources: flag > environment > config file > default."""
 
 from uploader_cli.settings.config_files import config_template
-from uploader_cli.settings.masking import MASK, SESSION_MARK, hide, mask, remember_user
 from uploader_cli.settings.model import LEAST_RATE, OPTIONS, Settings, patience
 from uploader_cli.settings.option import DEFAULT, Layer, Option, Source
 from uploader_cli.settings.places import user_config_file, working_directory

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from uploader_cli.settings.masking import hide, remember_user
+from uploader_cli.core.masking import hide, remember_user
 from uploader_cli.settings.values import Invalid, text
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from uploader_cli import extras
-from uploader_cli.settings.masking import MASK, is_secret_header, remember
+from uploader_cli.core.masking import MASK, is_secret_header, remember
 
 
 class Invalid(ValueError):

@@ -18,20 +18,20 @@ from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.events import Event, RunWarning, ServerClock, SessionProgress, Transport
 from uploader_cli.core.origins import below, trusts, usable
 from uploader_cli.core.terms import Offer
-from uploader_cli.transfer.answers import Answer
-from uploader_cli.transfer.budget import RateBudget, pause_after
-from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
-from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, HttpClient
-from uploader_cli.transfer.pacer import Pacer, Stop
-from uploader_cli.transfer.refusals import (
+from uploader_cli.transfer.answers import (
     NO_ANSWER,
     NO_ROUTE,
+    Answer,
     answer_error,
     is_tus,
     judged,
     not_an_upload_server,
     refuse_missing_page,
 )
+from uploader_cli.transfer.budget import RateBudget, pause_after
+from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
+from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, HttpClient
+from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.request_ids import RequestIds
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
-from uploader_cli.settings import SESSION_MARK
+from uploader_cli.core.masking import SESSION_MARK
 
 if TYPE_CHECKING:
     from uploader_cli.settings import Settings

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from uploader_cli.core.masking import remember_user
 from uploader_cli.named_files import check_input
-from uploader_cli.settings import remember_user
 from uploader_cli.transfer.connection import Connection, NotReachable, dial
 
 if TYPE_CHECKING:

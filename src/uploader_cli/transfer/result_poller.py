@@ -14,14 +14,14 @@ from msgspec import Struct
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.codes import FailureCode
+from uploader_cli.core.masking import hide
 from uploader_cli.core.origins import resolved
 from uploader_cli.core.processing import filled, found_at, link_at, pause_before, reason_in, written
-from uploader_cli.settings import hide
+from uploader_cli.transfer.answers import answer_error
 from uploader_cli.transfer.budget import pause_after
 from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.http_client import REDIRECTS
 from uploader_cli.transfer.ledger import RUN_ENDING
-from uploader_cli.transfer.refusals import answer_error
 from uploader_cli.transfer.station import Carrier, Station
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from uploader_cli.core.packs import FoundFile, LookedUp
 from uploader_cli.core.presence import Answer, ReceiptState
 from uploader_cli.core.protocol import location_in, utf8
 from uploader_cli.sources.content import sha256_of
+from uploader_cli.transfer.answers import NO_ANSWER
 from uploader_cli.transfer.journal.file_keys import written_identity
 from uploader_cli.transfer.journal.receipts import is_doubtful, is_recorded
-from uploader_cli.transfer.refusals import NO_ANSWER
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.upload_calls import upload_calls
 

@@ -17,13 +17,12 @@ from uploader_cli.core.capabilities import unknown_upload
 from uploader_cli.core.codes import WarningCode
 from uploader_cli.core.confirmation import OUTAGES, Reading, reading_of
 from uploader_cli.core.protocol import whole
-from uploader_cli.transfer.answers import Answer
+from uploader_cli.transfer.answers import Answer, answer_error
 from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, REDIRECTS
 from uploader_cli.transfer.protocols.dialect import LOCKED, Exchange, Known, Request, Server, Unusable
 from uploader_cli.transfer.protocols.ietf_dialect import IetfDialect
 from uploader_cli.transfer.protocols.machine import Append, Create, Locate, Position
 from uploader_cli.transfer.protocols.tus_dialect import TusDialect
-from uploader_cli.transfer.refusals import answer_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,12 +12,12 @@ from fakes import Clock
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.alarms import Alarms
+from uploader_cli.core.masking import MASK
 from uploader_cli.errors import UploaderError
 from uploader_cli.exit_status import Exit
 from uploader_cli.render.plain import PlainView
 from uploader_cli.run import loop as run_loop
 from uploader_cli.run.loop import Loop, without_secrets
-from uploader_cli.settings.masking import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

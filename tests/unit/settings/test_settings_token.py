@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from uploader_cli.core.masking import mask
 from uploader_cli.errors import UsageError
-from uploader_cli.settings import Settings, bearer, mask, resolve
+from uploader_cli.settings import Settings, bearer, resolve
 from uploader_cli.transfer.credentials import new_secret
 
 SECRET = "s3cret-token-of-a-test"

@@ -17,18 +17,17 @@ from unit.transfer.transfer_fakes import Clock, FakeStop
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
+from uploader_cli.core.masking import remember
 from uploader_cli.core.packs import FoundFile
 from uploader_cli.core.plan import Limits, LocalFile
 from uploader_cli.core.protocol import location_in
 from uploader_cli.settings import Settings
-from uploader_cli.settings.masking import remember
-from uploader_cli.transfer.answers import Answer
+from uploader_cli.transfer.answers import Answer, answer_error, not_an_upload_server
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import Body, multipart, upload_form
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.protocols import batch
 from uploader_cli.transfer.protocols.machine import Ask, Begin
-from uploader_cli.transfer.refusals import answer_error, not_an_upload_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

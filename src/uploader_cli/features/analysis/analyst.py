@@ -17,6 +17,7 @@ from uploader_cli import errors
 from uploader_cli.analysis.stages import Kind
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.events import AnalysisMessage, Event
+from uploader_cli.core.masking import mask
 from uploader_cli.core.protocol import JsonObject, error_sentence
 from uploader_cli.features.analysis.messages import (
     AnalysisStatus,
@@ -25,7 +26,6 @@ from uploader_cli.features.analysis.messages import (
     parse_analysis_status,
 )
 from uploader_cli.realtime.channel import Channel
-from uploader_cli.settings import mask
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.pacer import Stop
 

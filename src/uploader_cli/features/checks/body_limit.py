@@ -9,9 +9,8 @@ from typing import NamedTuple
 from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, unknown_upload
 from uploader_cli.core.protocol import error_code
 from uploader_cli.core.sizes import FIRST_CHUNK, LEAST_AFTER_413
-from uploader_cli.transfer.answers import Answer
+from uploader_cli.transfer.answers import Answer, is_tus
 from uploader_cli.transfer.bodies import Body, Piece
-from uploader_cli.transfer.refusals import is_tus
 
 Ask = Callable[..., Answer]
 

@@ -10,10 +10,10 @@ from enum import StrEnum
 from types import ModuleType
 from typing import Any
 
+from uploader_cli.core.masking import mask
 from uploader_cli.errors import UploaderError
 from uploader_cli.exit_status import Exit
 from uploader_cli.features.checks.target import CheckedServer
-from uploader_cli.settings import mask
 
 
 class Verdict(StrEnum):

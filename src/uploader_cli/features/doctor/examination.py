@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 from uploader_cli import errors
+from uploader_cli.core.masking import mask
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit, of_error, worst
 from uploader_cli.features.checks.check import (
@@ -31,7 +32,7 @@ from uploader_cli.features.checks.check import (
 from uploader_cli.features.doctor import disk, network, server, transports, tus_headers, uploads
 from uploader_cli.features.doctor.context import DoctorContext
 from uploader_cli.features.doctor.doctor_report import DoctorPage, as_json, summary_of
-from uploader_cli.settings import Settings, mask
+from uploader_cli.settings import Settings
 
 STEPS = checks_of(
     network, server, uploads, tus_headers, transports, disk

@@ -13,8 +13,7 @@ from uploader_cli.features.doctor.context import RESPONSE_LIMIT, DoctorContext, 
 from uploader_cli.features.doctor.uploads import GIVE_TOKEN, OTHER_TOKEN
 from uploader_cli.render.words import clock as hours
 from uploader_cli.render.words import plural, size
-from uploader_cli.transfer.answers import Answer, redirect_target
-from uploader_cli.transfer.refusals import NO_ROUTE, is_tus
+from uploader_cli.transfer.answers import NO_ROUTE, Answer, is_tus, redirect_target
 
 TRIES = 3  # maximum requests after a 5xx: one may be accidental
 RETRY_PAUSE = 0.3

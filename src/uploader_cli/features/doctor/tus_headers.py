@@ -9,8 +9,7 @@ from uploader_cli.core.origins import concealed, resolved, trusts
 from uploader_cli.features.checks.check import Finding, check, failed, passed, skipped, warning
 from uploader_cli.features.doctor.context import DoctorContext
 from uploader_cli.features.doctor.uploads import followed, refusal
-from uploader_cli.transfer.answers import Answer
-from uploader_cli.transfer.refusals import answer_error, is_blocked
+from uploader_cli.transfer.answers import Answer, answer_error, is_blocked
 
 SIGNED = {"Tus-Resumable": TUS_VERSION}
 ALL_HEADERS = "Let every proxy before the server pass the headers that begin with Upload- and Tus-, in both directions."

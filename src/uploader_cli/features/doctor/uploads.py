@@ -19,10 +19,9 @@ from uploader_cli.features.checks.check import Finding, check, failed, passed, s
 from uploader_cli.features.checks.target import DOWN_OR_BUSY
 from uploader_cli.features.doctor.context import RESPONSE_LIMIT, USED_UP, DoctorContext
 from uploader_cli.render.words import clock, plural, size
-from uploader_cli.transfer.answers import Answer, redirect_target
+from uploader_cli.transfer.answers import NO_ROUTE, Answer, answer_error, is_blocked, is_page, is_tus, redirect_target
 from uploader_cli.transfer.bodies import Body, pack_form
 from uploader_cli.transfer.http_client import REDIRECTS
-from uploader_cli.transfer.refusals import NO_ROUTE, answer_error, is_blocked, is_page, is_tus
 
 SLOW_POLL_MS = 500.0  # maximum milliseconds of a poll; one is sent every second (docs/protocol.md section 2)
 HOPELESS_MS = 2000.0  # milliseconds above which a request is not repeated, to bound the step

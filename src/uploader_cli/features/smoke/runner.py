@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from uploader_cli import errors
+from uploader_cli.core.masking import mask
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
 from uploader_cli.feature import JobPage, job_page
@@ -47,7 +48,7 @@ from uploader_cli.report import output_file
 from uploader_cli.report.recorder import Notices
 from uploader_cli.report.run_files import settled
 from uploader_cli.run.interrupts import Interrupts, interruptible
-from uploader_cli.settings import Settings, mask
+from uploader_cli.settings import Settings
 
 CHECKS = checks_of(basics, watching, resumable, bulk, limits)  # ordered so that a failure explains the following ones
 ON_REQUEST = checks_of(ietf_uploads)  # those that run only if `--only` names them

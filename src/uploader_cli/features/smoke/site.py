@@ -13,8 +13,7 @@ from uploader_cli.features.checks.check import NotOffered, OutOfCalls, Prevented
 from uploader_cli.features.checks.target import DOWN_OR_BUSY, CheckedServer
 from uploader_cli.features.smoke.expect import said
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.answers import Answer
-from uploader_cli.transfer.refusals import answer_error, is_tus, not_an_upload_server
+from uploader_cli.transfer.answers import Answer, answer_error, is_tus, not_an_upload_server
 
 BUDGET = 150  # a server with everything needs 100, more with small sessions; a rate limit is respected as well
 CALL_LIMIT = 30.0  # seconds; the reference backend takes 2.7 per file (docs/protocol.md section 3.2)

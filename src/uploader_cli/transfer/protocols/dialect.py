@@ -17,9 +17,8 @@ from uploader_cli.core.protocol import error_code, whole
 from uploader_cli.core.record import Record
 from uploader_cli.core.terms import Terms
 from uploader_cli.core.upload_limits import UploadLimits
-from uploader_cli.transfer.answers import Answer
+from uploader_cli.transfer.answers import Answer, answer_error, not_an_upload_server, says_no_upload_server
 from uploader_cli.transfer.protocols.machine import SESSION_ERRORS, Call, Create, Position
-from uploader_cli.transfer.refusals import answer_error, not_an_upload_server, says_no_upload_server
 
 Kind: TypeAlias = tuple[type[errors.AnswerError], str]
 

@@ -22,7 +22,7 @@ from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.protocol import as_object, text, whole
 from uploader_cli.core.record import Record
 from uploader_cli.core.upload_limits import upload_limits
-from uploader_cli.transfer.answers import Answer
+from uploader_cli.transfer.answers import Answer, is_page
 from uploader_cli.transfer.protocols.dialect import (
     CHUNK_TIMEOUT,
     LOCKED,
@@ -45,7 +45,6 @@ from uploader_cli.transfer.protocols.dialect import (
     refusal,
 )
 from uploader_cli.transfer.protocols.machine import Append, Create, Locate, Position
-from uploader_cli.transfer.refusals import is_page
 
 INTEROP_VERSION = 8
 DRAFT = {"Upload-Draft-Interop-Version": str(INTEROP_VERSION)}  # a header of each request

@@ -10,7 +10,7 @@ from uploader_cli import errors
 from uploader_cli.core.capabilities import TUS_VERSION, Capabilities, capabilities_of, endpoint_for, root_of
 from uploader_cli.core.protocol import whole
 from uploader_cli.core.record import Record
-from uploader_cli.transfer.answers import Answer
+from uploader_cli.transfer.answers import Answer, is_blocked, is_page, is_tus
 from uploader_cli.transfer.protocols.dialect import (
     CHUNK_TIMEOUT,
     JOIN_TIMEOUT,
@@ -33,7 +33,6 @@ from uploader_cli.transfer.protocols.dialect import (
     refusal,
 )
 from uploader_cli.transfer.protocols.machine import Append, Create, Locate, Position
-from uploader_cli.transfer.refusals import is_blocked, is_page, is_tus
 
 NO_PATCH = (201, 400, 404, 409, 410, 411, 412, 415)
 """Statuses of a server that took a POST for a creation and not for a PATCH, or whose offset the PATCH has moved."""
