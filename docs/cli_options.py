@@ -18,7 +18,13 @@ from typer.main import get_command
 from uploader_cli.cli.app import app
 from uploader_cli.feature import Feature, features
 from uploader_cli.settings import OPTIONS
-from uploader_cli.settings.keywords import FEATURE_OF, FEATURE_OF_ACTION, FEATURE_OF_COMMAND, FEATURE_OF_SOURCES
+from uploader_cli.settings.keywords import (
+    FEATURE_OF,
+    FEATURE_OF_ACTION,
+    FEATURE_OF_COMMAND,
+    FEATURE_OF_FORMAT,
+    FEATURE_OF_SOURCES,
+)
 from uploader_cli.settings.model import SECTIONS, Settings
 
 CLIENT = Path(__file__).parents[1] / "src/uploader_cli"
@@ -161,6 +167,9 @@ FEATURE_OF_COMMAND: dict[str, str] = {{
 FEATURE_OF_ACTION: dict[str, str] = {{
 {}}}
 """Their actions of `uploader report`."""
+FEATURE_OF_FORMAT: dict[str, str] = {{
+{}}}
+"""Their formats of reports, by the name and by the suffix."""
 FEATURE_OF_SOURCES = "{}"
 """The one that reads files at URLs."""
 '''
@@ -179,9 +188,12 @@ def keywords() -> str:
         command.name: feature.name for feature in features() for command in feature.commands
     }
     actions = FEATURE_OF_ACTION | {action.name: feature.name for feature in features() for action in feature.actions}
+    formats = FEATURE_OF_FORMAT | {
+        name: feature.name for feature in features() for one in feature.formats for name in (one.name, one.suffix)
+    }
     rows = (
         "".join(f'    "{name}": "{part}",\n' for name, part in sorted(known.items()))
-        for known in (parts, commands, actions)
+        for known in (parts, commands, actions, formats)
     )
     sources = next((feature.name for feature in features() if feature.sources), FEATURE_OF_SOURCES)
     return _HEAD.format(values=", ".join(sorted(own))) + "".join(lines) + _FEATURES.format(*rows, sources)

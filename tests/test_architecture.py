@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from uploader_cli import extras
 from uploader_cli.feature import features
 from uploader_server import feature as server_feature
 
@@ -33,19 +32,18 @@ PACKAGES = {
     "feature": "features.FEATURES",
     "named_files": "errors signals",
     "private_files": "errors",
-    "settings": "core.masking errors extras named_files settings",
+    "settings": "core.masking errors named_files settings",
     "selection": "core errors named_files settings sources selection",
     "transfer": "core errors extras named_files private_files settings sources transfer",
     "realtime": "core realtime",
     "render": "core exit_status named_files outputs private_files analysis.stages analysis.timeline render",
-    "report": "core errors exit_status extras named_files settings signals transfer.journal render.words report "
-    "__version__",
+    "report": "core errors exit_status named_files settings signals transfer.journal render.words report __version__",
     "sources": "core errors settings.spelling sources",
     "analysis.timeline": "core analysis.stages render.words",
     "plan": "core errors exit_status settings selection transfer render report.output_file run plan",
-    "run": "core errors exit_status extras named_files private_files settings signals selection sources transfer "
+    "run": "core errors exit_status named_files private_files settings signals selection sources transfer "
     "realtime render report plan run",
-    "cli": "core.masking plan report run render settings signals errors extras exit_status cli __version__",
+    "cli": "core.masking plan report run render settings signals errors exit_status cli __version__",
 }
 """Each package, and what it may import of ours; all of them `feature`, and for types `features.typed`."""
 
@@ -57,16 +55,13 @@ SHARED = {
     "socketio": "realtime.socket",
     "engineio": "realtime.socket",
     "websocket": "realtime.websocket",
-    "rich": "render.live report.report_commands",
+    "rich": "render.live",
     "tenacity": "transfer.pacer",
     "pathspec": "selection.filters",
     "typer": "cli",
     "msgspec": "core analysis selection transfer realtime render run",
 }
 """A dependency, and who of the core may import it."""
-
-OPTIONAL = "report.html report.terminal"
-"""What few runs need."""
 
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"
 """Standard modules that have no place in pure code: clocks, files, threads, sockets, chance."""
@@ -146,20 +141,6 @@ def test_feature_of_the_server_is_imported_by_itself_only() -> None:
         if name in ("features", f"features.{own}"):
             ours = {item for item in used if within(item, SERVER.name)}
             assert {item for item in ours if not within(item, f"{SERVER.name}.feature")} == set(), name
-
-
-@pytest.mark.parametrize("part", OPTIONAL.split())
-def test_optional_part_is_imported_by_nobody(part: str) -> None:
-    """`extras.load` loads it by its name in `extras.PARTS`."""
-    assert {name for name, used in modules(CLIENT).items() if any(within(item, f"{OURS}.{part}") for item in used)} <= {
-        name for name in modules(CLIENT) if within(name, part)
-    }
-    assert any(within(place.partition(":")[0], part) for place in extras.PARTS.values())
-
-
-@pytest.mark.parametrize("name", extras.PARTS)
-def test_optional_part_has_what_is_loaded(name: str) -> None:
-    assert extras.load(name)
 
 
 def test_pure_code_is_pure() -> None:

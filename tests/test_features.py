@@ -17,7 +17,7 @@ from command import environment
 
 from uploader_cli.cli.app import COMMANDS
 from uploader_cli.core.codes import WarningCode
-from uploader_cli.core.events import Event
+from uploader_cli.core.events import Event, FileEnded
 from uploader_cli.feature import Feature, features
 from uploader_cli.settings import OPTIONS, Settings
 from uploader_server import feature as server
@@ -32,13 +32,17 @@ WORDS = {"on", "watch"}
 
 
 def declared(feature: Feature) -> set[str]:
-    """Return the names that a feature declares but for commands; of a code its member, unless a warning has it, too."""
+    """Return the names that a feature declares but for commands; of a code its member, unless a warning has it, too.
+
+    A format may have the name of a field: `sha256`.
+    """
     fields = feature.load(feature.fields) if feature.fields else {}
     hooks = [step for _, step in feature.steps] + [place for _, place in feature.exports]
     return {
         *(option.name for option in feature.options),
         *(name for added in fields.values() for name, *_ in added),
         *(action.name for action in feature.actions),
+        *({part for one in feature.formats for part in (one.name, one.suffix)} - {*FileEnded.__struct_fields__}),
         *in_head(feature),
         *(hook.partition(":")[2] for hook in hooks),
         *feature.modules,
@@ -80,11 +84,15 @@ def names(path: Path) -> set[str]:
 def commands_in(path: Path) -> set[str]:
     """Return the commands that strings of a module list, as `"status"` or `f"{_SEND} resume"`, and functions of `cli/`.
 
-    Elsewhere the name of a command may be a verb, as in `f"resume {self.run}"`.
+    Elsewhere the name of a command may be a verb, as in `f"resume {self.run}"`, or a stage, as in `("report", 90)`.
     """
     texts = [node for node in parsed(path) if isinstance(node, ast.JoinedStr)]
     lists = [text for text in texts if all(part.isupper() for part in re.findall(r"{(.*?)}", ast.unparse(text)))]
     prose = {part for text in texts if text not in lists for part in text.values}
+    for node in parsed(path):
+        match node:
+            case ast.Tuple([name, ast.Constant(int())]):
+                prose.add(name)
     plain = [node.value for node in parsed(path) if isinstance(node, ast.Constant) and node not in prose]
     words = [text.split() for text in plain if isinstance(text, str)]
     functions = {node.name for node in parsed(path) if isinstance(node, ast.FunctionDef) and path.parent.name == "cli"}
@@ -122,7 +130,7 @@ def test_what_a_feature_names_can_be_loaded(feature: Feature) -> None:
     hooks += [place for _, place in (*feature.steps, *feature.exports)]
     hooks += [option.parse for option in feature.options if ":" in option.parse]
     hooks += [module for module in (feature.words, feature.sources, feature.head) if module]
-    hooks += [one.function for one in (*feature.commands, *feature.actions)]
+    hooks += [one.function for one in (*feature.commands, *feature.actions, *feature.formats)]
     assert all(feature.load(hook) for hook in hooks)
     for module in feature.modules:
         public, own = import_module(f"uploader_cli.{module}"), feature.load(module)
@@ -164,6 +172,11 @@ def test_installation_without_a_feature_names_it(feature: Feature, tmp_path: Pat
         assert action.name not in run("report", "--help").stdout
         refused = run("report", action.name, "r.json")
         assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
+    for form in feature.formats:
+        for name in (f"r{form.suffix}", f"{form.name}:r"):
+            refused = run("upload", "--report", name, ".")
+            assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
+        assert form.suffix not in shown
     if feature.sources:
         (tmp_path / "list").write_text("https://host/a.mp4?signature\n")
         for words in (["s3://bucket/a.mp4"], ["--from-file", "list"], ["s3://bucket/a.mp4", "--dry-run"]):

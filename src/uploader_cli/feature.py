@@ -66,8 +66,22 @@ class FeatureCommand(NamedTuple):
     options: str = ""
 
 
+class FeatureFormat(NamedTuple):
+    """A format of `--report`, and the suffix that selects it; `label` is its name where the suffix does not tell it.
+
+    The `function` takes the head and the `Spool` of a report, and yields text. With `digests` it lists the SHA-256 of
+    the files, so that a run computes them.
+    """
+
+    name: str
+    suffix: str
+    function: str
+    digests: bool = False
+    label: str = ""
+
+
 class FeatureAction(NamedTuple):
-    """An action of `uploader report`, and what it does, for the help.
+    """An action of the command that reads reports, and what it does, for the help.
 
     The `function` takes names of reports, those of reports to write, that of a list of failed files or None, and the
     options `json` and `quiet`; it returns an exit code.
@@ -160,7 +174,8 @@ class Feature(NamedTuple):
     """A module with functions that return text. `ending` and `planned` end the line of an event; `total` is a line of
     the summary for the counts, and `planned_total` one of a plan for a value and its count."""
     head: str = ""
-    """A module about fields of a report's head, as `report.document.Head` describes it."""
+    """A module about fields of a report's head: see `report.document.Head`, and `heads` where reports are read."""
+    formats: tuple[FeatureFormat, ...] = ()
     actions: tuple[FeatureAction, ...] = ()
     writer: str = ""
     """Function of the settings and the `RunFacts`; it returns a `ReportWriter` of a run."""
@@ -230,6 +245,11 @@ def counted() -> list[Feature]:
 def words_of(event: object) -> list[Any]:
     """Return the `words` about an event that has a counted field."""
     return [one.load(one.words) for one in counted() if getattr(event, one.counts, None) is not None]
+
+
+def formats() -> dict[str, tuple[Feature, FeatureFormat]]:
+    """Return the formats of reports that features add, by name."""
+    return {one.name: (feature, one) for feature in features() for one in feature.formats}
 
 
 def trial() -> str:

@@ -14,7 +14,6 @@ import pytest
 from uploader_cli.settings import Settings
 
 RUN_MODULES = (
-    "report.report_commands",
     "run.commands",
     "run.rest_commands",
     "run.runs",

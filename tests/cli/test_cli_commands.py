@@ -213,7 +213,7 @@ def test_resume_accepts_the_options_that_may_be_overridden(runs: Runs) -> None:
     argv += ["--progress", "none", "--log-file", "log", "--token-file", "~/token", "--token-command", "echo x"]
     argv += ["--header", "X-A: 1", "--ca-bundle", "ca.pem", "--client-cert", "/own.pem", "--insecure", "--proxy", "p:1"]
     argv += ["--log-level", "error", "--profile", "p", "--lenient"]
-    argv += ["--report", "r.json", "--report", "r.md", "--failed-to", "f.csv"]
+    argv += ["--report", "r.json", "--report", "r.csv", "--failed-to", "f.csv"]
     argv += ["--warn-latency", "300", "--warn-error-rate", "5"]
     assert main(argv) == 0
     flags = runs.calls[0][2][0]
@@ -235,7 +235,7 @@ def test_resume_accepts_the_options_that_may_be_overridden(runs: Runs) -> None:
         "log_level": "error",
         "profile": "p",
         "lenient": True,
-        "report": ["r.json", "r.md"],
+        "report": ["r.json", "r.csv"],
         "failed_to": "f.csv",
         "warn_latency": "300",
         "warn_error_rate": "5",

@@ -9,13 +9,13 @@ from docs_pages import codes, page, rows, section
 from uploader_cli.core.events import FileEnded
 from uploader_cli.core.state import ProgressState
 from uploader_cli.exit_status import Exit
+from uploader_cli.features.reports.read import Report
+from uploader_cli.features.reports.show import named_outputs
 from uploader_cli.features.shards.merge import Merge
 from uploader_cli.report.document import RunFacts, added_by, report_head
-from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Recorder, Spool
-from uploader_cli.report.run_files import named_outputs
 from uploader_cli.settings import Settings
-from uploader_cli.settings.values import report_file
+from uploader_cli.settings.report_files import report_file
 
 PAGE = page("reports.md")
 HEAD = report_head(ProgressState(), RunFacts("run", "1.0", started=0.0, added=added_by(Settings())), finished=1.0)

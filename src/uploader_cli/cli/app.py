@@ -29,7 +29,6 @@ _OWN = {
     "cancel": "sessions",
     "delete": "sessions",
     "validate": "sessions",
-    "report": "report",
     "config": "config",
     "completion": "config",
 }

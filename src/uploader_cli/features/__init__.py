@@ -8,6 +8,7 @@ FEATURES: tuple[str, ...] = (
     "urls",
     "fleet",
     "check",
+    "reports",
     "checks",
     "doctor",
     "smoke",

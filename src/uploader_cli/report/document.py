@@ -48,12 +48,6 @@ class Head(Protocol):
     def of_run(self, settings: Settings) -> dict[str, Any]:
         """Return those that the settings of a run tell."""
 
-    def is_valid(self, head: dict[str, Any]) -> bool:
-        """Return whether they have the right types in a report that was read."""
-
-    def words(self, head: dict[str, Any]) -> str:
-        """Return what they say to a reader; empty for nothing."""
-
 
 def heads() -> list[Head]:
     """Return what features have for heads of reports."""

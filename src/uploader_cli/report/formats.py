@@ -1,4 +1,4 @@
-"""Write a report as JSON or CSV, or a list of digests, of links, or of the files to retry, in pieces.
+"""Write a report as JSON or CSV, or a list of links, or of the files to retry, in pieces.
 
 `--failed-to` lists the files that should be on the server but are not: failed and cancelled ones, and those that
 `--fail-fast` did not start. The suffix selects the format, as for `--from-file`.
@@ -66,26 +66,17 @@ def as_links(spool: Spool) -> Iterator[str]:
     return (f"{safe(row['url'])}\t{safe(row['path'])}\n" for row in spool.rows() if row.get("url"))
 
 
-def as_sha256(_head: dict[str, Any], spool: Spool) -> Iterator[str]:
-    """Yield a line of `sha256sum` for each file on the server, with its path as selected."""
-    for row in filter(_is_stored, spool.rows()):
-        if checksum := row.get("checksum"):
-            name = _local_path(row)
-            written = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-            mark = "\\" if written != name else ""
-            yield f"{mark}{checksum.removeprefix('sha256:')}  {written}\n"
+def stored(spool: Spool) -> Iterator[Row]:
+    """Yield the files on the server."""
+    return (row for row in spool.rows() if row["outcome"] == "completed" or row.get("reason") in ("present", "receipt"))
 
 
 def without_digest(spool: Spool) -> int:
-    """Return the number of files on the server that `as_sha256` leaves out."""
-    return sum(not row.get("checksum") for row in filter(_is_stored, spool.rows()))
+    """Return the number of files on the server whose digest is not known."""
+    return sum(not row.get("checksum") for row in stored(spool))
 
 
-def _is_stored(row: Row) -> bool:
-    return row["outcome"] == "completed" or row.get("reason") in ("present", "receipt")
-
-
-def _local_path(row: Row) -> str:
+def local_path(row: Row) -> str:
     """Return the path as in the file system, with undecodable bytes as `surrogateescape` writes them."""
     raw = row.get("path_b64")
     return base64.b64decode(raw).decode("utf-8", "surrogateescape") if raw else row["path"]
@@ -120,14 +111,14 @@ def as_manifest(path: Path, spool: Spool) -> Iterator[str]:
         case ".jsonl" | ".ndjson":
             return (json_line({name: value for name, value in entry.items() if value}) for entry in entries)
     end = "\0" if needs_nul(path, spool) else "\n"
-    return (_local_path(row) + end for row in _left(spool))
+    return (local_path(row) + end for row in _left(spool))
 
 
 def needs_nul(path: Path, spool: Spool) -> bool:
     """Return True where plain paths need NUL separators: one has a line break, or begins with U+FEFF."""
     if path.suffix.lower() in (".csv", ".jsonl", ".ndjson"):
         return False
-    names = map(_local_path, _left(spool))
+    names = map(local_path, _left(spool))
     return any("\n" in name or name.endswith("\r") or name.startswith("\ufeff") for name in names)
 
 

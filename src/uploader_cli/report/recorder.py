@@ -21,10 +21,6 @@ CREATE TABLE files (
 );
 CREATE UNIQUE INDEX by_key ON files (key) WHERE key IS NOT NULL;
 """
-_SUITES = """
-SELECT session, COUNT(*), SUM(outcome = 'failed'), SUM(outcome = 'cancelled'), SUM(outcome = 'skipped')
-FROM files GROUP BY session ORDER BY MIN(number)
-"""
 
 
 class Spool:
@@ -49,18 +45,12 @@ class Spool:
         return json.loads(found[0]) if found is not None else None
 
     def rows(self) -> Iterator[Row]:
-        for (text,) in self._db.execute("SELECT row FROM files ORDER BY number"):
+        for (text,) in self.execute("SELECT row FROM files ORDER BY number"):
             yield json.loads(text)
 
-    def suites(self) -> Iterator[tuple[str | None, tuple[int, int, int, int], Iterator[Row]]]:
-        """Yield the sessions in the order of their first files, None for files without one.
-
-        Each has its numbers of files, of failed, cancelled and skipped ones, and its rows.
-        """
-        self._db.execute("CREATE INDEX IF NOT EXISTS by_session ON files (session, number)")
-        for session, *counts in self._db.execute(_SUITES):
-            found = self._db.execute("SELECT row FROM files WHERE session IS ? ORDER BY number", (session,))
-            yield session, tuple(counts), (json.loads(text) for (text,) in found)
+    def execute(self, statement: str, *values: object) -> Iterator[Any]:
+        """Execute SQL on the table `files`, and return an iterator over the records."""
+        return self._db.execute(statement, values)
 
     def close(self) -> None:
         self._db.close()

@@ -6,19 +6,19 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli import __version__, extras
+from uploader_cli import __version__
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
-from uploader_cli.feature import job_page, used
+from uploader_cli.feature import formats, job_page, used
 from uploader_cli.named_files import check_output
 from uploader_cli.render.words import plural, safe
-from uploader_cli.settings import OPTIONS, Invalid, Settings
-from uploader_cli.settings.values import ReportFile, report_file
+from uploader_cli.settings import OPTIONS, Settings
+from uploader_cli.settings.values import ReportFile
 
 if TYPE_CHECKING:
     from uploader_cli.report.document import RunFacts
@@ -51,19 +51,11 @@ def outputs(settings: Settings, env: Mapping[str, str]) -> list[Output]:
     return out + page.outputs() if page is not None else out
 
 
-def named_outputs(reports: Sequence[str], failed_to: str | None) -> list[Output]:
-    """Return the functions that write the files with these names, for reports of earlier runs. Raises `UsageError`."""
-    try:
-        files = tuple(report_file(name) for name in reports)
-    except Invalid as error:
-        raise UsageError(f"--report: {error}", hint=error.hint) from None
-    return outputs(Settings(report=files, failed_to=Path(failed_to) if failed_to is not None else None), {})
-
-
 def _check(places: Sequence[tuple[str, Path]]) -> None:
-    from uploader_cli.report import formats, output_file
+    from uploader_cli.report import output_file
+    from uploader_cli.report.formats import LINK_SUFFIXES, LIST_SUFFIXES
 
-    lists = {"--failed-to": formats.LIST_SUFFIXES, "--links": formats.LINK_SUFFIXES}
+    lists = {"--failed-to": LIST_SUFFIXES, "--links": LINK_SUFFIXES}
     seen: set[str] = set()
     for option, path in places:
         check_output(path, option)
@@ -119,22 +111,33 @@ def _write(option: str, path: Path, text: Iterable[str]) -> None:
         raise OSError(f"{option}: {path} could not be written: {error.strerror or error}") from error
 
 
+def _format(kind: str) -> Callable[[dict[str, Any], Spool], Iterable[str]]:
+    from uploader_cli.report.formats import as_csv, as_json
+
+    own = {"json": as_json, "csv": as_csv}.get(kind)
+    if own is not None:
+        return own
+    feature, one = formats()[kind]
+    found: Callable[[dict[str, Any], Spool], Iterable[str]] = feature.load(one.function)
+    return found
+
+
 def _write_report(head: dict[str, Any], spool: Spool, *, report: ReportFile) -> str:
-    _write("--report", report.path, extras.load(f"report {report.kind}")(head, spool))
-    if report.kind != "sha256":
-        return ""
     from uploader_cli.report.formats import without_digest
 
+    _write("--report", report.path, _format(report.kind)(head, spool))
+    if not report.digests:
+        return ""
     lacking = without_digest(spool)
     return f"--report: {report.path} lacks {plural(lacking, 'file')} whose digest is not known" if lacking else ""
 
 
 def _write_failed(head: dict[str, Any], spool: Spool, *, path: Path) -> str:
-    from uploader_cli.report import formats
+    from uploader_cli.report.formats import as_manifest, needs_nul
 
-    _write("--failed-to", path, formats.as_manifest(path, spool))
+    _write("--failed-to", path, as_manifest(path, spool))
     notes = []
-    if formats.needs_nul(path, spool):
+    if needs_nul(path, spool):
         notes.append(f"{path} is NUL-separated because names contain line breaks: use --from-file with -0")
     if head.get("selection_complete") is False:
         notes.append(f"the run ended before all files were found: {path} lists only the known ones")
@@ -142,7 +145,7 @@ def _write_failed(head: dict[str, Any], spool: Spool, *, path: Path) -> str:
 
 
 def _write_links(_head: dict[str, Any], spool: Spool, *, path: Path) -> str:
-    from uploader_cli.report import formats
+    from uploader_cli.report.formats import as_links
 
-    _write("--links", path, formats.as_links(spool))
+    _write("--links", path, as_links(spool))
     return ""

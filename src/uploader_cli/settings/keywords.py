@@ -131,6 +131,7 @@ FEATURE_OF_COMMAND: dict[str, str] = {
     "doctor": "doctor",
     "import": "fleet",
     "presets": "presets",
+    "report": "reports",
     "serve": "demo",
     "smoke": "smoke",
 }
@@ -139,5 +140,16 @@ FEATURE_OF_ACTION: dict[str, str] = {
     "merge": "shards",
 }
 """Their actions of `uploader report`."""
+FEATURE_OF_FORMAT: dict[str, str] = {
+    ".html": "reports",
+    ".md": "reports",
+    ".sha256": "reports",
+    ".xml": "reports",
+    "html": "reports",
+    "junit": "reports",
+    "markdown": "reports",
+    "sha256": "reports",
+}
+"""Their formats of reports, by the name and by the suffix."""
 FEATURE_OF_SOURCES = "urls"
 """The one that reads files at URLs."""

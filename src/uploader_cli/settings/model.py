@@ -20,6 +20,7 @@ from uploader_cli.settings import addresses, values
 from uploader_cli.settings.bearer import TokenCommand, token_from_file
 from uploader_cli.settings.option import DEFAULT, Group, Layer, Option, Source
 from uploader_cli.settings.places import user_state_directory
+from uploader_cli.settings.report_files import report_file, report_suffixes
 from uploader_cli.settings.values import ChunkRule, Condition, Header, Metadata, Moment, ReportFile, or_none
 
 if TYPE_CHECKING:
@@ -235,13 +236,13 @@ class Settings(AddedOptions):
         config="user",
     )
 
-    json: bool = _output(False, "Write JSON to stdout.", commands=f"{_CALLS} runs report config")
+    json: bool = _output(False, "Write JSON to stdout.", commands=f"{_CALLS} runs config")
     progress: Literal["auto", "live", "plain", "none"] = _output(
         "auto",
         "KIND  Progress display on stderr: auto, live, plain or none.",
         commands="upload resume watch",
     )
-    quiet: bool = _output(False, "-q  Show only errors and failed files.", commands=f"{_CALLS} report")
+    quiet: bool = _output(False, "-q  Show only errors and failed files.", commands=_CALLS)
     verbose: int = _output(0, "-v  Show more detail; repeatable.", values.whole(0), commands=_CALLS)
     log_file: Path | None = _output(None, "FILE  Append a JSON log to FILE.", values.path, config="user")
     log_level: Literal["debug", "info", "warning", "error"] = _output(
@@ -249,8 +250,8 @@ class Settings(AddedOptions):
     )
     report: tuple[ReportFile, ...] = _report(
         (),
-        "FILE  Write a report; the suffix selects .json, .csv, .xml (JUnit), .md, .html or .sha256; repeatable.",
-        values.report_file,
+        f"FILE  Write a report; the suffix selects {report_suffixes()}; repeatable.",
+        report_file,
     )
     failed_to: Path | None = _report(None, "FILE  Write a list of the failed files, for --from-file.", values.path)
     links: Path | None = _report(
@@ -420,7 +421,7 @@ class Settings(AddedOptions):
     @property
     def hashes(self) -> bool:
         """Whether the SHA-256 of each file is computed: with `--digest`, to compare it, for a report with digests."""
-        return self.digest or self.consumes or any(report.kind == "sha256" for report in self.report)
+        return self.digest or self.consumes or any(report.digests for report in self.report)
 
     @property
     def consumes(self) -> bool:

@@ -24,7 +24,7 @@ def guess(given: str, known: Iterable[str], otherwise: str) -> str:
     return f"did you mean {name}?" if name else otherwise
 
 
-def lacking(name: str, of: Literal["option", "command", "action"] = "option") -> str:
+def lacking(name: str, of: Literal["option", "command", "action", "format"] = "option") -> str:
     """Return a hint for a name of a feature that this installation lacks; empty for any other name."""
     from uploader_cli.settings import keywords  # deferred: few names are unknown
 
@@ -32,6 +32,7 @@ def lacking(name: str, of: Literal["option", "command", "action"] = "option") ->
         "option": keywords.FEATURE_OF,
         "command": keywords.FEATURE_OF_COMMAND,
         "action": keywords.FEATURE_OF_ACTION,
+        "format": keywords.FEATURE_OF_FORMAT,
     }
     part = known[of].get(name)
     return f"it is of the feature {part}, which this installation lacks" if part else ""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from uploader_cli import extras
 from uploader_cli.core.masking import MASK, is_secret_header, remember
+from uploader_cli.feature import formats
 
 
 class Invalid(ValueError):
@@ -85,6 +85,11 @@ class ReportFile(NamedTuple):
 
     kind: str
     path: Path
+
+    @property
+    def digests(self) -> bool:
+        """True if the format lists the SHA-256 of the files."""
+        return any(one.digests for _, one in formats().values() if one.name == self.kind)
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.path}"
@@ -306,22 +311,6 @@ def path(raw: object) -> Path:
         return Path(os.path.expanduser(written))  # `Path.expanduser` raises without a home directory
     except RuntimeError as error:  # "~nobody"
         raise Invalid(f"{raw!r}: {error}") from None
-
-
-def report_file(raw: object) -> ReportFile:
-    """Parse `FILE`, whose suffix selects the format, or `FORMAT:FILE`."""
-    written = text(raw)
-    named, colon, rest = written.partition(":")
-    kind = named if colon and named in extras.REPORTS else ""
-    file = path(rest if kind else written)
-    suffix = file.suffix.lower()
-    kind = kind or next((kind for kind, (own, _) in extras.REPORTS.items() if own == suffix), "")
-    if not kind:
-        raise Invalid(
-            f"{written!r}: unknown report format",
-            hint="use the suffix .json, .csv, .xml (JUnit), .md, .html or .sha256, or name the format: junit:FILE",
-        )
-    return ReportFile(kind, file)
 
 
 def path_or_stdin(raw: object) -> Path | Literal["-"]:

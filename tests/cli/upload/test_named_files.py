@@ -23,7 +23,6 @@ WRITTEN = {
     "--failed-to": (UPLOAD, ".txt"),
     "--links": (UPLOAD, ".txt"),
     "--log-file": (UPLOAD, ".log"),
-    "-o": (["report", "show", "a.mp4"], ".json"),
     **feature_samples.WRITTEN,
 }
 READ = {

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from features.reports import report_samples
+from features.reports.report_samples import OUTCOMES, rows
 from junit_rules import check_junit
-from unit.report import report_samples
-from unit.report.report_samples import OUTCOMES, rows
 
 from uploader_cli.__main__ import main
 

@@ -13,9 +13,12 @@ import pytest
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase
 from uploader_cli.core.state import ProgressState
+from uploader_cli.feature import formats
 from uploader_cli.report.document import RunFacts
 from uploader_cli.report.recorder import Recorder, Spool
-from uploader_cli.report.run_files import named_outputs, settled
+from uploader_cli.report.run_files import outputs, settled
+from uploader_cli.settings import Settings
+from uploader_cli.settings.report_files import report_file
 
 FACTS = RunFacts("run", "1.0", started=0.0)
 
@@ -27,8 +30,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def recorder(*names: str, failed_to: str | None = None) -> Recorder:
-    files = named_outputs(names, failed_to)
-    return Recorder(files, FACTS, lambda: 9.0)
+    settings = Settings(report=tuple(map(report_file, names)), failed_to=Path(failed_to) if failed_to else None)
+    return Recorder(outputs(settings, {}), FACTS, lambda: 9.0)
 
 
 def play(observer: Recorder, files: int) -> None:
@@ -47,7 +50,8 @@ def play(observer: Recorder, files: int) -> None:
 
 def peak_of(files: int) -> tuple[int, int]:
     """Return the peak of memory while so many files are reported, and the bytes of the JSON report."""
-    observer = recorder(f"{files}.json", f"{files}.csv", f"{files}.xml", f"{files}.md", failed_to=f"{files}.jsonl")
+    suffixes = [".json", ".csv", *(one.suffix for _, one in formats().values())]
+    observer = recorder(*(f"{files}{suffix}" for suffix in suffixes), failed_to=f"{files}.jsonl")
     tracemalloc.start()
     try:
         play(observer, files)
@@ -83,10 +87,9 @@ def test_a_full_disk_fails_the_report_and_not_the_run(
 
 def test_report_without_files_is_complete(place: Path) -> None:
     """Nothing was selected in time, or the run failed at once."""
-    play(recorder("r.json", "r.csv", "r.xml", "r.md", failed_to="again.csv"), 0)
+    play(recorder("r.json", "r.csv", failed_to="again.csv"), 0)
     assert json.loads((place / "r.json").read_text())["files"] == []
     assert (place / "r.csv").read_text().count("\n") == 1
-    assert "<testsuites>\n</testsuites>" in (place / "r.xml").read_text()
     assert (place / "again.csv").read_text() == "path,path_b64,name,category,sha256\n"
 
 

@@ -16,10 +16,11 @@ from uploader_cli.core.protocol import utf8
 from uploader_cli.report.document import row_of
 from uploader_cli.report.formats import CSV_COLUMNS, as_csv, as_manifest, needs_nul
 from uploader_cli.report.recorder import Spool
-from uploader_cli.report.run_files import named_outputs
+from uploader_cli.report.run_files import outputs
 from uploader_cli.selection import manifest_lines
 from uploader_cli.selection.manifest import format_of
 from uploader_cli.selection.manifest_lines import Entry, Format, parse
+from uploader_cli.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +139,7 @@ def test_report_fields_of_an_unusual_name() -> None:
 def test_retry_list_of_an_incomplete_walk_is_marked(spool: Spool, tmp_path: Path) -> None:
     """A user who retries only this list would lose files without notice."""
     fill(spool, [b"a.mp4"])
-    (write,) = named_outputs([], str(tmp_path / "again.txt"))
+    (write,) = outputs(Settings(failed_to=tmp_path / "again.txt"), {})
     assert write({"selection_complete": True}, spool) == ""
     assert "before all files were found" in write({"selection_complete": False}, spool)
     assert (tmp_path / "again.txt").read_text() == "a.mp4\n"

@@ -177,8 +177,8 @@ def test_a_list_in_the_environment_has_one_item_a_line(settle: Resolve) -> None:
 
 
 def test_a_report_starts_at_the_directory_of_its_file(settle: Resolve, own: Path, here: Path) -> None:
-    own.write_text("report = ['r.json', 'junit:out/r.txt']")
-    assert [str(report) for report in settle().report] == [f"json:{own.parent}/r.json", f"junit:{own.parent}/out/r.txt"]
+    own.write_text("report = ['r.json', 'csv:out/r.txt']")
+    assert [str(report) for report in settle().report] == [f"json:{own.parent}/r.json", f"csv:{own.parent}/out/r.txt"]
     assert [report.path for report in settle(report=["r.csv"]).report] == [here / "r.csv"]
 
 

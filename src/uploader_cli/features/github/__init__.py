@@ -4,6 +4,7 @@ from uploader_cli.feature import Feature
 
 FEATURE = Feature(
     "github",
+    uses=("reports",),
     variables=("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"),
     page="page:GithubPage",
 )

@@ -49,7 +49,7 @@ class GithubPage:
         return ""
 
     def _summarize_run(self, head: dict[str, Any], spool: Spool) -> str:
-        from uploader_cli.report.markdown import as_markdown
+        from uploader_cli.features.reports.markdown import as_markdown
 
         return self.summarize(as_markdown(head, spool))
 

@@ -4,6 +4,7 @@ from uploader_cli.feature import Feature, FeatureAction, FeatureOption
 
 FEATURE = Feature(
     "shards",
+    uses=("reports",),
     options=(
         FeatureOption(
             "shard",

@@ -11,13 +11,13 @@ from typing import Any
 
 from uploader_cli import __version__, signals
 from uploader_cli.errors import UsageError
+from uploader_cli.features.reports.read import Report
+from uploader_cli.features.reports.show import MORE_SPACE, named_outputs
 from uploader_cli.features.shards.merge import Merge
 from uploader_cli.render.words import plural, safe, size
 from uploader_cli.report.formats import as_json
-from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Notices, Spool, write_all
-from uploader_cli.report.report_commands import MORE_SPACE
-from uploader_cli.report.run_files import named_outputs, settled
+from uploader_cli.report.run_files import settled
 
 
 def merge(files: Sequence[str], reports: Sequence[str], failed_to: str | None, *, json: bool, quiet: bool) -> int:

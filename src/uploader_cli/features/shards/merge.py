@@ -15,8 +15,8 @@ from typing import Any
 
 from uploader_cli.core.events import FailureCode
 from uploader_cli.exit_status import Exit, of_failure, worst
+from uploader_cli.features.reports.read import Report
 from uploader_cli.report.document import OUTCOMES, REPORT_FORMAT, REPORT_VERSION, word
-from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Row, Spool
 
 FILES_NAMED = 20  # maximum files in several shards listed

@@ -4,7 +4,7 @@ from uploader_cli.feature import Feature, FeatureCommand
 
 FEATURE = Feature(
     "smoke",
-    uses=("checks",),
+    uses=("checks", "reports"),
     commands=(
         FeatureCommand(
             "smoke",

@@ -10,9 +10,9 @@ from uploader_cli.exit_status import Exit, worst
 from uploader_cli.feature import JobPage
 from uploader_cli.features.checks.check import BROKEN, Check, Checked, CheckReport, Verdict
 from uploader_cli.features.checks.page import Page
+from uploader_cli.features.reports import junit as xml
+from uploader_cli.features.reports.markdown import plain
 from uploader_cli.render.words import plural, safe, span, wrap
-from uploader_cli.report import junit as xml
-from uploader_cli.report.markdown import plain
 
 _WHY = {Exit.NO_SERVER: "No upload server answers: ", Exit.NOT_AUTHORISED: "The server denies access: "}
 """The common cause of all failures."""

@@ -6,9 +6,10 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from uploader_cli.features.reports.figures import verdict
+from uploader_cli.features.reports.heads import read_heads
 from uploader_cli.render.words import plural, safe, size, span
-from uploader_cli.report.document import OUTCOMES, heads
-from uploader_cli.report.figures import verdict
+from uploader_cli.report.document import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -52,7 +53,7 @@ def _facts(head: dict[str, Any]) -> str:
     if head["server"]:
         place = "/".join(filter(None, (head.get("category"), head.get("dest"))))
         parts.append(f"to {plain(head['server'])}" + (f" ({plain(place)})" if place else ""))
-    parts += [plain(words) for one in heads() if (words := one.words(head))]
+    parts += [plain(words) for one in read_heads() if (words := one.words(head))]
     parts.append(f"run {plain(head['run'])}" if head.get("run") else plural(len(head.get("runs", ())), "run"))
     parts.append(f"exit code {head['exit_code']} ({plain(head['exit'].replace('_', ' '))})")
     return " · ".join(parts)

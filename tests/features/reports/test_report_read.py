@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from features.reports.report_samples import rows, write
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.report.report_samples import rows, write
 
 from uploader_cli.__main__ import main
 from uploader_cli.errors import UsageError
+from uploader_cli.features.reports.read import Report
 from uploader_cli.report.formats import as_json
-from uploader_cli.report.read import Report
 from uploader_cli.report.recorder import Spool
 
 

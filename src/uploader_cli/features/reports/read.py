@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from uploader_cli.errors import UsageError
-from uploader_cli.report.document import OUTCOMES, REPORT_FORMAT, REPORT_VERSION, heads
+from uploader_cli.features.reports.heads import read_heads
+from uploader_cli.report.document import OUTCOMES, REPORT_FORMAT, REPORT_VERSION
 from uploader_cli.report.formats import ROWS_BEGIN, ROWS_END
 from uploader_cli.report.recorder import Row
 
@@ -107,7 +108,7 @@ def _check_head(path: Path, head: dict[str, Any]) -> None:
 
 
 def _is_run(head: Any) -> bool:
-    return _has(head, str, "run", "started", "finished") and all(one.is_valid(head) for one in heads())
+    return _has(head, str, "run", "started", "finished") and all(one.is_valid(head) for one in read_heads())
 
 
 def _has(value: Any, kind: type, *names: str) -> bool:

@@ -8,8 +8,8 @@ from textwrap import wrap
 from typing import Any
 
 from uploader_cli.exit_status import MEANINGS
+from uploader_cli.features.reports import figures as fig
 from uploader_cli.render.words import SIZE_WIDTH, Row, bar, cells, clip, fit, pad, plural, rate, safe, size, span
-from uploader_cli.report import figures as fig
 
 NARROW = 60  # columns below which details are omitted
 SLOWEST_ROWS, CAUSE_ROWS, INCIDENT_ROWS = 10, 12, 5  # maximum rows of each table

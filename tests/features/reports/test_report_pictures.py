@@ -16,9 +16,9 @@ from serving import running_server
 
 from uploader_cli.__main__ import main
 from uploader_cli.core.rate import TIMELINE_STEPS, Timeline
+from uploader_cli.features.reports.html import as_html
 from uploader_cli.outputs import ascii_signs
 from uploader_cli.render.words import cells
-from uploader_cli.report.html import as_html
 from uploader_cli.report.recorder import Spool
 from uploader_server.faults import Answer
 
@@ -64,7 +64,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(top)
         patch.setenv("XDG_STATE_HOME", str(top / "state"))
-        patch.setattr("uploader_cli.report.figures.NOTABLE", 0.0)
+        patch.setattr("uploader_cli.features.reports.figures.NOTABLE", 0.0)
         for name, size in {HOSTILE.replace("/", "|"): 700_000, "bad.mp4": 10, "b.mp4": 30}.items():
             (top / "files").mkdir(exist_ok=True)
             (top / "files" / name).write_bytes(b"x" * size)
@@ -78,7 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def report(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(place)
-    monkeypatch.setattr("uploader_cli.report.figures.NOTABLE", 0.0)
+    monkeypatch.setattr("uploader_cli.features.reports.figures.NOTABLE", 0.0)
     found: dict[str, Any] = json.loads((place / "run.json").read_text())
     return found
 
@@ -202,7 +202,7 @@ def test_merged_report_and_one_of_an_older_version_are_drawn_without_plots(
 def test_tables_that_say_nothing_are_left_out(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The slowest of files that all were quick, and the histogram of few response times or of one bar."""
     for slow, shown in ((1.0, True), (1.1, False)):
-        monkeypatch.setattr("uploader_cli.report.figures.NOTABLE", slow)
+        monkeypatch.setattr("uploader_cli.features.reports.figures.NOTABLE", slow)
         with closing(Spool()) as spool:
             for number in range(2):
                 spool.put({"path": f"{number}.mp4", "outcome": "completed", "size": 1, "seconds": 1.0, "file": number})

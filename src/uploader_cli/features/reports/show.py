@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from uploader_cli import extras
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
-from uploader_cli.report.read import Report
-from uploader_cli.report.recorder import Notices, Spool, write_all
-from uploader_cli.report.run_files import named_outputs, settled
+from uploader_cli.features.reports.read import Report
+from uploader_cli.features.reports.terminal import rows_of
+from uploader_cli.report.recorder import Notices, Output, Spool, write_all
+from uploader_cli.report.run_files import outputs, settled
+from uploader_cli.settings import Invalid, Settings
+from uploader_cli.settings.report_files import report_file
 
 NARROWEST, WIDEST = 40, 120
 """Columns: a narrower terminal wraps the rows, a wider one is not filled."""
@@ -39,11 +41,20 @@ def show(file: str, reports: Sequence[str], failed_to: str | None, *, quiet: boo
     return settled(Exit.OK, [notices])
 
 
+def named_outputs(reports: Sequence[str], failed_to: str | None) -> list[Output]:
+    """Return the functions that write the files with these names, for reports of earlier runs. Raises `UsageError`."""
+    try:
+        files = tuple(report_file(name) for name in reports)
+    except Invalid as error:
+        raise UsageError(f"--report: {error}", hint=error.hint) from None
+    return outputs(Settings(report=files, failed_to=Path(failed_to) if failed_to is not None else None), {})
+
+
 def _draw(report: Report) -> None:
     from rich.console import Console
     from rich.text import Text
 
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    rows = list(extras.load("plots")(report.head, report.rows(), max(NARROWEST, min(WIDEST, console.width))))
+    rows = list(rows_of(report.head, report.rows(), max(NARROWEST, min(WIDEST, console.width))))
     for row in rows:
         console.print(Text.assemble(*row), soft_wrap=True)

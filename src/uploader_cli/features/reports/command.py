@@ -49,8 +49,8 @@ def report(
         raise UsageError(f"report: unknown action {action!r}", hint=hint)
     if len(files) > 1:
         raise UsageError("report show takes one report", hint="name one of them")
-    from uploader_cli.report import report_commands
+    from uploader_cli.features.reports.show import show
 
     if settings.json:
         raise UsageError("report show writes no JSON", hint="omit --json: the report is JSON itself")
-    return report_commands.show(files[0], reports or [], failed_to, quiet=settings.quiet)
+    return show(files[0], reports or [], failed_to, quiet=settings.quiet)

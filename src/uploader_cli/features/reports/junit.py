@@ -6,6 +6,7 @@ has no attributes, timestamps have no time zone, and each suite ends with its ou
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
@@ -19,6 +20,10 @@ WITHOUT_SESSION = "without a session"
 """The suite of files that were never sent, or were sent to a server without sessions."""
 BEGIN = '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n'
 END = "</testsuites>\n"
+_SUITES = """
+SELECT session, COUNT(*), SUM(outcome = 'failed'), SUM(outcome = 'cancelled'), SUM(outcome = 'skipped')
+FROM files GROUP BY session ORDER BY MIN(number)
+"""
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 does not allow, not even as a reference (production 2, Char)."""
 
@@ -30,7 +35,7 @@ def as_junit(head: dict[str, Any], spool: Spool) -> Iterator[str]:
     """
     yield BEGIN
     properties = {name: head.get(name) for name in ("run", "server", "category", "exit_code")}
-    for number, (session, counts, rows) in enumerate(spool.suites()):
+    for number, (session, counts, rows) in enumerate(_suites(spool)):
         named = dict(zip(("tests", "failures", "errors", "skipped"), counts, strict=True))
         suite = session or WITHOUT_SESSION
         yield opening(number, suite, head["started"], head.get("seconds") or 0.0, named, properties)
@@ -38,6 +43,17 @@ def as_junit(head: dict[str, Any], spool: Spool) -> Iterator[str]:
             yield case(row["path"], "uploader.upload", row.get("seconds", 0.0), _verdict(row))
         yield closing()
     yield END
+
+
+def _suites(spool: Spool) -> Iterator[tuple[str | None, list[int], Iterator[Row]]]:
+    """Yield the sessions in the order of their first files, None for files without one.
+
+    Each has its numbers of files, of failed, cancelled and skipped ones, and its rows.
+    """
+    spool.execute("CREATE INDEX IF NOT EXISTS by_session ON files (session, number)")
+    for session, *counts in spool.execute(_SUITES):
+        found = spool.execute("SELECT row FROM files WHERE session IS ? ORDER BY number", session)
+        yield session, counts, (json.loads(text) for (text,) in found)
 
 
 def _verdict(row: Row) -> str:

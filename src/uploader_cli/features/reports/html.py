@@ -14,9 +14,9 @@ from string import Template
 from typing import Any
 
 from uploader_cli.exit_status import MEANINGS
+from uploader_cli.features.reports import figures as fig
+from uploader_cli.features.reports.heads import read_heads
 from uploader_cli.render.words import clip, plural, rate, safe, size, span
-from uploader_cli.report import figures as fig
-from uploader_cli.report.document import heads
 from uploader_cli.report.recorder import Row, Spool
 
 LONGEST_TEXT, MOST_NOTES = 300, 30  # maximum characters of a text, and rows of incidents and of warnings
@@ -55,7 +55,7 @@ def _header(head: dict[str, Any]) -> Iterator[str]:
     parts = [
         f"to {where}",
         _period(head["started"], head["finished"]),
-        *(_text(one.words(head)) for one in heads()),
+        *(_text(one.words(head)) for one in read_heads()),
         f"run {_text(head['run'])}" if head["run"] else plural(len(head.get("runs", ())), "run"),
         f"exit code {head['exit_code']} ({_text(MEANINGS.get(head['exit_code'], 'complete'))})",
     ]
