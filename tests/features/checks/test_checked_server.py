@@ -11,7 +11,6 @@ from time_limits import PATIENCE
 
 from uploader_cli import errors
 from uploader_cli.features.checks.target import CheckedServer
-from uploader_cli.features.smoke.sending import body_of
 from uploader_cli.settings import Settings
 
 
@@ -30,8 +29,11 @@ def test_interim_answer_is_one_to_our_client_only(early: bool, status: int) -> N
         target.close()
 
 
+@pytest.mark.feature("smoke")
 @pytest.mark.parametrize("size", [2, 100_001])
 def test_body_is_sent_whole_with_its_length_and_a_pause_midway(size: int) -> None:
+    from uploader_cli.features.smoke.sending import body_of
+
     data, steps = bytes(range(256)) * (size // 256) + bytes(size % 256), list[str]()
     with ScriptedServer(Rule(Answer(204))) as server:
         target = CheckedServer(Settings(server=server.url))
