@@ -317,5 +317,12 @@ def chain(error: BaseException) -> list[BaseException]:
     return found
 
 
+def why(error: BaseException) -> str:
+    """Return the operating system's message, else that of the innermost error, on one line."""
+    found = chain(error)
+    system = next((item.strerror for item in found if isinstance(item, OSError) and item.strerror), None)
+    return " ".join((system or str(found[-1])).split())[:200]
+
+
 class Interrupted(UploaderError):
     """The user interrupted the command, or another part of the file has failed."""

@@ -78,6 +78,12 @@ def concealed(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/***"
 
 
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL, without a user."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     if not _UNAMBIGUOUS.fullmatch(url):
         raise ValueError("not a usable URL")

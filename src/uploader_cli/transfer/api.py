@@ -30,9 +30,8 @@ from uploader_cli.transfer.answers import (
 )
 from uploader_cli.transfer.budget import RateBudget, pause_after
 from uploader_cli.transfer.credentials import SESSION_SECRET, Token, new_secret
-from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, HttpClient
+from uploader_cli.transfer.http_client import AS_STORED, READ_TIMEOUT, HttpClient, RequestIds
 from uploader_cli.transfer.pacer import Pacer, Stop
-from uploader_cli.transfer.request_ids import RequestIds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

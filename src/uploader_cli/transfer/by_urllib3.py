@@ -17,6 +17,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 from urllib3.util.proxy import connection_requires_http_tunnel
 
+from uploader_cli.core.origins import origin_of
 from uploader_cli.errors import chain
 from uploader_cli.extras import need
 from uploader_cli.transfer.connection import (
@@ -80,7 +81,7 @@ def _proxied(proxy: str, how: dict[str, Any]) -> urllib3.PoolManager:
     from requests.adapters import HTTPAdapter
 
     if proxy.startswith("socks"):
-        need("socks", f"the proxy {urlsplit(proxy).scheme}://{urlsplit(proxy).netloc.rpartition('@')[2]}", "PySocks")
+        need("socks", f"the proxy {origin_of(proxy)}", "PySocks")
     try:
         if not urlsplit(proxy).hostname:
             raise NotReachable("Please check proxy URL. It is malformed and could be missing the host.")

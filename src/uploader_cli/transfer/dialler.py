@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from uploader_cli.core.masking import remember_user
+from uploader_cli.core.origins import origin_of
 from uploader_cli.named_files import check_input
 from uploader_cli.transfer.connection import Connection, NotReachable, dial
 
@@ -66,9 +67,10 @@ class Dialler:
         """Raise `UsageError` for a certificate file that is not there."""
         proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else None
         self.proxies = proxies or _environment_proxies(settings.target_url)
+        self.ca_option = _ca_option(settings)
         trusted = settings.ca_bundle or next(filter(None, map(os.environ.get, CA_VARIABLES)), None)
         if trusted:
-            check_input(Path(trusted), ca_option(settings), directory=True)
+            check_input(Path(trusted), self.ca_option, directory=True)
         self.verify = not settings.insecure and (str(trusted) if trusted else True)
         if settings.client_cert:
             check_input(settings.client_cert, settings.given_as("client_cert"))
@@ -118,8 +120,7 @@ class Dialler:
         tunnels = needs_tunnel(pool, parts.scheme)
         if pool.proxy is None or tunnels:
             return Route(origin, address, headers, "", pool, tunnels)
-        prefix = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        return Route(origin, address, headers | dict(pool.proxy_headers), prefix, pool)
+        return Route(origin, address, headers | dict(pool.proxy_headers), origin_of(origin), pool)
 
     def _manager(self, scheme: str) -> PoolManager:
         from uploader_cli.transfer.by_urllib3 import make_manager
@@ -161,7 +162,7 @@ class Dialler:
         self._routes.clear()
 
 
-def ca_option(settings: Settings) -> str:
+def _ca_option(settings: Settings) -> str:
     """Return what names the trusted certificates: the option as given, or the environment variable."""
     if settings.ca_bundle:
         return settings.given_as("ca_bundle")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from uploader_cli import errors
+from uploader_cli.core.origins import origin_of
 from uploader_cli.transfer.connection import AnswerTooLarge, BrokenOff, NoProxy, NotConnected, NotSecured
-from uploader_cli.transfer.dialler import ca_option
 
 if TYPE_CHECKING:
     from uploader_cli.settings import Settings
@@ -26,9 +26,9 @@ UNTRUSTED = (2, 19, 20, 21, 27)
 class Failures:
     """Errors of requests, in terms of the options that the user has given."""
 
-    def __init__(self, settings: Settings, *, own_authorities: bool) -> None:
-        """`own_authorities`: the trusted certificates are those of a file."""
-        self._settings, self._own_authorities = settings, own_authorities
+    def __init__(self, settings: Settings, authorities: str, *, are_own: bool) -> None:
+        """`authorities` names the option for trusted certificates, which `are_own` if they are those of a file."""
+        self._settings, self._authorities, self._are_own = settings, authorities, are_own
         # What names the server, and the proxy if there is one: the flag, variable or config key as the user gave it.
         self.option = settings.given_as("upload_url" if settings.upload_url else settings.target_option)
         self.proxy_option = settings.given_as("proxy") if settings.proxy else _proxy_variable(settings.target_url)
@@ -37,7 +37,7 @@ class Failures:
         """Return the error of a request to `url`, which took `seconds`; `body_sent`: all of it was sent."""
         if (lack := next(filter(None, map(errors.exhausted, errors.chain(error))), None)) is not None:
             return lack
-        where, cause = origin_of(url), why(error)
+        where, cause = origin_of(url), errors.why(error)
         if isinstance(error, AnswerTooLarge):
             return errors.ProtocolError(f"the answer of {where} is too large: {error}")
         if "Tunnel connection failed: 407" in cause:
@@ -76,7 +76,7 @@ class Failures:
         found = next((item for item in reversed(errors.chain(error)) if isinstance(item, ssl.SSLError)), ssl.SSLError())
         settings = self._settings
         if found.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
-            raise errors.UsageError(f"{ca_option(settings)}: the file contains no certificate", hint="give a PEM file")
+            raise errors.UsageError(f"{self._authorities}: the file contains no certificate", hint="give a PEM file")
         if "PEM lib" in str(found):
             cause = f"{settings.given_as('client_cert')}: the file has no certificate with its key"
             raise errors.UsageError(cause, hint="give a PEM file with both")
@@ -105,7 +105,7 @@ class Failures:
         if found.verify_code == SELF_SIGNED:
             return "the server's certificate is self-signed", hint.format("the certificate itself")
         said = "" if found.verify_code in UNTRUSTED else f" ({found.verify_message})"
-        where = f": it is not in the file of {ca_option(self._settings)}" if self._own_authorities else ""
+        where = f": it is not in the file of {self._authorities}" if self._are_own else ""
         cause = f"the authority of the server's certificate is unknown{where}{said}"
         return cause, hint.format("the authority's certificate")
 
@@ -137,19 +137,6 @@ def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
 
 
 def _has_no_tunnel(error: BaseException) -> bool:
-    if _has(error, NotConnected) or "Tunnel connection failed" in why(error):
+    if _has(error, NotConnected) or "Tunnel connection failed" in errors.why(error):
         return True
     return _has(error, ssl.SSLError) and not _has(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
-
-
-def why(error: BaseException) -> str:
-    """Return the operating system's message, else that of the innermost error, on one line."""
-    found = errors.chain(error)
-    system = next((item.strerror for item in found if isinstance(item, OSError) and item.strerror), None)
-    return " ".join((system or str(found[-1])).split())[:200]
-
-
-def origin_of(url: str) -> str:
-    """Return scheme, host and port of a URL, without a user."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

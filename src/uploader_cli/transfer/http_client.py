@@ -7,28 +7,31 @@ import json as jsonlib
 import math
 import platform
 import re
+import secrets
 import time
 import traceback
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from typing import TYPE_CHECKING, NamedTuple, cast
+from urllib.parse import urlsplit
 
 from uploader_cli import errors
-from uploader_cli.core.origins import trusts
+from uploader_cli.core.events import CallMade
+from uploader_cli.core.origins import origin_of, trusts
 from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.connection import AnswerTooLarge, BrokenOff, NotReachable, Sockets, intact
 from uploader_cli.transfer.dialler import Dialler, Route, dialled
-from uploader_cli.transfer.failures import Failures, origin_of, speaks_tls
-from uploader_cli.transfer.request_ids import REQUEST_ID, RequestIds
+from uploader_cli.transfer.failures import Failures, speaks_tls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.bodies import Body
     from uploader_cli.transfer.connection import Fields, OnInterim, Response
     from uploader_cli.transfer.cookies import Cookies
 
+REQUEST_ID = "X-Request-ID"
 AS_STORED = {"Accept-Encoding": "identity", "Cache-Control": "no-cache"}
 """Headers that ask for a stored file itself: a proxy that compresses answers removes their length, and a cache may have
 what the server has lost."""
@@ -57,6 +60,48 @@ class Received(NamedTuple):
     pieces: Iterator[bytes]
 
 
+class RequestIds:
+    """Request ids, reports of calls and the round trip, shared by the clients of a run."""
+
+    round_trip: float | None = None  # seconds of the fastest call without a body, connecting excluded
+    heard = False  # whether an answer shows that the server speaks the scheme of its URL
+
+    def __init__(self, run: str = "", tell: Callable[[CallMade], None] = lambda _call: None) -> None:
+        """`run` begins each id; it is random by default."""
+        self._run = run or secrets.token_hex(8)
+        self._numbers = itertools.count(1)  # `next` is atomic
+        self.tell = tell
+
+    def new(self) -> str:
+        return f"{self._run}-{next(self._numbers):06d}"
+
+    def answered(self, seconds: float) -> None:
+        if self.round_trip is None or seconds < self.round_trip:
+            self.round_trip = seconds
+
+    def added(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return `headers` with an id, unless they have one."""
+        has_one = any(header.lower() == REQUEST_ID.lower() for header in headers)
+        return dict(headers) if has_one else {**headers, REQUEST_ID: self.new()}
+
+    def report(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        began: float,
+        status: int | None,
+        error: BaseException | None = None,
+        body: object = None,
+    ) -> None:
+        """Report a call that `began` at a time of `time.monotonic`; a `body` that is not in memory is that of files."""
+        took = round(time.monotonic() - began, 6)
+        shown = origin_of(url) + urlsplit(url).path  # a query may carry secrets
+        words = None if error is None else errors.why(error) or type(error).__name__
+        carries = not isinstance(body, bytes | str | None)
+        self.tell(CallMade(method, shown, headers.get(REQUEST_ID) or None, status, took, words, carries))
+
+
 class HttpClient:
     """A client with persistent connections. Credentials are sent only to the origin of `Settings.trusted_url`."""
 
@@ -64,7 +109,7 @@ class HttpClient:
         self.request_ids = ids or RequestIds()
         self.sockets = Sockets(self.request_ids.answered)
         self.dialler = Dialler(settings, self.sockets)
-        self.failures = Failures(settings, own_authorities=self.dialler.verify is not True)
+        self.failures = Failures(settings, self.dialler.ca_option, are_own=self.dialler.verify is not True)
         self.settings, self.option = settings, self.failures.option
         usual = {"User-Agent": f"uploader ({platform.system()})", "Accept-Encoding": "gzip, deflate", "Accept": "*/*"}
         usual["Connection"] = "keep-alive"

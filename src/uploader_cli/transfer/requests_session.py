@@ -14,12 +14,11 @@ from requests.adapters import HTTPAdapter
 from uploader_cli.core.origins import trusts
 from uploader_cli.transfer.cookies import Cookies
 from uploader_cli.transfer.dialler import Dialler
-from uploader_cli.transfer.request_ids import REQUEST_ID
+from uploader_cli.transfer.http_client import REQUEST_ID
 
 if TYPE_CHECKING:
     from uploader_cli.transfer.connection import Response, Sockets
-    from uploader_cli.transfer.http_client import HttpClient
-    from uploader_cli.transfer.request_ids import RequestIds
+    from uploader_cli.transfer.http_client import HttpClient, RequestIds
 
 
 class _Answer(urllib3.HTTPResponse):

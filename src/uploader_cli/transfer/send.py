@@ -15,9 +15,8 @@ from uploader_cli.core.protocol import sent_name
 from uploader_cli.sources.content import read_whole, sha256_of
 from uploader_cli.sources.unchanged import failure
 from uploader_cli.transfer.bodies import Body, multipart, pack_form, upload_form
-from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.ledger import ends_run
-from uploader_cli.transfer.pacer import Tries
+from uploader_cli.transfer.pacer import Tries, holding
 from uploader_cli.transfer.protocols.machine import (
     Act,
     Answered,

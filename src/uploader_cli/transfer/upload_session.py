@@ -11,8 +11,8 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.sources.content import Digests
 from uploader_cli.sources.unchanged import Doubts
 from uploader_cli.transfer.budget import Limiter
-from uploader_cli.transfer.delays import holding
 from uploader_cli.transfer.ledger import Followers, Ledger, ends_run
+from uploader_cli.transfer.pacer import holding
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.targets import target_of
 

@@ -12,9 +12,8 @@ from uploader_cli.core.events import CallMade
 from uploader_cli.settings import Header, Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.bodies import Body, Piece
-from uploader_cli.transfer.http_client import HttpClient
+from uploader_cli.transfer.http_client import HttpClient, RequestIds
 from uploader_cli.transfer.pacer import Stop
-from uploader_cli.transfer.request_ids import RequestIds
 
 if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer

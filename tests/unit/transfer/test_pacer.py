@@ -16,8 +16,7 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.delays import HELD, RETURN_JITTER, Delays
-from uploader_cli.transfer.pacer import FIRST_PROBE, LAST_PROBE, Pacer
+from uploader_cli.transfer.pacer import FIRST_PROBE, HELD, LAST_PROBE, RETURN_JITTER, Delays, Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,9 +25,9 @@ from uploader_cli.transfer import engine
 from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.connection import Sockets
+from uploader_cli.transfer.http_client import RequestIds
 from uploader_cli.transfer.journal import Journal, RunTarget
 from uploader_cli.transfer.pacer import Pacer, Stop
-from uploader_cli.transfer.request_ids import RequestIds
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.upload_session import RunContext
 

@@ -11,12 +11,12 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPException, RemoteDisconnected
 from typing import Any, cast
 
-from uploader_cli.errors import chain
+from uploader_cli.errors import chain, why
 from uploader_cli.exit_status import Exit
 from uploader_cli.features.checks.check import Finding, check, failed, passed, sentence, skipped, warning
 from uploader_cli.features.doctor.context import RESPONSE_LIMIT, DoctorContext, address_of
 from uploader_cli.settings import OPTIONS
-from uploader_cli.transfer.failures import BAD_NAME, why
+from uploader_cli.transfer.failures import BAD_NAME
 from uploader_cli.transfer.http_client import TRANSPORT_ERRORS
 
 ASK_DNS = "Check the name for typos, and this machine's DNS server or VPN."

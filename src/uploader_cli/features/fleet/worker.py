@@ -29,8 +29,7 @@ from uploader_cli.sources.files import identity_of, status
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.delays import holding
-from uploader_cli.transfer.pacer import Stop
+from uploader_cli.transfer.pacer import Stop, holding
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.targets import FIRST_CONTACT_RETRIES, target_of
 from uploader_cli.transfer.upload_session import RunContext

@@ -35,7 +35,7 @@ from uploader_cli.features.then.fields import Removed
 from uploader_cli.features.then.options import Removal, Then
 from uploader_cli.features.then.removal import KEPT, ROOT_MARK, delete, identified, is_in_root, move, set_aside
 from uploader_cli.sources.content import is_local, sha256_of
-from uploader_cli.transfer.delays import holding
+from uploader_cli.transfer.pacer import holding
 from uploader_cli.transfer.projections import COMPARED, receipt_of
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.station import Carrier, Station
