@@ -39,7 +39,8 @@ from uploader_cli.settings import (
 from uploader_cli.settings.keywords import Options
 from uploader_cli.settings.spelling import guess, lacking
 from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile
-from uploader_cli.transfer.journal import Journal, RunHandle
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.run_handle import RunHandle
 
 
 class Readable(Protocol):

@@ -18,7 +18,8 @@ from uploader_cli.cli.app import app
 from uploader_cli.cli.config import SHELLS
 from uploader_cli.settings import OPTIONS, user_config_file
 from uploader_cli.settings.places import user_state_directory
-from uploader_cli.transfer.journal import Journal, RunTarget
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import RunTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable

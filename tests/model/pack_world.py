@@ -13,13 +13,13 @@ from msgspec.structs import replace
 from uploader_cli import errors
 from uploader_cli.core.packs import PackOffer
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.presence import ClaimState
 from uploader_cli.core.record import Record
 from uploader_cli.core.sizes import PackSize
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.answers import Answer, judged
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
-from uploader_cli.transfer.journal.reading import pack_position
+from uploader_cli.transfer.journal.reading import Claim, PendingUpload, pack_position
 from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pacer import Pacer, Stop, Tries
 from uploader_cli.transfer.pack_job import packs_of

@@ -32,7 +32,7 @@ from uploader_cli.selection.standard_input import standard_input
 from uploader_cli.selection.walk import Selected, forgiven
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.destinations import Destinations
-from uploader_cli.transfer.journal import History
+from uploader_cli.transfer.journal.journal import History
 from uploader_cli.transfer.ledger import SKIPS
 from uploader_cli.transfer.scheduler import CHECKED_AT_ONCE
 from uploader_cli.transfer.stored_files import shows_place

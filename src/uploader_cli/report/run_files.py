@@ -23,7 +23,7 @@ from uploader_cli.settings.values import ReportFile
 if TYPE_CHECKING:
     from uploader_cli.report.document import RunFacts
     from uploader_cli.report.recorder import Notices, Output, ReportWriter, Spool
-    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.journal.run_handle import RunHandle
 
 
 def outputs(settings: Settings, env: Mapping[str, str]) -> list[Output]:

@@ -22,7 +22,8 @@ from uploader_cli.run.views import observers, print_notes, resume_hint
 from uploader_cli.selection.standard_input import standard_input
 from uploader_cli.settings import Settings, resolve_here
 from uploader_cli.settings.stored import admitted
-from uploader_cli.transfer.journal import Journal, RunHandle
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.run_handle import RunHandle
 
 
 def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = True) -> int:

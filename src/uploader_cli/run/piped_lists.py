@@ -19,7 +19,7 @@ from uploader_cli.private_files import check_directory
 from uploader_cli.selection.selecting import LISTS, is_copy
 from uploader_cli.settings import Layer, Settings
 from uploader_cli.settings.places import STATE_IN_MEMORY
-from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal.journal import Journal
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - writable in a container whose root is read-only
 LEFT_BEHIND = 86400.0

@@ -17,7 +17,9 @@ from uploader_cli.run import piped_lists
 from uploader_cli.settings import Settings, storable
 from uploader_cli.settings.places import DELETED_DIRECTORY, STATE_IN_MEMORY, user_state_directory, working_directory
 from uploader_cli.sources.files import absolute
-from uploader_cli.transfer.journal import History, Journal, RunHandle, RunTarget
+from uploader_cli.transfer.journal.journal import History, Journal
+from uploader_cli.transfer.journal.reading import RunTarget
+from uploader_cli.transfer.journal.run_handle import RunHandle
 from uploader_cli.transfer.journal.schema import NAME
 
 

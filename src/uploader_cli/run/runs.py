@@ -20,7 +20,8 @@ from uploader_cli.run.piped_lists import as_typed, drop
 from uploader_cli.run.run_journal import existing_journal
 from uploader_cli.run.views import resume_line
 from uploader_cli.settings import NAMED_BY_DIRECTORY, Settings, resolve_here
-from uploader_cli.transfer.journal import Journal, RunInfo
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.run_rows import RunInfo
 
 SHOWN_ID = 8
 """Characters of an ID in a list."""

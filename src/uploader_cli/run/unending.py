@@ -9,7 +9,7 @@ from uploader_cli.core.events import Event
 from uploader_cli.selection.walk import Step
 
 if TYPE_CHECKING:
-    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.journal.run_handle import RunHandle
 
 
 class Unending(Protocol):

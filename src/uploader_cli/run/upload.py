@@ -27,7 +27,7 @@ from uploader_cli.selection.selecting import check_together, located, select
 from uploader_cli.selection.selection import MOST_OPEN, Selection, WalkQueue
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
-from uploader_cli.transfer.journal import RunHandle
+from uploader_cli.transfer.journal.run_handle import RunHandle
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.upload_session import RunContext
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.bottleneck import Bottleneck
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.settings import Settings
-    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.journal.run_handle import RunHandle
     from uploader_cli.transfer.upload_session import RunContext
 
 TICK = 0.1  # seconds between two checks for a stop

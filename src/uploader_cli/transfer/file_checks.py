@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.packs import FoundFile
-from uploader_cli.core.presence import Answer, Choices, Follows, ReceiptState, follows
+from uploader_cli.core.presence import Answer, Choices, ClaimState, Follows, ReceiptState, follows
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.unchanged import open_unchanged
-from uploader_cli.transfer.journal import Claim, ClaimState, Stored
-from uploader_cli.transfer.journal.receipts import is_recorded
+from uploader_cli.transfer.journal.reading import Claim
+from uploader_cli.transfer.journal.receipts import Stored, is_recorded
 from uploader_cli.transfer.projections import receipt_of
 from uploader_cli.transfer.results import FileResult, failed
 from uploader_cli.transfer.stored_files import (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.last_heard import LastHeard
     from uploader_cli.core.plan import LocalFile, Refusal
-    from uploader_cli.transfer.journal import UploadJournal
+    from uploader_cli.transfer.journal.upload_journal import UploadJournal
 
 End: TypeAlias = ev.FileCompleted | ev.FileFailed | ev.FileSkipped
 SKIPS = {

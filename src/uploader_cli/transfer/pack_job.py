@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.events import WarningCode
+from uploader_cli.core.presence import ClaimState
 from uploader_cli.core.sizes import REMOTE
-from uploader_cli.transfer.journal import Claim, ClaimState
-from uploader_cli.transfer.journal.reading import pack_position
+from uploader_cli.transfer.journal.reading import Claim, pack_position
 from uploader_cli.transfer.pacer import backoff
 from uploader_cli.transfer.protocols import pack
 from uploader_cli.transfer.protocols.machine import Again, How

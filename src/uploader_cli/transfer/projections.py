@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.codes import FailureCode, SkipReason, VerifiedBy
-from uploader_cli.transfer.journal import Awaited, Stored
 from uploader_cli.transfer.journal.file_keys import written_identity
+from uploader_cli.transfer.journal.reading import Awaited
+from uploader_cli.transfer.journal.receipts import Stored
 from uploader_cli.transfer.results import FileResult
 
 if TYPE_CHECKING:

@@ -17,13 +17,14 @@ from uploader_cli import errors
 from uploader_cli.core.bottleneck import Bottleneck, bottleneck
 from uploader_cli.core.events import RunPaused, RunResumed, WarningCode
 from uploader_cli.core.plan import SESSION_FILES, LocalFile, PlannedSession, Planner, plan_sessions, refusal
+from uploader_cli.core.presence import ClaimState
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import Groups, PackSize
 from uploader_cli.transfer.batch_job import BatchJob, Flow
 from uploader_cli.transfer.destinations import Destinations
 from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.file_checks import FileChecks
-from uploader_cli.transfer.journal import Claim, ClaimState
+from uploader_cli.transfer.journal.reading import Claim
 from uploader_cli.transfer.pack_job import PackJob, packs_of
 from uploader_cli.transfer.pool import Job, Pool, Step, Worker
 from uploader_cli.transfer.results import FileResult, failed

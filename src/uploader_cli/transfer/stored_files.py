@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.journal import Stored
+    from uploader_cli.transfer.journal.receipts import Stored
     from uploader_cli.transfer.pacer import Stop
     from uploader_cli.transfer.upload_session import RunContext
 

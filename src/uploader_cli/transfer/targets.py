@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.sizes import ChunkSize
     from uploader_cli.settings import Settings
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.journal import UploadJournal
+    from uploader_cli.transfer.journal.upload_journal import UploadJournal
     from uploader_cli.transfer.upload_calls import UploadCalls
 
 BEGUN_AFTER = 0.4  # seconds without an answer after which the run begins nevertheless

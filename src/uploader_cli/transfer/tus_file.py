@@ -12,9 +12,10 @@ from uploader_cli.core.capabilities import parts as cut
 from uploader_cli.core.codes import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.confirmation import UNCERTAIN, Ending, KnownBy, verified_by
 from uploader_cli.core.plan import ENDLESS, LocalFile
+from uploader_cli.core.presence import ClaimState
 from uploader_cli.core.processing import fields_of
 from uploader_cli.core.protocol import NAME_TAKEN, utf8
-from uploader_cli.transfer.journal import Awaited, Claim, ClaimState
+from uploader_cli.transfer.journal.reading import Awaited, Claim
 from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pool import Step, Worker
 from uploader_cli.transfer.projections import of_awaited

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import LARGE, LARGE_AND_FAR, LEAST_PART, QUEUED_PART, Capabilities
+from uploader_cli.core.presence import ClaimState
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import FIRST_CHUNK, ChunkSize
 from uploader_cli.sources.chunks import IN_MEMORY, Buffers
 from uploader_cli.transfer.bodies import metadata_of, named
-from uploader_cli.transfer.journal import Claim, ClaimState, PendingUpload
+from uploader_cli.transfer.journal.reading import Claim, PendingUpload
 from uploader_cli.transfer.journal.receipts import is_doubtful
 
 if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.terms import Terms
-    from uploader_cli.transfer.journal import Stored
+    from uploader_cli.transfer.journal.receipts import Stored
     from uploader_cli.transfer.pool import Pool
     from uploader_cli.transfer.protocols.machine import Position
     from uploader_cli.transfer.tus_reading import Readings

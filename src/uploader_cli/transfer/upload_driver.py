@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from uploader_cli.transfer.bodies import Piece
-    from uploader_cli.transfer.journal import PendingPart
+    from uploader_cli.transfer.journal.reading import PendingPart
     from uploader_cli.transfer.pool import Worker
     from uploader_cli.transfer.protocols.machine import Position
     from uploader_cli.transfer.tus_state import Tus, TusFileState

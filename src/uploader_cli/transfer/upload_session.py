@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.protocol import Session
     from uploader_cli.sources.content import OnRead
     from uploader_cli.transfer.api import Api
-    from uploader_cli.transfer.journal import UploadJournal
+    from uploader_cli.transfer.journal.upload_journal import UploadJournal
     from uploader_cli.transfer.targets import Opened
 
 

@@ -18,7 +18,8 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import engine
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.journal import Journal, RunTarget
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import RunTarget
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.upload_session import RunContext

@@ -34,7 +34,8 @@ from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.budget import Limiter, RateBudget
 from uploader_cli.transfer.connection import Sockets
 from uploader_cli.transfer.http_client import HttpClient
-from uploader_cli.transfer.journal import Journal, RunTarget
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import RunTarget
 from uploader_cli.transfer.ledger import Ledger
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.tus_file import TusFile

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from uploader_cli.transfer.journal import UploadJournal
+    from uploader_cli.transfer.journal.upload_journal import UploadJournal
 
 TEXTS = {"on": "local:9"}
 VALUES = {"on": [None, "local:4", "dask://scheduler:8786"]}

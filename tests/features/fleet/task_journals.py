@@ -11,7 +11,8 @@ from uploader_cli.features.fleet.tasks import TaskInput
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from uploader_cli.transfer.journal import PendingUpload, Stored
+    from uploader_cli.transfer.journal.reading import PendingUpload
+    from uploader_cli.transfer.journal.receipts import Stored
 
 SECRET = b"s" * 32
 

@@ -18,7 +18,7 @@ from uploader_cli.core.events import FailureCode, PauseReason
 from uploader_cli.features.fleet import cluster, driver, members, tasks
 from uploader_cli.features.fleet.outcomes import FileEnd, Journaled
 from uploader_cli.features.fleet.run_secret import upload_key
-from uploader_cli.transfer.journal import PendingPart, PendingUpload
+from uploader_cli.transfer.journal.reading import PendingPart, PendingUpload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

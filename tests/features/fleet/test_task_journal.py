@@ -12,7 +12,8 @@ from uploader_cli.core.presence import ClaimState
 from uploader_cli.features.fleet.outcomes import Creating, Journaled
 from uploader_cli.features.fleet.run_secret import upload_key
 from uploader_cli.features.fleet.task_journal import TaskJournal
-from uploader_cli.transfer.journal import PendingUpload, Stored
+from uploader_cli.transfer.journal.reading import PendingUpload
+from uploader_cli.transfer.journal.receipts import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,11 +12,13 @@ from fakes import Clock, local_files
 from uploader_cli import Settings
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, SkipReason, WarningCode
+from uploader_cli.core.presence import ClaimState
 from uploader_cli.features.fleet.members import Member
 from uploader_cli.features.fleet.outcomes import Creating, FileEnd, Journaled
 from uploader_cli.features.fleet.task_news import Task, TaskNews
 from uploader_cli.settings.places import STATE_IN_MEMORY
-from uploader_cli.transfer.journal import ClaimState, Journal, PendingUpload, RunTarget
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import PendingUpload, RunTarget
 from uploader_cli.transfer.ledger import Ledger
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from uploader_cli.run.run_journal import begin
 from uploader_cli.run.upload import Upload
 from uploader_cli.run.views import observers
 from uploader_cli.settings import resolve
-from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal.journal import Journal
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.events import PlanFinished
     from uploader_cli.core.plan import LocalFile
-    from uploader_cli.transfer.journal import History
+    from uploader_cli.transfer.journal.journal import History
 
 BUNDLED = Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True)
 

@@ -7,7 +7,7 @@ import pytest
 from uploader_cli.render import UNFOLDED
 from uploader_cli.render.words import cells
 from uploader_cli.run.runs import run_rows
-from uploader_cli.transfer.journal import RunInfo
+from uploader_cli.transfer.journal.run_rows import RunInfo
 
 FAILED = {"done": 3, "total": 10, "failed": 7, "failures": [{"path": "视频.mp4", "code": "network", "message": "lost"}]}
 OUTCOMES = [("interrupted", FAILED), ("interrupted", {}), ("finished", {"done": 9_999, "total": 9_999})]

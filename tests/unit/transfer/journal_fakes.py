@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.transfer.journal import RunTarget, Stored
+from uploader_cli.transfer.journal.reading import RunTarget
+from uploader_cli.transfer.journal.receipts import Stored
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uploader_cli.transfer.journal import Claim, Journal, RunHandle
+    from uploader_cli.transfer.journal.journal import Journal
+    from uploader_cli.transfer.journal.reading import Claim
+    from uploader_cli.transfer.journal.run_handle import RunHandle
 
 HERE = RunTarget("http://here:1", "personal")
 DAY = 86_400.0

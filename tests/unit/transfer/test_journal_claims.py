@@ -10,7 +10,9 @@ import pytest
 from unit.transfer.journal_fakes import HERE, Clock, a_file, begin, claimed, complete, open_sessions, receipt
 
 from uploader_cli.errors import UploaderError
-from uploader_cli.transfer.journal import Journal, PendingUpload, RunTarget, Stored
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import PendingUpload, RunTarget
+from uploader_cli.transfer.journal.receipts import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ import pytest
 from time_limits import PATIENCE
 from unit.transfer.journal_fakes import HERE, a_file, claimed, complete
 
-from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal.journal import Journal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,9 @@ PRELUDE = """
 import os, random, sys
 from pathlib import Path
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.transfer.journal import Journal, Stored, RunTarget
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import RunTarget
+from uploader_cli.transfer.journal.receipts import Stored
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())

@@ -17,8 +17,11 @@ from uploader_cli import private_files
 from uploader_cli.core.plan import Identity
 from uploader_cli.errors import UploaderError, UsageError
 from uploader_cli.settings.places import STATE_IN_MEMORY
-from uploader_cli.transfer.journal import Awaited, Journal, PendingPart, PendingUpload, Stored, locking
+from uploader_cli.transfer.journal import locking
+from uploader_cli.transfer.journal.journal import Journal
 from uploader_cli.transfer.journal.migrations import MIGRATED
+from uploader_cli.transfer.journal.reading import Awaited, PendingPart, PendingUpload
+from uploader_cli.transfer.journal.receipts import Stored
 from uploader_cli.transfer.journal.schema import VERSION
 
 OPEN = [

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from unit.transfer.journal_fakes import DAY, HERE, Clock, a_file, begin, claimed, complete
 
-from uploader_cli.transfer.journal import Journal, RunTarget, receipts
+from uploader_cli.transfer.journal import receipts
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import RunTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from unit.transfer.journal_fakes import Clock, a_file, begin, claimed, complete
 
-from uploader_cli.transfer.journal import Journal, PendingUpload
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import PendingUpload
 
 WHO = st.sampled_from([0, 1])
 PATH = st.sampled_from(["/a", "/b", "/c"])

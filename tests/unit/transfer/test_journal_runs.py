@@ -20,7 +20,10 @@ from unit.transfer.journal_fakes import (
 )
 
 from uploader_cli.errors import UsageError
-from uploader_cli.transfer.journal import Journal, RunTarget, Stored, receipts, schema
+from uploader_cli.transfer.journal import receipts, schema
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import RunTarget
+from uploader_cli.transfer.journal.receipts import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,10 @@ from time_limits import PATIENCE
 from unit.transfer.journal_fakes import HERE, a_file, begin, claimed, complete, open_sessions, receipt
 
 from uploader_cli.errors import Interrupted, UsageError
-from uploader_cli.transfer.journal import Journal, RunHandle, Stored, locking, run_handle, schema, unwritten
+from uploader_cli.transfer.journal import locking, run_handle, schema, unwritten
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.receipts import Stored
+from uploader_cli.transfer.journal.run_handle import RunHandle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,7 +187,9 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from uploader_cli.core.plan import LocalFile
-from uploader_cli.transfer.journal import Journal, Stored, RunTarget
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import RunTarget
+from uploader_cli.transfer.journal.receipts import Stored
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 told = []
 with Journal(Path(sys.argv[1])) as journal:

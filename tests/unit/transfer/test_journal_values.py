@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from unit.transfer.journal_fakes import HERE, a_file, begin, claimed
 
 from uploader_cli.core.confirmation import Ending
-from uploader_cli.transfer.journal import Journal, PendingPart, PendingUpload, Stored
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import PendingPart, PendingUpload
+from uploader_cli.transfer.journal.receipts import Stored
 
 NAMES = st.binary(min_size=1, max_size=20).filter(lambda raw: raw not in (b".", b"..") and not set(raw) & {0, 0x2F})
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map(lambda names: os.fsdecode(b"/data/" + b"/".join(names)))

@@ -17,7 +17,7 @@ from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.events import FailureCode, FileStatus, SessionProgress, SkipReason, Transport, WarningCode
 from uploader_cli.core.packs import FoundFile
 from uploader_cli.transfer.answers import Answer
-from uploader_cli.transfer.journal import Journal
+from uploader_cli.transfer.journal.journal import Journal
 from uploader_cli.transfer.tus_state import Tus
 
 if TYPE_CHECKING:

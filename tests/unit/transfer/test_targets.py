@@ -19,7 +19,8 @@ from uploader_cli.core.terms import Offer, Terms
 from uploader_cli.settings import Settings
 from uploader_cli.transfer import targets
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.journal import Journal, RunTarget
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import RunTarget
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.targets import Opened, meeting, target_of
 

@@ -25,7 +25,7 @@ from uploader_cli.core.capabilities import LARGE
 from uploader_cli.core.events import FailureCode
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.transfer import bodies
-from uploader_cli.transfer.journal import PendingUpload
+from uploader_cli.transfer.journal.reading import PendingUpload
 from uploader_cli.transfer.protocols.upload import RESTARTS
 from uploader_cli.transfer.tus_state import Tus
 

@@ -9,13 +9,15 @@ import pytest
 from unit.transfer.journal_fakes import HERE, a_file
 
 from uploader_cli.core.presence import ClaimState
-from uploader_cli.transfer.journal import Journal, PendingUpload, Stored
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import PendingUpload
+from uploader_cli.transfer.journal.receipts import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from uploader_cli.transfer.journal import UploadJournal
+    from uploader_cli.transfer.journal.upload_journal import UploadJournal
 
 A, B = a_file("/data/a", file=0), a_file("/data/b", file=1)
 

@@ -26,7 +26,8 @@ from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.connection import Sockets
 from uploader_cli.transfer.http_client import RequestIds
-from uploader_cli.transfer.journal import Journal, RunTarget
+from uploader_cli.transfer.journal.journal import Journal
+from uploader_cli.transfer.journal.reading import RunTarget
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.scheduler import Scheduler
 from uploader_cli.transfer.upload_session import RunContext

@@ -23,6 +23,7 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.presence import ClaimState
 from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.terms import Offer
 from uploader_cli.core.terms import Terms as ServerTerms
@@ -32,7 +33,7 @@ from uploader_cli.sources.unchanged import Doubts
 from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.budget import RateBudget
 from uploader_cli.transfer.connection import Sockets
-from uploader_cli.transfer.journal import Claim, ClaimState, PendingPart, PendingUpload
+from uploader_cli.transfer.journal.reading import Claim, PendingPart, PendingUpload
 from uploader_cli.transfer.pacer import Pacer, Stop
 from uploader_cli.transfer.targets import target_of
 from uploader_cli.transfer.tus_file import TusFile

@@ -40,7 +40,7 @@ from uploader_cli.selection.selecting import select
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import OnRead, sha256_of
 from uploader_cli.transfer.api import Api
-from uploader_cli.transfer.journal import History
+from uploader_cli.transfer.journal.journal import History
 from uploader_cli.transfer.stored_files import digest_read_back, looked_up, with_digests
 
 Item: TypeAlias = LocalFile | ev.FileFailed | ev.FileSkipped

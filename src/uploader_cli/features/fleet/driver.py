@@ -19,6 +19,7 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import WarningCode
 from uploader_cli.core.plan import LocalFile
+from uploader_cli.core.presence import ClaimState
 from uploader_cli.features.fleet import cluster as dask
 from uploader_cli.features.fleet import worker
 from uploader_cli.features.fleet.cluster import RUNNING, TICK
@@ -29,7 +30,9 @@ from uploader_cli.features.fleet.tasks import Cutter, TaskInput, cost, fields_of
 from uploader_cli.features.fleet.worker import TaskResult
 from uploader_cli.sources.files import absolute, status
 from uploader_cli.transfer.file_checks import Checked, FileChecks
-from uploader_cli.transfer.journal import ClaimState, PendingUpload, RunHandle, Stored
+from uploader_cli.transfer.journal.reading import PendingUpload
+from uploader_cli.transfer.journal.receipts import Stored
+from uploader_cli.transfer.journal.run_handle import RunHandle
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.station import Carrier

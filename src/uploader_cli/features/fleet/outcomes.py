@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 from msgspec.structs import replace
 
 from uploader_cli.core import events as ev
-from uploader_cli.transfer.journal import PendingUpload
+from uploader_cli.transfer.journal.reading import PendingUpload
 from uploader_cli.transfer.ledger import End
 
 SHOWN = 8 << 20  # bytes from which the progress of a file is reported; of smaller files only the end is

@@ -11,9 +11,8 @@ from msgspec.structs import replace
 from uploader_cli.core.presence import ClaimState
 from uploader_cli.features.fleet.outcomes import Creating, Journaled
 from uploader_cli.features.fleet.run_secret import upload_key
-from uploader_cli.transfer.journal import Claim, PendingUpload, UploadJournal
-from uploader_cli.transfer.journal.reading import new_key
-from uploader_cli.transfer.journal.upload_journal import packed_uploads
+from uploader_cli.transfer.journal.reading import Claim, PendingUpload, new_key
+from uploader_cli.transfer.journal.upload_journal import UploadJournal, packed_uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.features.fleet.tasks import TaskInput
-    from uploader_cli.transfer.journal import Stored
     from uploader_cli.transfer.journal.reading import SavedSession
+    from uploader_cli.transfer.journal.receipts import Stored
 
 
 class TaskJournal(UploadJournal):

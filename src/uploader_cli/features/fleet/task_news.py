@@ -12,8 +12,9 @@ from msgspec import structs
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
 from uploader_cli.features.fleet.outcomes import Creating, FileEnd, Journaled
-from uploader_cli.transfer.journal import PendingUpload, Stored
 from uploader_cli.transfer.journal.file_keys import written_identity
+from uploader_cli.transfer.journal.reading import PendingUpload
+from uploader_cli.transfer.journal.receipts import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.features.fleet.members import Member
     from uploader_cli.features.fleet.outcomes import News
-    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.journal.run_handle import RunHandle
     from uploader_cli.transfer.ledger import End
     from uploader_cli.transfer.upload_session import RunContext
 

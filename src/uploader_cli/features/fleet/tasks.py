@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from uploader_cli.core.plan import LocalFile, concealed
-from uploader_cli.transfer.journal import PendingUpload, Stored
+from uploader_cli.transfer.journal.reading import PendingUpload
+from uploader_cli.transfer.journal.receipts import Stored
 
 SECONDS = 15.0  # target duration of a task
 SHORTEST = 0.25  # duration of the last tasks: each takes tens of milliseconds beside its files

@@ -18,7 +18,7 @@ from uploader_cli.settings import Settings
 from uploader_cli.transfer.journal.receipts import is_doubtful
 
 if TYPE_CHECKING:
-    from uploader_cli.transfer.journal import RunHandle
+    from uploader_cli.transfer.journal.run_handle import RunHandle
 
 
 class Folder(Arrivals):
