@@ -141,11 +141,11 @@ def sha256_of(
 
 
 class Digests:
-    """The SHA-256 of files, from the bytes that are read to send them (`--digest`). Thread-safe."""
+    """The SHA-256 of files, from the bytes that are read to send them. Thread-safe."""
 
-    def __init__(self, checkpoint: Callable[[], None]) -> None:
-        """`checkpoint` raises to stop a long read."""
-        self._checkpoint = checkpoint
+    def __init__(self, checkpoint: Callable[[], None], wanted: Callable[[LocalFile], bool] | None = None) -> None:
+        """`checkpoint` raises to stop a long read. Only files that are `wanted` are hashed while they are sent."""
+        self._checkpoint, self._wanted = checkpoint, wanted
         self._prefixes: dict[int, _Prefix] = {}
 
     def read(self, file: LocalFile, start: int, data: bytes | memoryview) -> None:
@@ -153,6 +153,8 @@ class Digests:
 
         Bytes that were read before are sent once more: they replace those from there on, which may have been others.
         """
+        if self._wanted is not None and not self._wanted(file):
+            return
         prefix = self._prefix(file)
         if start < prefix.length and not file.once:  # what is read once is kept, and is the same
             prefix.go_back(start)

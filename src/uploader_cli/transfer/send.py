@@ -246,7 +246,7 @@ class Driver:
             on_sent=on_sent,
             on_last=lambda: context.run.uncertain(files),  # a kill from here on may leave the files stored
             on_through=on_through,
-            on_read=context.on_read,
+            on_read=context.digests.read,
             on_doubt=context.doubts.add,
         )
 

@@ -138,7 +138,7 @@ class SecondReading(Station):
 
 def _settled(context: RunContext, api: Api, outcome: FileResult) -> FileResult:
     file = outcome.file
-    sent = context.proof.sent(file)
+    sent = context.digests.sent(file)
     location = outcome.content_location or outcome.location
     theirs = heard(lambda: stored_digest(api, location)) if sent is None and location else None
     if isinstance(theirs, Silent):
@@ -149,7 +149,7 @@ def _settled(context: RunContext, api: Api, outcome: FileResult) -> FileResult:
         if context.doubts.is_sent_again(file) or file.upload_url:
             return outcome._replace(error=failure(file, NO_DIGEST))
         context.doubts.send_again(file)
-        context.proof.forget(file)
+        context.digests.forget(file)
         return outcome._replace(error=failure(file, f"{NO_DIGEST}: it is sent once more"), falls_back=True)
     try:
         mine = sha256_of(file, context.stop.checkpoint, source=context.doubts.source(file))
@@ -170,11 +170,11 @@ class Recording(Station):
 
     def take(self, carrier: Carrier, results: Sequence[FileResult]) -> Sequence[FileResult]:
         del carrier
-        digests = self._context.digests
-        if digests is not None:
+        context, digests = self._context, self._context.digests
+        if context.hashes:
             results = [one if one.skipped else one._replace(digest=digests.known(one.file)) for one in results]
-        self._context.ledger.record([one for one in results if one.error is None and self._counts(one)])
-        return results if digests is None else [self._hashed(digests, one) for one in results]
+        context.ledger.record([one for one in results if one.error is None and self._counts(one)])
+        return [self._hashed(digests, one) for one in results] if context.hashes else results
 
     def _counts(self, result: FileResult) -> bool:
         """Return whether a file has a receipt before it is compared: not one that is unconfirmed and to be consumed."""

@@ -38,7 +38,7 @@ class Chunks:
     def __init__(self, state: TusFileState, tus: Tus, start: int, size: int, checksum: str | None) -> None:
         self._state, self._tus, self._start, self.size, self.checksum = state, tus, start, size, checksum
         self.stream = state.file.content if isinstance(state.file.content, Stream) else None
-        on_read = tus.context.on_read if not start else ignore_read  # a digest needs the bytes in order
+        on_read = tus.context.digests.read if not start else ignore_read  # a digest needs the bytes in order
         # The server compares what is hashed with what is sent: only one of them is read for the digest.
         self.on_read: OnRead = ignore_read if checksum is not None and self.stream is None else on_read
         self._on_hashed: OnRead = on_read
@@ -103,7 +103,7 @@ class Chunks:
     def chunk(self, offset: int, size: int) -> tuple[Piece, str | None]:
         """Return a chunk and its checksum header; start hashing the next chunk."""
         start, checksum, data = self._start + offset, None, self._data
-        if self._tus.context.digests is not None and not self._start:
+        if self._tus.context.hashes and not self._start:
             self._tus.context.digests.reach(self._state.file, offset)  # what an earlier run has sent
         if self._hashed is not None and size:
             digest, data, _ = self._hashed.of(start, size)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.protocol import Session
-    from uploader_cli.sources.content import OnRead
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.journal.upload_journal import UploadJournal
     from uploader_cli.transfer.targets import Opened
@@ -49,9 +48,9 @@ class RunContext:
         self.warn, self.warn_once = api.warn, api.warn_once
         self.ledger = Ledger(api.emit, run, api.url_of, verify=api.settings.verify)
         self.throttle = Limiter(api.settings.limit_rate, self.stop.sleep)
-        self.digests = Digests(self.stop.checkpoint) if api.settings.hashes and reads else None
         self.doubts = Doubts()
-        self._proof = Digests(self.stop.checkpoint)  # of these files
+        self.hashes = api.settings.hashes and reads  # all files (`--digest`), not only those that are sent once more
+        self.digests = Digests(self.stop.checkpoint, None if self.hashes else self.doubts.is_sent_again)
         self.sessions: set[UploadSession] = set()  # open sessions
         self.target = target_of(api.settings)
         self.terms = self.target.unmet  # until `meet`
@@ -69,19 +68,6 @@ class RunContext:
         """Make the first contact, and take the terms of the run; see `Target.meet`."""
         self.terms, opened = self.target.meet(self.api, self.run, files, self.chunk)
         return opened
-
-    @property
-    def on_read(self) -> OnRead:
-        return self.digests.read if self.digests is not None else self._read
-
-    def _read(self, file: LocalFile, start: int, data: bytes | memoryview) -> None:
-        if self.doubts.is_sent_again(file):
-            self._proof.read(file, start, data)
-
-    @property
-    def proof(self) -> Digests:
-        """The digests of what is sent: of all files with `--digest`, else of those that are sent once more."""
-        return self.digests if self.digests is not None else self._proof
 
     def outlasts(self, error: errors.UploaderError) -> bool:
         """Return whether the run goes on without a session because of `error`: one without an end tries again later."""

@@ -28,7 +28,7 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.terms import Terms as ServerTerms
 from uploader_cli.settings import Settings
 from uploader_cli.settings.values import Header
-from uploader_cli.sources.content import ignore_read
+from uploader_cli.sources.content import Digests
 from uploader_cli.sources.unchanged import Doubts
 from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.budget import Limiter, RateBudget
@@ -128,7 +128,7 @@ def make_terms(
     throttle: Callable[[int], int] = lambda wanted: wanted,
 ) -> Terms:
     how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
-    context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read, doubts=Doubts())
+    context: Any = SimpleNamespace(**how, hashes=False, digests=Digests(lambda: None), doubts=Doubts())
     readings = Readings(lambda _code, _text: None, known=False)
     context.terms = ServerTerms(tus=capabilities, checksum=checksum)
     return Terms(context, SimpleNamespace(), capabilities, readings)  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ from uploader_cli.core.sizes import ChunkSize
 from uploader_cli.core.terms import Offer
 from uploader_cli.core.terms import Terms as ServerTerms
 from uploader_cli.settings import Settings
-from uploader_cli.sources.content import ignore_read
+from uploader_cli.sources.content import Digests
 from uploader_cli.sources.unchanged import Doubts
 from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.budget import RateBudget
@@ -397,7 +397,7 @@ def make_terms(
     pacer = Pacer(FakeStop(clock) if stop is None else stop, RateBudget(clock), **policy)
     warnings: list[str] = []
     how: dict[str, Any] = {"pacer": pacer, "stop": pacer.stop, "throttle": throttle, "chunk": ChunkSize(chunk_size)}
-    context: Any = SimpleNamespace(**how, digests=None, on_read=ignore_read, doubts=Doubts())
+    context: Any = SimpleNamespace(**how, hashes=False, digests=Digests(lambda: None), doubts=Doubts())
     context.terms = ServerTerms(tus=capabilities, checksum=checksum, parts=True)
     context.warn, context.warnings = lambda code, _text: warnings.append(code), warnings
     readings = Readings(lambda _code, _text: None, known=False)
