@@ -34,8 +34,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from uploader_server.auth import issue_token
 from uploader_server.config import ServerConfig
-from uploader_server.http.auth import issue_token
 from uploader_server.serving import EmbeddedServer
 
 HERE = Path(__file__).resolve().parent / "pictures"

@@ -49,6 +49,32 @@ PACKAGES = {
 }
 """Each package, and what it may import of ours; all of them `feature`, and for types `features.typed`."""
 
+SERVER_PACKAGES = {
+    **dict.fromkeys(("addresses", "errors", "logs", "options", "pace", "wire"), ""),
+    "auth": "errors",
+    "shares": "addresses auth errors",
+    "config": "errors options pace simulation.rules wire",
+    "storage": "options wire storage",
+    "session": "config errors storage wire",
+    "progress": "session storage wire",
+    "sessions": "auth config errors progress session shares storage wire",
+    "http": "addresses auth config errors logs options pace shares storage wire http bundled realtime.rooms"
+    " simulation.reference",
+    "tus": "auth errors http session sessions shares storage wire tus",
+    "batch": "config errors http pace session sessions shares storage wire batch",
+    "bundled": "batch errors http session sessions shares tus wire",
+    "metrics": "http",
+    "analyses": "http metrics wire",
+    "realtime": "analyses auth bundled config errors http metrics shares simulation.reference wire realtime",
+    "simulation": "analyses auth batch config http options session storage wire simulation",
+    "openapi": "auth batch config http session sessions simulation tus wire openapi",
+    "faults": "simulation",
+    "app": "analyses batch bundled config http metrics openapi options realtime sessions shares simulation storage tus",
+    "serving": "app config http options simulation storage",
+    "__main__": "auth config logs options serving simulation",
+}
+"""The same of the server; all of them `feature`. Features import what they need of the core."""
+
 SHARED = {
     "google_crc32c": "sources.checksums",
     "requests": "transfer.by_urllib3 transfer.dialler transfer.requests_session",
@@ -64,6 +90,18 @@ SHARED = {
     "msgspec": "core analysis selection transfer realtime render run",
 }
 """A dependency, and who of the core may import it."""
+
+SERVER_SHARED = {
+    "starlette": "app batch bundled features http realtime simulation tus",
+    "granian": "serving",
+    "socketio": "realtime",
+    "engineio": "realtime",
+    "multipart": "batch",
+    "google_crc32c": "tus.checksums",
+    "jwt": "auth",
+    "prometheus_client": "metrics",
+}
+"""The same of the server: the domain does without HTTP."""
 
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"
 """Standard modules that have no place in pure code: clocks, files, threads, sockets, chance."""
@@ -106,13 +144,21 @@ def core() -> dict[str, set[str]]:
     return {name: used for name, used in modules(CLIENT).items() if not name.startswith("features.")}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_package_imports_only_what_its_rule_allows(package: str) -> None:
-    inside = {name: used for name, used in modules(CLIENT).items() if within(name, package)}
+RULES = [(CLIENT, *rule) for rule in PACKAGES.items()] + [(SERVER, *rule) for rule in SERVER_PACKAGES.items()]
+
+
+@pytest.mark.parametrize(("top", "package", "may"), RULES, ids=[f"{top.name}.{package}" for top, package, _ in RULES])
+def test_package_imports_only_what_its_rule_allows(top: Path, package: str, may: str) -> None:
+    inside = {name: used for name, used in modules(top).items() if within(name, package)}
     assert inside
     for name, used in inside.items():
-        ours = {item.removeprefix(OURS + ".") for item in used if within(item, OURS)}
-        assert {item for item in ours if not within(item, f"{PACKAGES[package]} feature features.typed")} == set(), name
+        ours = {item.removeprefix(top.name + ".") for item in used if within(item, top.name)}
+        assert {item for item in ours if not within(item, f"{may} feature features.typed")} == set(), name
+
+
+def test_every_module_of_the_server_has_a_rule() -> None:
+    places = " ".join([*SERVER_PACKAGES, "feature", "features"])
+    assert {name for name in modules(SERVER) if name and not within(name, places)} == set()
 
 
 def test_feature_is_imported_by_itself_only() -> None:
@@ -206,14 +252,24 @@ def test_dialect_is_pure() -> None:
 
 @pytest.mark.parametrize("library", SHARED)
 def test_dependency_is_imported_in_its_module_only(library: str) -> None:
-    users = {name for name, used in core().items() if any(within(item, library) for item in used)}
+    check_dependency(library, core(), SHARED)
+
+
+@pytest.mark.parametrize("library", SERVER_SHARED)
+def test_dependency_of_the_server_is_imported_in_its_module_only(library: str) -> None:
+    check_dependency(library, modules(SERVER), SERVER_SHARED)
+
+
+def check_dependency(library: str, known: dict[str, set[str]], rules: dict[str, str]) -> None:
+    users = {name for name, used in known.items() if any(within(item, library) for item in used)}
     assert users
-    assert {name for name in users if not within(name, SHARED[library])} == set()
+    assert {name for name in users if not within(name, rules[library])} == set()
 
 
 def test_every_dependency_has_an_import_rule() -> None:
-    used = {item.split(".")[0] for found in core().values() for item in found}
-    assert used - set(SHARED) - set(sys.stdlib_module_names) - {OURS, "platformdirs"} == set()
+    for known, rules in ((core(), SHARED), (modules(SERVER), SERVER_SHARED)):
+        used = {item.split(".")[0] for found in known.values() for item in found}
+        assert used - set(rules) - set(sys.stdlib_module_names) - {OURS, SERVER.name, "platformdirs"} == set()
 
 
 def test_server_does_not_import_the_client() -> None:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from uploader_server.auth import issue_token
 from uploader_server.config import OPTIONS, ServerConfig
-from uploader_server.http.auth import issue_token
 from uploader_server.logs import Formatter, Seldom
 from uploader_server.options import StartupError
 

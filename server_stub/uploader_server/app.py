@@ -26,13 +26,13 @@ from uploader_server.http.memory import Memory
 from uploader_server.http.middleware import Gateway
 from uploader_server.http.proxies import Proxies
 from uploader_server.http.rest import Rest
-from uploader_server.http.shares import Share
 from uploader_server.http.tracking import AccessLog, LoggedRequest, RequestTracker, TrackedApp
 from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.options import StartupError
 from uploader_server.realtime.joins import Joins
 from uploader_server.realtime.rooms import Deliver, Realtime
 from uploader_server.sessions import Sessions
+from uploader_server.shares import Share
 from uploader_server.storage.store import Store, damaged
 from uploader_server.tus.calls import Tus
 

@@ -12,10 +12,11 @@ from starlette.requests import Request
 
 from uploader_server.batch.intake import receive_batch
 from uploader_server.batch.packs import Packs
-from uploader_server.http.errors import ENGLISH, ApiError
-from uploader_server.http.shares import EMPTY_TTL
+from uploader_server.errors import Refusal
+from uploader_server.http.errors import ENGLISH
 from uploader_server.session import Session
 from uploader_server.sessions import Sessions, ending
+from uploader_server.shares import EMPTY_TTL
 from uploader_server.tus.finish import settle
 from uploader_server.tus.saved import LOST_TTL
 from uploader_server.tus.uploads import Uploads
@@ -57,26 +58,26 @@ class Bundled:
         self._recorded = self.store.clock.now()  # time of the last `record_times`
 
     async def batch(self, request: Request) -> dict[str, Any]:
-        """Receive one batch. Raises ApiError; ClientDisconnect if the connection closed (nothing is stored)."""
+        """Receive one batch. Raises Refusal; ClientDisconnect if the connection closed (nothing is stored)."""
         return await receive_batch(self.sessions, request)
 
     async def cancel(self, session_id: str, headers: Mapping[str, str]) -> None:
-        """Cancel a session and its running requests, whose files are not stored. Raises ApiError 403 or 404."""
+        """Cancel a session and its running requests, whose files are not stored. Raises Refusal."""
         session = self.sessions.find(session_id)
         if session.status in {"completed", "partial"}:  # which everyone may know
-            raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
+            raise Refusal("SESSION_NOT_FOUND", "This upload session has already ended")
         self.sessions.check_writer(session_id, headers)
         for task in session.requests:
             task.cancel()
         if not await session.close() and session.status != "cancelled":  # what was being stored has completed it
-            raise ApiError(404, "SESSION_NOT_FOUND", "This upload session has already ended")
+            raise Refusal("SESSION_NOT_FOUND", "This upload session has already ended")
         session.touch()
         await self.store.save(self.store.session_saved(session.row()), frees=True)
         await self.sessions.notify(session, "The upload was cancelled")
         await self.tus.discard(session.id)
 
     async def delete(self, file_id: str, headers: Mapping[str, str]) -> bool:
-        """Delete a stored file; return False if there is none. Raises ApiError 403 for that of another client."""
+        """Delete a stored file; return False if there is none. Raises Refusal for that of another client."""
         owner = await self.store.owner(file_id)
         if owner is None:
             return False
@@ -84,11 +85,11 @@ class Bundled:
         return await self.tus.delete(file_id) or await self.store.delete(file_id)
 
     async def finish(self, session_id: str, given_up: int, headers: Mapping[str, str]) -> dict[str, Any]:
-        """End a session before all files arrived: `given_up` of them won't be sent. Raises ApiError 403, 404, 409."""
+        """End a session before all files arrived: `given_up` of them won't be sent. Raises Refusal."""
         session = self.sessions.find_writable(session_id, headers)
         if not session.ended:
             if self._active(session):
-                raise ApiError(409, "SESSION_BUSY", "An upload of this session is still running")
+                raise Refusal("SESSION_BUSY", "An upload of this session is still running")
             self.tus.release(session)
             session.finish(given_up)
             await self.sessions.notify(session, ending(session))
@@ -129,7 +130,7 @@ class Bundled:
     async def _finish_and_sweep_uploads(self) -> None:
         """Finish uploads that were complete when the server crashed, then remove expired ones."""
         for upload in [upload for upload in self.tus.open.values() if upload.complete or upload.concat.parts]:
-            with logged("Finishing an upload"), contextlib.suppress(ApiError):
+            with logged("Finishing an upload"), contextlib.suppress(Refusal):
                 async with self.tus.turn(upload):
                     await settle(self.tus, upload)
         await sweep("The sweep of uploads", self.config.upload_ttl, self._sweep_uploads)
@@ -137,7 +138,7 @@ class Bundled:
     async def _sweep_uploads(self) -> None:
         expired = {upload.id for upload in self.tus.open.values() if self.tus.expires(upload) < self.store.clock.now()}
         for upload_id in expired.union(await self.tus.store.untouched_since(self.store.clock.now() - self.tus.ttl)):
-            with logged("Removing an upload"), contextlib.suppress(ApiError):
+            with logged("Removing an upload"), contextlib.suppress(Refusal):
                 await self.tus.expire(upload_id)
 
     async def _sweep_sessions(self) -> None:

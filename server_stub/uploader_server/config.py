@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from uploader_server.errors import Refusal
 from uploader_server.feature import Feature, features
-from uploader_server.http.pace import Pace
 from uploader_server.options import (
     Option,
     check_network,
@@ -32,6 +32,7 @@ from uploader_server.options import (
     random_secret,
     secret_in,
 )
+from uploader_server.pace import Pace
 from uploader_server.wire import extension
 
 Flavour = Literal["bundled", "reference"]
@@ -39,6 +40,7 @@ Durability = Literal["fsync", "none"]
 
 T = TypeVar("T")
 MIB = 1 << 20
+WRONG_TYPE = "INVALID_FILE_FORMAT"
 
 
 def _parse_rule(text: str) -> str:
@@ -331,17 +333,15 @@ class Limits:
         """Return whether a file extension (without the dot, lower case) is allowed."""
         return "*" in self.types or ending in self.types
 
-    def refusal(self, name: str, first: str | None) -> dict[str, Any] | None:
-        """Return the error for a file whose type a session refuses; `first` is the extension of its first file."""
+    def check(self, name: str, first: str | None) -> None:
+        """Raise Refusal for a file whose type a session refuses; `first` is the extension of its first file."""
         if not self.allows(extension(name)):
             message = f"Files of this type are not accepted: {name}"
-            return {**_WRONG_TYPE, "message": message, "allowedFormats": [f".{kind}" for kind in self.types]}
+            raise Refusal(WRONG_TYPE, message, allowedFormats=[f".{kind}" for kind in self.types])
         if not self.mixed_types and first not in {None, extension(name)}:
-            return {**_WRONG_TYPE, "message": "All files of a session must have the same type"}
-        return None
+            raise Refusal(WRONG_TYPE, "All files of a session must have the same type")
 
 
-_WRONG_TYPE = {"status": 400, "code": "INVALID_FILE_FORMAT"}
 _OWN: dict[Flavour, Limits] = {
     "bundled": Limits(),
     # docs/protocol.md, sections 3.2, 3.10, 3.11 and 3.12

@@ -14,7 +14,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from uploader_server.session import FileState, Session
+from uploader_server.session import Session
+from uploader_server.storage.file_state import FileState
 from uploader_server.storage.store import Store
 from uploader_server.wire import timestamp
 

@@ -3,162 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import operator
-import sqlite3
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from uploader_server.config import Limits
-from uploader_server.http.errors import ApiError
+from uploader_server.errors import Refusal
 from uploader_server.storage.clock import Clock
-from uploader_server.storage.database import EXISTING
-from uploader_server.storage.disk import NO_SPACE
-from uploader_server.storage.paths import shortened
-from uploader_server.storage.reading import StoredFile
-from uploader_server.wire import extension, js_number, stored_at, timestamp
+from uploader_server.storage.file_state import FileState
+from uploader_server.storage.store import ENDED, SESSION_COLUMNS
+from uploader_server.wire import extension, timestamp
 
 STATUSES = ("pending", "uploading", "completed", "partial", "cancelled")
 EVENT_INTERVAL = 0.1  # minimum seconds between two progress events of a session
-ENDED = frozenset({"completed", "partial", "cancelled"})
-
-
-@dataclass(slots=True)
-class FileState:
-    """The state of one file of a session. Sizes in bytes, speed in bytes per second."""
-
-    original_name: str
-    relative_path: str | None = None
-    announced: int | None = None  # Content-Length of the file's part
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    status: str = "uploading"
-    size: int = 0
-    progress: int = 0
-    points: int = 0  # share of this file in its session's `points`
-    measured: int = 0  # share of this file in its session's `received`
-    speed: float = 0.0
-    started: str = field(default_factory=timestamp)
-    ended: str | None = None
-    path: str | None = None  # path below the root, after it was stored
-    owner: str = ""  # subject of the JWT of who sent it: another one can't delete it
-    error: str | None = None
-    error_code: str | None = None
-    data: str | Path = ""
-    """A file with the complete bytes, on the file system of the root; who receives the file removes it."""
-    may_rename: bool = True  # whether it gets another name if its own is taken; otherwise it fails
-    sha256: bytes = b""  # empty if unknown
-    packed: bool = False  # whether it came in a pack
-    existing: bool = False  # whether an equal file was stored before
-    written: bool = False  # whether this request wrote `data` completely: it is not examined again
-    linked: bool = False  # whether this request gave `data` its name in the root
-    there: StoredFile | None = None  # what was stored, or found equal, as it was then
-    retryable: bool = False  # whether a failed file of a pack may be stored if it is sent again
-    cause: OSError | None = None  # the error of the disk, if it failed for that
-
-    @property
-    def wanted_path(self) -> str:
-        return self.original_name.rpartition("/")[2] if self.relative_path is None else self.relative_path
-
-    def fail(self, code: str, message: str, *, retryable: bool = False) -> None:
-        """Mark the file as failed; of a refused path only the beginning is kept, except for the answer to a pack."""
-        if code == "INVALID_PATH" and not self.packed:
-            self.original_name = shortened(self.original_name)
-            self.relative_path = None if self.relative_path is None else shortened(self.relative_path)
-        self.status, self.progress, self.speed = "failed", 0, 0
-        self.error_code, self.error, self.retryable = code, message, retryable
-
-    def fail_by_disk(self, error: OSError) -> None:
-        """Mark the file as failed. Raises the error if the disk is full: the request as a whole is refused then."""
-        self.fail("UPLOAD_FAILED", error.strerror or str(error), retryable=True)
-        self.cause = error
-        if error.errno in NO_SPACE:
-            raise error
-
-    def complete(self, path: str) -> None:
-        """Mark the file as stored at a path below the root."""
-        self.status, self.progress, self.path = "completed", 100, path
-
-    def reopen(self) -> None:
-        """Undo `complete` and `fail`, since the file could not be recorded."""
-        self.status, self.progress, self.ended, self.path = "uploading", min(99, self.progress), None, None
-        self.error_code = self.error = self.cause = None
-        self.existing, self.linked, self.there, self.retryable = False, False, None, False
-
-    def shown(self) -> dict[str, Any]:
-        """Return one entry of `files` in the `/progress` response."""
-        known = {
-            "id": self.id,
-            "originalName": self.original_name,
-            "progress": self.progress,
-            "status": self.status,
-            "fileSize": self.announced if self.status == "uploading" else self.size,
-            "receivedBytes": self.size if self.status == "uploading" else None,
-            "filePath": None if self.path is None else stored_at(self.path),
-            "relativePath": self.relative_path,
-            "error": self.error,
-        }
-        return {key: value for key, value in known.items() if value is not None}
-
-    def unrecorded(self) -> dict[str, Any]:
-        """Return `shown` before the file is recorded: it may be linked already, and has not ended until the commit."""
-        known = {**self.shown(), "status": "uploading", "progress": min(99, self.progress)}
-        return {key: value for key, value in known.items() if key not in {"error", "filePath"}}
-
-    def in_event(self) -> dict[str, Any]:
-        return {**self.shown(), "uploadSpeed": js_number(round(self.speed, 3 if self.speed < 1e6 else 0))}
-
-    def in_answer(self) -> dict[str, Any]:
-        """Return one entry of `files` in the batch response, as captured from the reference backend."""
-        fields: dict[str, Any] = {
-            **self.in_event(),
-            "fileSize": self.size,
-            "fileType": extension(self.original_name),
-            "uploadStartTime": self.started,
-        }
-        fields.pop("error", None)
-        if self.path is None:
-            return {**fields, "errorMessage": self.error, "errorCode": self.error_code}
-        return {
-            **fields,
-            "fileName": self.path.partition("/")[2],
-            "uploadEndTime": self.ended,
-            "isValidFormat": True,
-            "isValidSize": True,
-        }
-
-    @classmethod
-    def restored(cls, row: sqlite3.Row) -> FileState:
-        packed = row["packed"]
-        known = {name: row[name] for name in FILE_COLUMNS}
-        return cls(**known, started="", existing=packed == EXISTING, retryable=packed == RETRYABLE)
-
-    def row(self, session: str, position: int) -> FileRow:
-        owns = int(self.path is not None and not self.existing)  # sqlite3 takes 0.25 µs longer for a bool
-        identity = (None, None) if self.there is None else (self.there.modified, self.there.inode)
-        if not self.packed:
-            return (session, position, None, None, self.owner, owns, *identity, *_columns_of(self))
-        packed = RETRYABLE if self.retryable else EXISTING if self.existing else PLAIN
-        return (session, position, self.sha256, packed, self.owner, owns, *identity, *_columns_of(self))
-
-
-FileRow = tuple[Any, ...]
-"""The values of FILE_ROW."""
-FILE_COLUMNS = (
-    *("id", "original_name", "relative_path", "size", "status", "progress", "speed", "path", "error", "error_code"),
-)
-"""Fields of FileState that are restored from the database."""
-IDENTITY = ("modified", "inode")  # of the stored file
-FILE_ROW = (*("session", "position", "sha256", "packed", "owner", "owns"), *IDENTITY, *FILE_COLUMNS)
-"""Columns of a row. `owns`: whether this upload gave the file its name, so that its deletion removes it while its size
-and `IDENTITY` are these. `sha256` and `packed` are NULL unless the file came in a pack; `session` is empty for a file
-that no session counts."""
-PLAIN, RETRYABLE = 0, 2  # the other values of `packed`
-_columns_of = operator.attrgetter(*FILE_COLUMNS)
 
 
 def batch_answer(session: str, files: list[FileState]) -> dict[str, Any]:
@@ -215,7 +75,7 @@ class Session:
     _waiters: list[asyncio.Future[None]] = field(default_factory=list)
     began: float = 0.0  # start of the first running request (monotonic seconds)
     reported: float = 0.0  # time of the last progress event (monotonic seconds)
-    holder: str = ""  # the client whose share it belongs to (see `http.shares`)
+    holder: str = ""  # the client whose share it belongs to (see `shares`)
 
     def __post_init__(self) -> None:
         self.touched = self.touched or self.clock.now()
@@ -271,24 +131,23 @@ class Session:
     # these calls checks it, because it may have changed in any `await` since an earlier check.
 
     def check_open(self) -> None:
-        """Raise ApiError 409 if the session has ended, or is about to."""
+        """Raise Refusal if the session has ended, or is about to."""
         if self.ended or self.closing:
             over = self.status if self.ended else "cancelled"
             code = "CANCELLED" if over == "cancelled" else "SESSION_ENDED"
-            raise ApiError(409, code, f"The session is {over}: create a new one")
+            raise Refusal(code, f"The session is {over}: create a new one")
 
     def check_room(self, more: int, most: int) -> None:
-        """Raise ApiError 400 if with `more` files the session had more than `most`, the option --max-files.
+        """Raise Refusal if with `more` files the session had more than `most`, the option --max-files.
 
         Files that are arriving or being stored count. Who passes this check adds its files before the next `await`.
         """
         if self.file_count + sum(files for files, _ in self.packs) + more > most:
-            raise ApiError(400, "TOO_MANY_FILES", f"A session has at most {most} files", number=most)
+            raise Refusal("TOO_MANY_FILES", f"A session has at most {most} files", number=most)
 
     def check_file(self, name: str, limits: Limits) -> None:
-        """Raise ApiError 400 for a file whose type the session refuses, and as `check_room` for one more file."""
-        if refusal := limits.refusal(name, self.ending):
-            raise ApiError(**refusal)
+        """Raise Refusal for a file whose type the session refuses, and as `check_room` for one more file."""
+        limits.check(name, self.ending)
         self.check_room(1, limits.max_files)
 
     @contextmanager
@@ -302,7 +161,7 @@ class Session:
             self.packs.remove(pack)
 
     def start(self) -> None:
-        """Note that a file arrives. Raises ApiError 409 as `check_open`."""
+        """Note that a file arrives. Raises Refusal as `check_open`."""
         self.check_open()
         self.status = "uploading"
         self.touch()
@@ -316,7 +175,7 @@ class Session:
 
     @contextmanager
     def storing(self) -> Iterator[None]:
-        """Keep the session open while files of it are stored and counted. Raises ApiError 409 as `check_open`."""
+        """Keep the session open while files of it are stored and counted. Raises Refusal as `check_open`."""
         self.check_open()
         self.stores += 1
         try:
@@ -453,17 +312,6 @@ class Session:
         return {name: getattr(self, name) for name in SESSION_COLUMNS}
 
 
-SESSION_COLUMNS = (
-    *("id", "category", "expected", "status", "progress", "created", "touched", "given_up"),
-    *("owner", "secret", "holder", "expected_bytes", "finished"),
-)
-
-
 def counted(statuses: Iterable[str]) -> dict[str, int]:
     """Return the number of sessions by status; a status without sessions counts 0."""
     return {**dict.fromkeys(STATUSES, 0), **Counter(statuses)}
-
-
-def packed_mark(path: str, sha256: str) -> int:
-    """Return the mark of a pack file for `Session.counted`: a hash, since many paths would need much memory."""
-    return hash((path, sha256))

@@ -12,13 +12,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from uploader_server.auth import bearer, hashed_secret, owner_of, same_secret, same_token
 from uploader_server.config import ServerConfig
-from uploader_server.http.auth import bearer, hashed_secret, owner_of, same_secret, same_token
-from uploader_server.http.errors import ApiError
-from uploader_server.http.shares import Share
+from uploader_server.errors import Refusal
 from uploader_server.progress import ProgressResponses
-from uploader_server.session import EVENT_INTERVAL, FileState, Session, counted
+from uploader_server.session import EVENT_INTERVAL, Session, counted
+from uploader_server.shares import Share
 from uploader_server.storage.clock import Clock
+from uploader_server.storage.file_state import FileState
 from uploader_server.storage.put import put
 from uploader_server.storage.store import Change, SavedSession, Store
 from uploader_server.storage.writing import SMALL
@@ -59,7 +60,7 @@ class Sessions:
     async def create(self, category: str, expected: int, headers: Mapping[str, str], holder: str) -> tuple[str, str]:
         """Create a session of a client (`holder`); return its id and creation time.
 
-        Raises ApiError: 400, 429 if the client holds its share, 503 if too many are open.
+        Raises Refusal for a wrong header, if the client holds its share, or if too many are open.
         """
         secret, owner = hashed_secret(headers), self.owner(headers)
         if len(self.known) >= MAX_KNOWN:
@@ -89,14 +90,14 @@ class Sessions:
         return session.ended or session.id not in self.known
 
     def find(self, session_id: str) -> Session:
-        """Return the session with this id. Raises ApiError 404."""
+        """Return the session with this id. Raises Refusal if there is none."""
         session = self.known.get(session_id.lower()) if is_uuid(session_id) else None
         if session is None:
-            raise ApiError(404, "SESSION_NOT_FOUND", "There is no such upload session")
+            raise Refusal("SESSION_NOT_FOUND", "There is no such upload session")
         return session
 
     def check_writer(self, session_id: str, headers: Mapping[str, str]) -> None:
-        """Raise ApiError 403 if the headers of a request don't allow it to write to a session.
+        """Raise Refusal if the headers of a request don't allow it to write to a session.
 
         One that was created without a secret is open to all (docs/extensions.md); an unknown one passes.
         """
@@ -105,14 +106,14 @@ class Sessions:
             return
         mine = same_secret(headers, session.secret)
         if not mine or (session.owner and self.owner(headers) != session.owner):
-            raise ApiError(403, "NOT_YOURS", "Another client created this session; send its X-Session-Secret")
+            raise Refusal("NOT_YOURS", "Another client created this session; send its X-Session-Secret")
 
     def owner(self, headers: Mapping[str, str]) -> str:
         """Return the owner of what a request creates: the subject of its JWT, also of an expired one; empty without."""
         return owner_of(headers.get("authorization"), self.config.jwt_secret)
 
     def check_deleter(self, owner: str, headers: Mapping[str, str]) -> None:
-        """Raise ApiError 403 if a request, whose token is valid, may not delete a file of `owner`.
+        """Raise Refusal if a request, whose token is valid, may not delete a file of `owner`.
 
         That may its subject and the shared token; a file without a subject, anyone with a token.
         """
@@ -120,15 +121,15 @@ class Sessions:
         if not owner or self.owner(headers) == owner:
             return
         if shared is None or not same_token(bearer(headers.get("authorization")), shared):
-            raise ApiError(403, "NOT_YOURS", "Another client stored this file")
+            raise Refusal("NOT_YOURS", "Another client stored this file")
 
     def find_writable(self, session_id: str, headers: Mapping[str, str]) -> Session:
-        """Return the session with this id. Raises ApiError: 404, or 403 as `check_writer`."""
+        """Return the session with this id. Raises Refusal if there is none, or as `check_writer`."""
         self.check_writer(session_id, headers)
         return self.find(session_id)
 
     def find_open(self, session_id: str, headers: Mapping[str, str]) -> Session:
-        """Return the open session with this id. Raises ApiError as `find_writable`, and 409 if it has ended."""
+        """Return the open session with this id. Raises Refusal as `find_writable`, and if it has ended."""
         session = self.find_writable(session_id, headers)
         session.check_open()
         session.touch()  # it must not expire before the request registers with it
@@ -142,12 +143,12 @@ class Sessions:
         """Return the event for a client that joins, or None for an unknown session."""
         try:
             session = self.find(session_id)
-        except ApiError:
+        except Refusal:
             return None
         return session.event(f"Joined: {session.status}", session.current)
 
     async def progress(self, session_id: str) -> bytes:
-        """Return the response of `/progress` as JSON. Raises ApiError 404, sqlite3.Error."""
+        """Return the response of `/progress` as JSON. Raises Refusal for an unknown session, sqlite3.Error."""
         session = self.find(session_id)
         session.touch()
         return await self._progress.get(session)
@@ -239,7 +240,7 @@ class Sessions:
     async def storing(self, session: Session | None) -> AsyncIterator[None]:
         """Keep a session open while files of it are stored and counted; then end it if they were its last ones.
 
-        Raises ApiError 409 if it has ended: nothing may be stored then. Raises sqlite3.Error.
+        Raises Refusal if it has ended: nothing may be stored then. Raises sqlite3.Error.
         """
         if session is None:
             yield
@@ -268,10 +269,10 @@ class Sessions:
 
 
 def expected_bytes(headers: Mapping[str, str]) -> int:
-    """Return the size of all files of a new session, as its creator announces it; 0 if unknown. Raises ApiError 400."""
+    """Return the size of all files of a new session, as its creator announces it; 0 if unknown. Raises Refusal."""
     text = headers.get("x-expected-bytes", "0")
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
-        raise ApiError(400, "INVALID_HEADER", f"X-Expected-Bytes must be a number of at most {MAX_DIGITS} digits")
+        raise Refusal("INVALID_HEADER", f"X-Expected-Bytes must be a number of at most {MAX_DIGITS} digits")
     return int(text)
 
 

@@ -16,7 +16,7 @@ from serving import running_server
 from time_limits import PATIENCE
 
 from uploader_cli import Settings, upload
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable

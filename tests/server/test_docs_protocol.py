@@ -14,7 +14,7 @@ import pytest
 from docs_pages import ROOT, codes, page, rows
 from serving import running_server
 
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 
 if TYPE_CHECKING:
     from pathlib import Path

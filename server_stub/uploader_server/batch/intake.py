@@ -12,9 +12,10 @@ from starlette.requests import Request
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.http.errors import ApiError, check_segments, retrieve
 from uploader_server.http.memory import held_by
-from uploader_server.http.shares import holder_of
-from uploader_server.session import FileState, Session, batch_answer
+from uploader_server.session import Session, batch_answer
 from uploader_server.sessions import Sessions
+from uploader_server.shares import holder_of
+from uploader_server.storage.file_state import FileState
 from uploader_server.storage.paths import is_short
 
 

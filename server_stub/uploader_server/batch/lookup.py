@@ -15,7 +15,7 @@ from uploader_server.config import Limits
 from uploader_server.http.bodies import MOST_TO_FIND, Bodies, schemas
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, check_segments, parse_json, read_body
 from uploader_server.http.memory import held_by
-from uploader_server.http.shares import holder_of
+from uploader_server.shares import holder_of
 from uploader_server.storage.categories import NO_FILE, Descent
 from uploader_server.storage.paths import UnsafePathError, candidates, safe_parts
 from uploader_server.storage.reading import StoredFile

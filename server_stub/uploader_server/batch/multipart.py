@@ -21,10 +21,11 @@ from multipart import (  # type: ignore[import-untyped]
 from starlette.types import Receive
 
 from uploader_server.config import Limits
+from uploader_server.errors import Refusal
 from uploader_server.http.errors import ApiError, pieces
 from uploader_server.http.memory import Held
-from uploader_server.http.pace import Pace
-from uploader_server.session import FileState
+from uploader_server.pace import Pace
+from uploader_server.storage.file_state import FileState
 from uploader_server.storage.writing import Appender
 from uploader_server.wire import extension
 
@@ -47,7 +48,7 @@ class BatchReader:
         self.texts: dict[str, str] = {}  # the last text part of each name
         self.received = 0
         self._limits, self._incoming, self._held, self._eager = limits, incoming, held, eager
-        self._refusal: ApiError | None = None
+        self._refusal: Refusal | None = None
         self._file: FileState | None = None  # the file being received; None during a text part
         self._name = ""
         self._text = bytearray()
@@ -157,10 +158,15 @@ class BatchReader:
         elif len(self.files) > limits.max_files:
             message = f"A batch has at most {limits.max_files} files"
             self._refuse(400, "TOO_MANY_FILES", message, number=limits.max_files)
-        elif refusal := limits.refusal(file.original_name, extension(self.files[0].original_name)):
-            self._refuse(**refusal)
-        elif file.announced is not None:
-            self._check_size(file, file.announced)
+        else:
+            try:
+                limits.check(file.original_name, extension(self.files[0].original_name))
+            except Refusal as refusal:
+                if self._eager:
+                    raise
+                self._refusal = self._refusal or refusal.with_traceback(None)
+            else:
+                self._check_size(file, file.announced or 0)
 
     def _check_size(self, file: FileState, size: int) -> None:
         if size > self._limits.max_size:

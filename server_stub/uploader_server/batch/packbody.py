@@ -15,9 +15,9 @@ from uploader_server.config import Limits
 from uploader_server.http.bodies import Bodies, PackLimits, schemas
 from uploader_server.http.errors import ApiError, check_segments, parse_json, pieces
 from uploader_server.http.memory import held_by
-from uploader_server.http.pace import Pace
-from uploader_server.session import packed_mark
+from uploader_server.pace import Pace
 from uploader_server.storage.paths import MAX_NAME, UnsafePathError, check_short, shortened
+from uploader_server.storage.store import packed_mark
 
 MAX_MANIFEST = 4 << 20  # maximum bytes of a manifest
 _BODIES = Bodies(schemas(Limits(), large_packs=True))  # what is too large for a pack is a 413

@@ -17,9 +17,10 @@ from uploader_server.batch.packbody import FRAMING, MAX_MANIFEST, Manifest, Pack
 from uploader_server.batch.packstore import Key, PackRows, Unpacking
 from uploader_server.http.bodies import PackLimits
 from uploader_server.http.errors import ApiError, Json, retrieve
-from uploader_server.http.shares import holder_of
-from uploader_server.session import FileState, Session
+from uploader_server.session import Session
 from uploader_server.sessions import BURST, Sessions
+from uploader_server.shares import holder_of
+from uploader_server.storage.file_state import FileState
 from uploader_server.storage.put import put
 from uploader_server.storage.store import Change
 from uploader_server.wire import PACKS, stored_at

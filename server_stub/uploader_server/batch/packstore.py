@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from uploader_server.batch.packbody import Manifest
 from uploader_server.config import Limits
-from uploader_server.session import FileState
+from uploader_server.errors import Refusal
+from uploader_server.storage.file_state import FileState
 from uploader_server.storage.store import Change, Store
 from uploader_server.wire import extension
 
@@ -57,10 +58,12 @@ class Unpacking:
         for file in self.files:
             if file.error_code is not None:
                 continue
-            if refusal := limits.refusal(file.original_name, first):
-                file.fail(refusal["code"], refusal["message"])
-            elif first is None:
-                first = extension(file.original_name)
+            try:
+                limits.check(file.original_name, first)
+            except Refusal as refusal:
+                file.fail(refusal.code, refusal.message)
+            else:
+                first = extension(file.original_name) if first is None else first
         return first
 
     def write(self) -> None:

@@ -10,7 +10,7 @@ from starlette.types import Message, Scope, Send
 
 from uploader_server.http.connections import cut
 from uploader_server.http.memory import Held
-from uploader_server.http.pace import Pace
+from uploader_server.pace import Pace
 
 logger = logging.getLogger(__name__)
 

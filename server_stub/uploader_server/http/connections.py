@@ -21,9 +21,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from uploader_server.addresses import network
 from uploader_server.http.heads import COPIES, MAX_HEAD
 from uploader_server.http.memory import Memory
-from uploader_server.http.proxies import network
 from uploader_server.http.tracking import RequestTracker, TrackedRequest
 from uploader_server.options import StartupError
 

@@ -18,7 +18,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from uploader_server.http.pace import Meter, Pace
+from uploader_server.errors import Refusal
+from uploader_server.pace import Meter, Pace
 from uploader_server.storage.disk import NO_SPACE
 from uploader_server.storage.paths import is_short
 from uploader_server.wire import timestamp
@@ -47,8 +48,8 @@ class Words:
 ENGLISH = Words()
 
 
-class ApiError(Exception):
-    """An error response: `{error, message, details?, timestamp}`; `number` is for `Words.errors`."""
+class ApiError(Refusal):
+    """An error response: `{error, message, details?, timestamp}`."""
 
     def __init__(
         self,
@@ -62,16 +63,12 @@ class ApiError(Exception):
         retry_after: int | None = None,
         **extra: Any,
     ) -> None:
-        super().__init__(f"{code}: {message}")
+        super().__init__(code, message, number=number, retry_after=retry_after, **extra)
         self.status = status
-        self.code = code
-        self.message = message
         self.details = details
-        self.number = number
         self.headers = dict(headers or {})
         if retry_after is not None:
             self.headers["retry-after"] = str(retry_after)
-        self.extra = extra
 
     def body(self, words: Words = ENGLISH) -> dict[str, Any]:
         """Return the JSON body."""
@@ -82,11 +79,31 @@ class ApiError(Exception):
         return {"error": self.code, "message": message, **details, **self.extra, **moment}
 
 
+_STATUSES = {
+    "UNAUTHORIZED": 401,
+    "INVALID_TOKEN": 401,
+    "NOT_YOURS": 403,
+    "SESSION_NOT_FOUND": 404,
+    "CANCELLED": 409,
+    "SESSION_BUSY": 409,
+    "SESSION_ENDED": 409,
+    "SHARE_USED": 429,
+    "SERVER_BUSY": 503,
+    "TOO_MANY_JOINS": 503,
+    "TOO_MANY_SESSIONS": 503,
+    "TOO_MANY_UPLOADS": 503,
+}
+"""The statuses of refusals of the domain by their codes; 400 for all others."""
+
+
 def as_api_error(error: Exception) -> ApiError:
     """Return the response to any error: 400 for a cut body, 507 for a full disk, 503 for no descriptor, else 500."""
     match error:
         case ApiError():
             return error
+        case Refusal(code=code):
+            more: dict[str, Any] = {"number": error.number, "retry_after": error.retry_after, **error.extra}
+            return ApiError(_STATUSES.get(code, 400), code, error.message, **more)
         case HTTPException():
             return ApiError(404, "NOT_FOUND", "There is no such path")
         case ClientDisconnect():
@@ -138,13 +155,14 @@ def zipped(answer: Response, request: Request) -> Response:
     return answer
 
 
-async def refuse(error: int | ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+async def refuse(error: int | Refusal, scope: Scope, receive: Receive, send: Send) -> None:
     """Reject a request or a websocket handshake with an error: as JSON, or a status as plain text."""
     if scope["type"] == "websocket":
         await receive()
     answer: Response
-    if isinstance(error, ApiError):
-        answer = Json(error.body(), error.status, error.headers)
+    if isinstance(error, Refusal):
+        refusal = as_api_error(error)
+        answer = Json(refusal.body(), refusal.status, refusal.headers)
     else:
         answer = PlainTextResponse(http.HTTPStatus(error).phrase, error)
     with contextlib.suppress(RuntimeError):  # from granian: the websocket client has disconnected

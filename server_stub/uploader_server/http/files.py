@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from uploader_server.http.answers import LARGEST_PIECE, PIECE, QUEUED, PacedSend
 from uploader_server.http.errors import ApiError
-from uploader_server.http.shares import holder_of
+from uploader_server.shares import holder_of
 from uploader_server.storage.categories import OpenFile
 from uploader_server.storage.disk import in_memory
 from uploader_server.storage.reading import StoredFile

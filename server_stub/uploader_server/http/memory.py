@@ -4,7 +4,7 @@ The gateway gives each request a `Held` (`scope["held"]`) and releases it at the
 request whose size the client decides adds it there: its head, bodies, what is parsed from them, and metadata. Files
 that are written while they arrive are not kept.
 
-A request gets more memory only if its client (see `http.shares`) then keeps no more than what is still free. So one
+A request gets more memory only if its client (see `shares`) then keeps no more than what is still free. So one
 client can keep at most half of the budget, and clients with slow requests never use all of it.
 """
 

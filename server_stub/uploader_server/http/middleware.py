@@ -13,18 +13,19 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from uploader_server.addresses import is_address, network
+from uploader_server.auth import check_token
 from uploader_server.config import ServerConfig
+from uploader_server.errors import Refusal
 from uploader_server.feature import provided
 from uploader_server.http.answers import PacedSend
-from uploader_server.http.auth import check_token
 from uploader_server.http.errors import ApiError, Json, Words, as_api_error, before, refuse, with_headers
 from uploader_server.http.heads import kept_of_head
 from uploader_server.http.memory import Held, Memory
-from uploader_server.http.proxies import is_address, network
-from uploader_server.http.shares import holder_of
 from uploader_server.http.tracking import client_address
 from uploader_server.logs import printable, without_secrets
 from uploader_server.realtime.rooms import Realtime
+from uploader_server.shares import holder_of
 from uploader_server.wire import BATCH, PACKS, TUS
 
 logger = logging.getLogger(__name__)
@@ -138,8 +139,8 @@ class Gateway:
 
     def _answer(self, error: Exception, scope: Scope) -> Response:
         refusal = as_api_error(error)
-        cause = error.__cause__ if refusal is error else error  # the calls of tus convert errors themselves
-        if cause not in (None, refusal) and refusal.status >= 500:
+        cause = error.__cause__ if isinstance(error, Refusal) else error  # the calls of tus convert errors themselves
+        if not isinstance(cause, Refusal | None) and refusal.status >= 500:
             trace = cause if refusal.code == "INTERNAL_ERROR" else None
             level = logging.WARNING if trace is None else logging.ERROR
             path = printable(without_secrets(scope["path"]))

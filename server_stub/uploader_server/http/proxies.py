@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import Message, Scope, Send
 
+from uploader_server.addresses import is_address, parsed_address
+
 PREFIX = re.compile(r"(/[\w.~-]+)+")  # a path that is the same with and without percent-encoding
 HOST = re.compile(r"[\w.-]+(:\d+)?|\[[\da-fA-F:.]+\](:\d+)?", re.ASCII)
 FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-proto")
@@ -20,7 +22,7 @@ class Proxies:
         self._networks = [ipaddress.ip_network(address) for address in addresses]
 
     def include(self, address: str) -> bool:
-        parsed = _parsed(address)
+        parsed = parsed_address(address)
         return parsed is not None and any(parsed in network for network in self._networks)
 
     def client_scope(self, scope: Scope) -> Scope:
@@ -73,23 +75,3 @@ def located(send: Send, origin: str, prefix: str) -> Send:
 def _values(scope: Scope, name: str) -> list[str]:
     values = ",".join(Headers(scope=scope).getlist(name)).split(",")
     return [value.strip() for value in values if value.strip()]
-
-
-def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        parsed = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(parsed, "ipv4_mapped", None) or parsed  # IPv4 on a socket of both families
-
-
-def network(address: str) -> str:
-    """Return what counts as one address: the /64 network of an IPv6 address, else the address."""
-    parsed = _parsed(address) if ":" in address else None
-    if parsed is None or parsed.version == 4:
-        return address if parsed is None else str(parsed)
-    return str(ipaddress.ip_network((parsed, 64), strict=False))
-
-
-def is_address(text: str) -> bool:
-    return _parsed(text) is not None

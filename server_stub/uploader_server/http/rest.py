@@ -17,14 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from uploader_server.auth import check_token
 from uploader_server.bundled import Bundled
 from uploader_server.config import Limits
-from uploader_server.http.auth import check_token
 from uploader_server.http.bodies import Bodies, schemas
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, Words, parse_json, read_body, read_json, zipped
 from uploader_server.http.files import Download, digest_header
 from uploader_server.http.memory import held_by
-from uploader_server.http.shares import holder_of
+from uploader_server.shares import holder_of
 from uploader_server.storage.paths import UnsafePathError, check_short, is_shallow
 from uploader_server.storage.reading import StoredFile
 from uploader_server.wire import BATCH, extension, timestamp

@@ -24,8 +24,8 @@ from uploader_server.config import ServerConfig
 from uploader_server.http.errors import refuse
 from uploader_server.http.heads import cut_head
 from uploader_server.http.proxies import Proxies, located
-from uploader_server.http.shares import Share, holder_name
 from uploader_server.logs import printable, without_secrets
+from uploader_server.shares import Share, holder_name
 from uploader_server.wire import timestamp
 
 logger = logging.getLogger(__name__)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from uploader_server.auth import SECRET
 from uploader_server.batch.packs import KEY
 from uploader_server.config import Limits
 from uploader_server.feature import provided
-from uploader_server.http.auth import SECRET
 from uploader_server.http.bodies import TYPES, Schema, one_of, records, whole
 from uploader_server.http.bodies import schemas as request_schemas
 from uploader_server.session import STATUSES

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import socketio  # type: ignore[import-untyped]
 
 from uploader_server.analyses import Analyses
+from uploader_server.auth import bearer, same_token
 from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig
-from uploader_server.http.auth import bearer, same_token
 from uploader_server.http.heads import LONGEST
-from uploader_server.http.shares import Share, holder_name, holder_of
 from uploader_server.http.tracking import client_address
 from uploader_server.metrics import Metrics
 from uploader_server.realtime.rooms import Realtime, room_of
+from uploader_server.shares import Share, holder_name, holder_of
 from uploader_server.wire import is_uuid
 
 if TYPE_CHECKING:

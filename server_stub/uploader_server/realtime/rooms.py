@@ -14,11 +14,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from uploader_server.config import ServerConfig
+from uploader_server.errors import Refusal
 from uploader_server.http.connections import cut
 from uploader_server.http.errors import ApiError, before, read_body, refuse
-from uploader_server.http.shares import holder_of, share_used
 from uploader_server.metrics import Metrics
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked_packets
+from uploader_server.shares import holder_of, share_used
 
 # By default a polling payload with more than 16 packets ends the connection.
 engineio.payload.Payload.max_decode_packets = MAX_PACKETS
@@ -138,7 +139,7 @@ class Realtime:
 
         await self._app(scope, again, send)
 
-    def refusal(self, scope: Scope) -> ApiError | None:
+    def refusal(self, scope: Scope) -> Refusal | None:
         """Return the answer to the handshake of a client that has reached `max_connections`."""
         limit = self._config.max_connections
         if not limit or not _is_handshake(scope):

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from uploader_server.analyses import TIMEOUT, Analyses, Analysis
+from uploader_server.auth import check_token
 from uploader_server.config import ServerConfig
-from uploader_server.http.auth import check_token
 from uploader_server.http.bodies import Bodies, schemas
 from uploader_server.http.errors import ApiError, Json, read_json
 from uploader_server.simulation.stages import KINDS, stage_at

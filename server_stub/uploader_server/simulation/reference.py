@@ -20,7 +20,8 @@ from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import ServerConfig
 from uploader_server.http.errors import ApiError, Words
 from uploader_server.http.memory import held_by
-from uploader_server.session import FileState, batch_answer, counted
+from uploader_server.session import batch_answer, counted
+from uploader_server.storage.file_state import FileState
 from uploader_server.storage.put import put
 from uploader_server.storage.store import Change, Store
 from uploader_server.wire import CATEGORIES, js_number, js_round, timestamp

@@ -15,9 +15,9 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from uploader_server.session import FileState
 from uploader_server.storage import paths
 from uploader_server.storage.categories import Descent
+from uploader_server.storage.file_state import FileState
 from uploader_server.storage.reading import StoredFile
 from uploader_server.storage.store import Change, Store
 from uploader_server.storage.turns import Turns

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from uploader_server.options import StartupError
-from uploader_server.session import ENDED, FILE_ROW, IDENTITY, SESSION_COLUMNS, FileRow, packed_mark
 from uploader_server.storage.categories import Categories, Descent, OpenFile
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.database import Database, VersionError
 from uploader_server.storage.disk import Disk
+from uploader_server.storage.file_state import FILE_ROW, IDENTITY, FileRow
 from uploader_server.storage.paths import UnsafePathError, may_become, remove_tree, safe_parts
 from uploader_server.storage.pruning import Pruner
 from uploader_server.storage.reading import LARGEST_INTEGER, Digests, Reading
@@ -43,6 +43,12 @@ NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 ANONYMOUS = "tus"  # the category of uploads without a session
 
 Change = Callable[[sqlite3.Connection], object]  # statements for a transaction (see `Store.save`)
+SESSION_COLUMNS = (
+    *("id", "category", "expected", "status", "progress", "created", "touched", "given_up"),
+    *("owner", "secret", "holder", "expected_bytes", "finished"),
+)
+ENDED = frozenset({"completed", "partial", "cancelled"})
+"""The final ones of `session.STATUSES`."""
 
 
 class SavedSession(NamedTuple):
@@ -422,3 +428,8 @@ def _counted(db: sqlite3.Connection, rows: Sequence[FileRow]) -> tuple[int, int,
     stored = [row[_SIZE] for row in rows if row[_STATUS] == "completed"]
     failed = sum(row[_STATUS] == "failed" for row in rows)
     return (len(stored), failed, sum(stored), rows[0][_SESSION]) if rows else None
+
+
+def packed_mark(path: str, sha256: str) -> int:
+    """Return the mark of a pack file for `Session.counted`: a hash, since many paths would need much memory."""
+    return hash((path, sha256))

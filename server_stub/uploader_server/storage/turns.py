@@ -16,7 +16,7 @@ LONG_JOBS = HASHING + JOINING + LOOKING + LINKING + COMPARING
 
 
 class Turns:
-    """Lets at most `most` jobs of one kind run at a time, one for each client (see `http.shares`).
+    """Lets at most `most` jobs of one kind run at a time, one for each client (see `shares`).
 
     So the threads that write uploads are never all busy with long jobs, and no client delays those of others by more
     than one job. Used on the event loop only.

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from uploader_server.errors import Refusal
 from uploader_server.http.errors import ApiError, pieces
 from uploader_server.session import Session
 from uploader_server.storage.writing import Appender
@@ -165,11 +166,11 @@ class Receiving:
     def _too_large(self) -> ApiError:
         return ApiError(413, "FILE_TOO_LARGE", f"The upload has at most {self._start + self._limit} bytes")
 
-    def _ended(self) -> ApiError:
+    def _ended(self) -> Refusal:
         if self._session is not None and self._session.status == "cancelled":
             return ApiError(410, "CANCELLED", "The session was cancelled")
         try:
             self._uploads.check_session(self._upload)
-        except ApiError as error:
+        except Refusal as error:
             return error
         return ApiError(423, "UPLOAD_TAKEN_OVER", "Another request took over this upload; send HEAD for the offset")

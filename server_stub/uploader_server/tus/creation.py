@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 from starlette.requests import Request
 
-from uploader_server.http.errors import ApiError
-from uploader_server.http.shares import holder_of
+from uploader_server.errors import Refusal
+from uploader_server.http.errors import ApiError, as_api_error
 from uploader_server.session import Session
+from uploader_server.shares import holder_of
 from uploader_server.storage.paths import UnsafePathError, check_short, is_shallow, safe_parts
 from uploader_server.storage.put import refusal
 from uploader_server.storage.store import ANONYMOUS
@@ -46,11 +47,11 @@ def new_upload(
 
 
 def check_file(uploads: Uploads, upload: Upload, session: Session | None) -> None:
-    """Raise ApiError 400 for a file that the session can't accept, as a batch does."""
+    """Raise Refusal for a file that the session can't accept, as a batch does."""
     if session is not None:
         session.check_file(upload.file.original_name, uploads.limits)  # again when it is added
-    elif refused := uploads.limits.refusal(upload.file.original_name, None):
-        raise ApiError(**refused)
+    else:
+        uploads.limits.check(upload.file.original_name, None)
 
 
 async def begin(uploads: Uploads, upload: Upload, body: Body, checksum: Checksum | None) -> Upload | None:
@@ -74,9 +75,10 @@ async def begin(uploads: Uploads, upload: Upload, body: Body, checksum: Checksum
     try:
         async with uploads.turn(upload):
             await _receive(uploads, upload, body, checksum)
-    except ApiError as error:
-        error.headers["location"] = TUS + upload.id
-        raise
+    except Refusal as error:
+        refused = as_api_error(error)
+        refused.headers["location"] = TUS + upload.id
+        raise refused from error
     return None
 
 

@@ -10,6 +10,7 @@ import contextlib
 import sqlite3
 from collections.abc import Sequence
 
+from uploader_server.errors import Refusal
 from uploader_server.http.errors import ApiError
 from uploader_server.storage.store import Change
 from uploader_server.tus.headers import Concat
@@ -56,7 +57,7 @@ async def _concatenate(uploads: Uploads, upload: Upload) -> None:
                 await turns.enter_async_context(uploads.turn(part))
             shared = uploads.shared.joined_by(upload, parts)
             await _measure(uploads, parts)
-        except ApiError:
+        except Refusal:
             await uploads.retire(upload, "failed")
             raise
         if shared is None:

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from starlette.requests import Request
 from starlette.responses import Response
 
+from uploader_server.errors import Refusal
 from uploader_server.http.errors import ApiError, as_api_error
 from uploader_server.http.files import digest_header
 from uploader_server.http.memory import held_by
@@ -53,7 +54,7 @@ async def is_ietf(request: Request, uploads: Uploads) -> bool:
         return True
     upload_id = request.path_params.get("id", "")
     if request.method in {"HEAD", "DELETE"} and is_upload_id(upload_id):
-        with suppress(ApiError):
+        with suppress(Refusal):
             return (await uploads.find(upload_id)).by_ietf
     return False
 
@@ -229,7 +230,7 @@ class IetfCall:
         """Make a refusal one of this protocol: a problem (RFC 9457), and the state of the upload."""
         upload = self.upload
         if upload is not None and upload.status == OPEN and upload.length is not None and refusal.status == 413:
-            with suppress(ApiError):  # the content is longer than the upload, which must not be used any more
+            with suppress(Refusal):  # the content is longer than the upload, which must not be used any more
                 async with self.uploads.turn(upload):
                     await self.uploads.retire(upload, "failed")
         failed = upload is not None and upload.status == "failed"  # nothing can be resumed

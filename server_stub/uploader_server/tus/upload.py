@@ -11,7 +11,7 @@ from typing import Any
 
 from uploader_server.http.errors import ApiError
 from uploader_server.http.files import repr_digest
-from uploader_server.session import FileState
+from uploader_server.storage.file_state import FileState
 from uploader_server.tus.headers import Place, check_length, parse_concat, parse_metadata
 from uploader_server.wire import stored_at
 
@@ -34,7 +34,7 @@ class Upload:
     """The last segment of its URL: the right to write (docs/extensions.md). Only `Location` has it."""
     file_id: str = field(default_factory=lambda: str(uuid.uuid4()))  # the public id
     status: str = OPEN
-    holder: str = ""  # the client whose share it belongs to (see `http.shares`)
+    holder: str = ""  # the client whose share it belongs to (see `shares`)
     counted: int | None = None  # offset saved in the database row; None: the length of the data file
     completes: bool | None = None
     """IETF protocol: whether the last request declared that its content is the end; None for tus 1.0."""

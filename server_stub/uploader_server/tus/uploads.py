@@ -9,11 +9,12 @@ import logging
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from uploader_server.http.auth import check_token
-from uploader_server.http.errors import ApiError
-from uploader_server.http.shares import EMPTY_TTL, Share
+from uploader_server.auth import check_token
+from uploader_server.errors import Refusal
+from uploader_server.http.errors import ApiError, as_api_error
 from uploader_server.session import Session
 from uploader_server.sessions import Sessions
+from uploader_server.shares import EMPTY_TTL, Share
 from uploader_server.storage.turns import JOINING, Turns
 from uploader_server.storage.writing import SMALL
 from uploader_server.tus.headers import check_length
@@ -64,7 +65,7 @@ class Uploads:
     async def find_key(self, owner: str, key: str) -> Upload | None:
         """Return the upload that was created with this `uploadKey`, unless it is gone."""
         found = self.unfinished(owner, key) or (await self.store.find_key(owner, key) if key else None)
-        with contextlib.suppress(ApiError):
+        with contextlib.suppress(Refusal):
             return None if found is None else await self.find(found.id)
         return None
 
@@ -163,8 +164,8 @@ class Uploads:
             return
         try:
             self._enter(upload, session)
-        except ApiError as error:  # it has ended meanwhile, or got other files
-            await self.retire(upload, "failed" if error.status == 400 else "cancelled")
+        except Refusal as error:  # it has ended meanwhile, or got other files
+            await self.retire(upload, "failed" if as_api_error(error).status == 400 else "cancelled")
             raise
 
     def most(self, upload: Upload) -> int:
@@ -238,7 +239,7 @@ class Uploads:
 
     async def delete(self, file_id: str) -> bool:
         """Delete the file of a finished upload and end the upload; return False if there is none."""
-        with contextlib.suppress(ApiError):
+        with contextlib.suppress(Refusal):
             upload = await self.find(await self.store.find_file(file_id) or "")
             if upload.path is not None:
                 async with self.turn(upload):
@@ -299,7 +300,7 @@ class Uploads:
     async def discard(self, session_id: str) -> None:
         """End the requests and remove the unfinished data of a cancelled session."""
         for upload_id in await self.store.with_data(session_id):
-            with contextlib.suppress(ApiError):
+            with contextlib.suppress(Refusal):
                 upload = await self.find(upload_id)
                 async with self.turn(upload):
                     if upload.has_data:

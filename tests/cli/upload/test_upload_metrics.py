@@ -9,8 +9,8 @@ from command import uploader
 from serving import running_server
 
 from uploader_cli import Settings, upload
+from uploader_server.auth import issue_token
 from uploader_server.faults import Answer
-from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable

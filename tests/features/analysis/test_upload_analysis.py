@@ -13,7 +13,7 @@ from serving import running_server, runs_of
 from time_limits import SLACK
 
 from uploader_cli.analysis.stages import STAGES, Kind
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.features.checks.check import Verdict
 from uploader_cli.features.doctor.doctor_report import as_json
 from uploader_cli.settings import Layer, Source
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,7 @@ from serving import running_server
 
 from uploader_cli.__main__ import main
 from uploader_cli.features.smoke.runner import CHECKS, ON_REQUEST
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable

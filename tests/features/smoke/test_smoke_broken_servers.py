@@ -12,9 +12,9 @@ from features.smoke.broken_servers import Broken, Call, Reply, failed, smoke
 from uploader_cli.features.checks.check import Verdict
 from uploader_cli.features.smoke.runner import CHECKS, watching
 from uploader_cli.features.smoke.smoke_report import check_json
+from uploader_server.auth import issue_token
 from uploader_server.batch.intake import Intake
 from uploader_server.http import rest
-from uploader_server.http.auth import issue_token
 from uploader_server.http.bodies import Bodies, schemas
 from uploader_server.http.errors import ApiError
 from uploader_server.realtime.joins import Joins

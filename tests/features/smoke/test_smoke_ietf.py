@@ -11,7 +11,7 @@ from serving import running_server
 
 from uploader_cli.features.checks.check import Verdict
 from uploader_cli.features.smoke.runner import ON_REQUEST
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from uploader_cli.features.smoke.runner import CHECKS, OF_ENDPOINTS, run_checks
 from uploader_cli.features.smoke.site import Site
 from uploader_cli.features.smoke.smoke_report import check_json
 from uploader_cli.settings.values import Header
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from server.batches import DEADLINE, UNKNOWN, body_of, connected, eventually, fi
 from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
 
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 from uploader_server.realtime.rooms import HEARTBEAT
 
 if TYPE_CHECKING:

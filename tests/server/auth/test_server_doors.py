@@ -36,7 +36,7 @@ from server.tus.tus_client import TUS, create, created, file_id, head
 from serving import running_server, server_process
 from websockets.exceptions import ConnectionClosed
 
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 from uploader_server.storage import put
 from uploader_server.storage.categories import Descent
 from uploader_server.storage.paths import candidates

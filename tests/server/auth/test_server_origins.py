@@ -15,7 +15,7 @@ from serving import running_server
 from websockets.exceptions import InvalidStatus
 
 from uploader_server.__main__ import main
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

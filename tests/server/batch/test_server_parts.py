@@ -9,9 +9,10 @@ import pytest
 from uploader_server.config import ServerConfig
 from uploader_server.http.middleware import RateLimit
 from uploader_server.options import parse_size
-from uploader_server.session import FileState, Session
+from uploader_server.session import Session
 from uploader_server.simulation.state import Gate, RealtimeMode
 from uploader_server.storage.clock import Clock
+from uploader_server.storage.file_state import FileState
 from uploader_server.storage.paths import UnsafePathError, candidates, may_become, safe_parts
 from uploader_server.wire import extension, is_uuid, js_round, timestamp
 

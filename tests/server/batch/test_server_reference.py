@@ -33,7 +33,7 @@ from serving import running_server, server_process
 from time_limits import PATIENCE
 
 from uploader_server import serving as serving_module
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 from uploader_server.simulation.reference import STEPS
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from server.packs.packing import post_pack
 from server.tus.tus_client import append, create, created, error, head, offset_of, part, terminate
 from serving import running_server
 
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 from uploader_server.storage import database, disk
 
 if TYPE_CHECKING:

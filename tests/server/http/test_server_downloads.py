@@ -23,7 +23,7 @@ from uploader_server.http import answers
 from uploader_server.http.answers import LARGEST_PIECE, PIECE, PacedSend
 from uploader_server.http.files import UNWATCHED, Download
 from uploader_server.http.memory import Held, Memory
-from uploader_server.http.pace import Pace
+from uploader_server.pace import Pace
 from uploader_server.storage.categories import OpenFile
 from uploader_server.storage.disk import in_memory
 

@@ -26,8 +26,8 @@ from server.batches import (
 )
 from serving import running_server
 
+from uploader_server.auth import issue_token
 from uploader_server.config import ServerConfig
-from uploader_server.http.auth import issue_token
 from uploader_server.http.tracking import AccessLog, LoggedRequest
 from uploader_server.metrics import route_of
 

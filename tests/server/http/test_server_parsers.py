@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 from server.batches import body_of, file, text
 
 from uploader_cli.core.capabilities import encode_metadata
+from uploader_server.auth import check_token, issue_token, owner_of
 from uploader_server.batch import multipart
 from uploader_server.batch.lookup import parse as parse_lookup
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import OPTIONS, ServerConfig
-from uploader_server.http.auth import check_token, issue_token, owner_of
+from uploader_server.errors import Refusal
 from uploader_server.http.bodies import Bodies, schemas
-from uploader_server.http.errors import ENGLISH, ApiError, parse_json
+from uploader_server.http.errors import ENGLISH, as_api_error, parse_json
 from uploader_server.http.memory import Held, Memory
-from uploader_server.http.pace import Pace
 from uploader_server.http.rest import finish_request, session_request, validated
 from uploader_server.options import check_network, check_origin, parse_size
+from uploader_server.pace import Pace
 from uploader_server.realtime.strict import are_packets, is_message, parsed
 from uploader_server.simulation.rules import RuleError, parse_rule
 from uploader_server.simulation.table import FAULTS
@@ -66,12 +67,13 @@ def in_header(*pieces: str) -> st.SearchStrategy[str]:
     return HEADERS | mixture(*pieces).map(lambda value: value.encode("latin-1", "ignore").decode("latin-1"))
 
 
-def refuses(parse: Callable[..., object], *given: object, by: type[Exception] = ApiError) -> bool:
+def refuses(parse: Callable[..., object], *given: object, by: type[Exception] = Refusal) -> bool:
     """Whether it is refused; anything but `by` fails the test."""
     try:
         parse(*given)
     except by as error:
-        return not isinstance(error, ApiError) or error.status in range(400, 500) or pytest.fail(f"{error.status}")
+        status = as_api_error(error).status if isinstance(error, Refusal) else 400
+        return status in range(400, 500) or pytest.fail(f"{status}")
     return False
 
 
@@ -207,7 +209,7 @@ def read_batch(body: bytes, cuts: list[int], directory: Path) -> object:
         try:
             await reader.read(receive, "multipart/form-data; boundary=BOUNDARY", Pace(0, 60.0, 10.0))
             return reader.noted, [(one.original_name, read(one.data)) for one in reader.files if one.data]
-        except ApiError as error:
+        except Refusal as error:
             return error.status, error.code
         finally:
             await reader.discard()

@@ -23,7 +23,7 @@ from server.batches import (
 from server_clock import ServerClock
 from serving import running_server
 
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 from uploader_server.storage.writing import Appender
 
 if TYPE_CHECKING:

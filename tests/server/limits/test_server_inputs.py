@@ -36,8 +36,8 @@ from websockets.exceptions import ConnectionClosed
 from uploader_server import serving
 from uploader_server.config import ServerConfig
 from uploader_server.http.errors import ApiError, before, pieces
-from uploader_server.http.pace import Meter, Pace
-from uploader_server.http.shares import MOST
+from uploader_server.pace import Meter, Pace
+from uploader_server.shares import MOST
 
 if TYPE_CHECKING:
     import socket

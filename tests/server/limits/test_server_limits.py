@@ -44,7 +44,7 @@ from uploader_server.config import ServerConfig
 from uploader_server.faults import Answer
 from uploader_server.http.errors import refuse
 from uploader_server.http.middleware import RateLimit
-from uploader_server.http.shares import MOST
+from uploader_server.shares import MOST
 
 if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer

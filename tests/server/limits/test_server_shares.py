@@ -33,13 +33,13 @@ from server.tus.tus_client import BODY, TUS, append, concatenate, error, head, m
 from server_clock import ServerClock
 from serving import running_server
 
+from uploader_server import shares
 from uploader_server.config import ServerConfig
 from uploader_server.http import connections as limited_connections
-from uploader_server.http import shares
 from uploader_server.http.connections import Track, Watch, most_connections
 from uploader_server.http.memory import Memory
 from uploader_server.http.proxies import Proxies
-from uploader_server.http.shares import EMPTY_TTL, SPARED
+from uploader_server.shares import EMPTY_TTL, SPARED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

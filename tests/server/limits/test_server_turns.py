@@ -16,9 +16,9 @@ from serving import running_server
 
 from uploader_server.batch.lookup import Lookup
 from uploader_server.serving import SHORT_JOBS
-from uploader_server.session import FileState
 from uploader_server.storage import put
 from uploader_server.storage.categories import Descent
+from uploader_server.storage.file_state import FileState
 from uploader_server.storage.reading import Reading
 from uploader_server.storage.store import Store
 from uploader_server.storage.turns import LONG_JOBS

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from uploader_server.batch.packbody import PackBody
 from uploader_server.http.errors import ApiError
 from uploader_server.http.memory import Held, Memory
-from uploader_server.http.pace import Pace
+from uploader_server.pace import Pace
 
 if TYPE_CHECKING:
     from starlette.types import Message

@@ -32,8 +32,8 @@ from server.packs.packing import (
 from server.tus.tus_client import create
 from serving import REPOSITORY, running_server, server_process
 
+from uploader_server.auth import issue_token
 from uploader_server.batch.packstore import Unpacking
-from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

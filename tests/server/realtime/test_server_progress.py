@@ -14,7 +14,7 @@ from server.packs.packing import send_pack
 from server.tus.tus_client import append, concatenate, created, part
 from serving import running_server
 
-from uploader_server.session import FileState
+from uploader_server.storage.file_state import FileState
 from uploader_server.storage.store import Store
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import requests
 from server.batches import DEADLINE, UNKNOWN, Listener, connected, eventually, file, listening, new_session, upload
 from serving import running_server
 
+from uploader_server.auth import issue_token
 from uploader_server.config import ServerConfig
-from uploader_server.http.auth import issue_token
 from uploader_server.simulation.stages import KINDS
 from uploader_server.simulation.state import AnalysisMode, Faults
 

@@ -30,8 +30,8 @@ from serving import running_server, server_process
 
 from uploader_server.__main__ import main
 from uploader_server.app import create_app
+from uploader_server.auth import issue_token
 from uploader_server.config import ServerConfig
-from uploader_server.http.auth import issue_token
 from uploader_server.simulation.rules import RuleError, parse_rule
 from uploader_server.simulation.table import FAULTS
 from uploader_server.simulation.wrapper import FaultyApp, FaultyEvents

@@ -34,7 +34,7 @@ from server.tus.tus_client import (
 from serving import running_server
 from time_limits import SLACK
 
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 from uploader_server.options import StartupError
 from uploader_server.storage.reading import Reading
 from uploader_server.storage.store import Store

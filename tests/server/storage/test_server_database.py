@@ -28,8 +28,8 @@ from server.tus.tus_client import (
 from serving import running_server, server_process
 
 from uploader_server.app import create_app
+from uploader_server.auth import issue_token
 from uploader_server.config import ServerConfig
-from uploader_server.http.auth import issue_token
 from uploader_server.options import StartupError
 from uploader_server.storage.database import VERSION, Database
 from uploader_server.storage.store import Store

@@ -17,7 +17,7 @@ from server_clock import ServerClock
 from serving import running_server
 
 from uploader_server import sessions
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 from uploader_server.storage import pruning
 from uploader_server.storage.database import Database
 from uploader_server.storage.store import Store

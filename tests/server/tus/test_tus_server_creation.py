@@ -30,7 +30,7 @@ from server.tus.tus_client import (
 )
 from serving import running_server
 
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

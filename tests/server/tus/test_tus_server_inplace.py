@@ -34,7 +34,7 @@ from server.tus.tus_client import (
 from server_clock import ServerClock
 from serving import running_server, server_process
 
-from uploader_server.http.auth import issue_token
+from uploader_server.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -13,8 +13,8 @@ import requests
 from server.batches import DEADLINE, eventually, file, new_session, upload, watching
 from serving import running_server
 
+from uploader_server.auth import issue_token
 from uploader_server.features.page.page import FILES, STATIC
-from uploader_server.http.auth import issue_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

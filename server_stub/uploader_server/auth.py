@@ -12,7 +12,7 @@ from typing import Any
 
 import jwt
 
-from uploader_server.http.errors import ApiError
+from uploader_server.errors import Refusal
 
 SESSION_HEADER = "X-Session-Secret"
 SECRET = re.compile(r"[!-~]{22,200}")
@@ -40,19 +40,19 @@ def same_token(given: str, expected: str) -> bool:
 def check_token(authorization: str | None, secret: str | None, auth_token: str | None = None) -> None:
     """Accept `Bearer <auth_token>` if one is configured, and with a secret `Bearer <JWT>`.
 
-    Raises ApiError 401: UNAUTHORIZED without a token, INVALID_TOKEN with a bad one.
+    Raises Refusal: UNAUTHORIZED without a token, INVALID_TOKEN with a bad one.
     """
     token = bearer(authorization)
     if not token:
-        raise ApiError(401, "UNAUTHORIZED", "Send a token: Authorization: Bearer …")
+        raise Refusal("UNAUTHORIZED", "Send a token: Authorization: Bearer …")
     if auth_token is not None and same_token(token, auth_token):
         return
     if secret is None:
-        raise ApiError(401, "INVALID_TOKEN", "The token is invalid")
+        raise Refusal("INVALID_TOKEN", "The token is invalid")
     try:
         _decode(token, secret)
     except jwt.InvalidTokenError as error:
-        raise ApiError(401, "INVALID_TOKEN", "The token is invalid or has expired", details=str(error)) from error
+        raise Refusal("INVALID_TOKEN", "The token is invalid or has expired", details=str(error)) from error
 
 
 def owner_of(authorization: str | None, secret: str) -> str:
@@ -67,12 +67,12 @@ def owner_of(authorization: str | None, secret: str) -> str:
 
 
 def hashed_secret(headers: Mapping[str, str]) -> bytes:
-    """Return the SHA-256 of X-Session-Secret; empty without the header. Raises ApiError 400 if it is no secret."""
+    """Return the SHA-256 of X-Session-Secret; empty without the header. Raises Refusal if it is no secret."""
     secret = headers.get(SESSION_HEADER)
     if secret is None:
         return b""
     if SECRET.fullmatch(secret) is None:
-        raise ApiError(400, "INVALID_HEADER", f"{SESSION_HEADER} must be 22 to 200 visible ASCII characters")
+        raise Refusal("INVALID_HEADER", f"{SESSION_HEADER} must be 22 to 200 visible ASCII characters")
     return hashlib.sha256(secret.encode()).digest()
 
 

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, TypeVar
 
-from uploader_server.http.auth import owner_of
-from uploader_server.http.errors import ApiError
-from uploader_server.http.proxies import network
+from uploader_server.addresses import network
+from uploader_server.auth import owner_of
+from uploader_server.errors import Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,8 @@ ALL_USED: Mapping[Kind, str] = {
     "joins": "TOO_MANY_JOINS",
     "connections": "SERVER_BUSY",
 }
-"""Code of the 503 if all clients together hold the maximum."""
+"""Code of the refusal if all clients together hold the maximum."""
+USED = "SHARE_USED"  # code of the refusal of a client that holds its share
 RETRY_AFTER = 5  # seconds until a refused client should try again
 EMPTY_TTL = 3600.0  # seconds after which a session or an upload that has received nothing expires
 SPARED = 60.0  # the same, if the share of its client is used
@@ -45,10 +46,10 @@ def holder_of(scope: Mapping[str, Any]) -> str:
     return str(scope.get("holder", ""))
 
 
-def share_used(most: int, what: str) -> ApiError:
-    """Return the answer to a client that holds `most` things and may hold no more."""
+def share_used(most: int, what: str) -> Refusal:
+    """Return the refusal of a client that holds `most` things and may hold no more."""
     message = f"You hold {most} {what}, the share of one client; end one of them, or wait"
-    return ApiError(429, "SHARE_USED", message, retry_after=RETRY_AFTER)
+    return Refusal(USED, message, retry_after=RETRY_AFTER)
 
 
 class Share(Generic[T]):
@@ -104,8 +105,8 @@ class Share(Generic[T]):
             del self._held[holder]
             self._things.pop(holder, None)
 
-    def refusal(self, holder: str) -> ApiError | None:
-        """Return the answer if a client may hold no more: 429, or 503 if nothing is left for any client."""
+    def refusal(self, holder: str) -> Refusal | None:
+        """Return the refusal of a client that may hold no more, or of any client if nothing is left."""
         if holder and self._is_used(holder):
             self._log(f"{holder} holds {self.each}, the share of one client (--max-share)")
             return share_used(self.each, self.kind)
@@ -114,11 +115,11 @@ class Share(Generic[T]):
         if self._total >= self.most:
             self._log(f"all clients together hold {self.most}")
             message = f"All clients together hold {self.most} {self.kind}"
-            return ApiError(503, ALL_USED[self.kind], message, retry_after=RETRY_AFTER)
+            return Refusal(ALL_USED[self.kind], message, retry_after=RETRY_AFTER)
         return None
 
     def make_room(self, holder: str) -> T | None:
-        """Check that a client may hold one more. Raises ApiError 429 or 503.
+        """Check that a client may hold one more. Raises Refusal as `refusal` returns it.
 
         If its share is used, the thing that has been `empty` since the earliest moment `touched`, SPARED seconds ago
         or earlier, no longer counts; it is returned, and the caller ends it.
@@ -126,7 +127,7 @@ class Share(Generic[T]):
         refusal = self.refusal(holder)
         if refusal is None:
             return None
-        things: list[Any] = list(self._things.get(holder, ())) if refusal.status == 429 else []
+        things: list[Any] = list(self._things.get(holder, ())) if refusal.code == USED else []
         latest = self._now() - SPARED
         empty = [thing for thing in things if thing.empty and thing.touched < latest]
         if not empty:
