@@ -22,8 +22,8 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, WarningCode
 from uploader_cli.core.jobs import FIRST_JOBS, MOST_JOBS
 from uploader_cli.transfer import pool, tus_state
+from uploader_server import shares
 from uploader_server.faults import Answer
-from uploader_server.http import shares
 
 if TYPE_CHECKING:
     from pathlib import Path
