@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 from typer.main import get_command
 
 from uploader_cli.cli.app import app
-from uploader_cli.feature import Feature, features
+from uploader_cli.feature import Feature, exported, features
 from uploader_cli.settings import OPTIONS
 from uploader_cli.settings.keywords import (
     FEATURE_OF,
@@ -29,6 +29,7 @@ from uploader_cli.settings.model import SECTIONS, Settings
 
 CLIENT = Path(__file__).parents[1] / "src/uploader_cli"
 KEYWORDS, TYPED = CLIENT / "settings/keywords.py", CLIENT / "features/typed.py"
+PUBLIC = CLIENT / "features/public.py"
 DOCS = Path(__file__).parent
 SHARED_PAGES = dict.fromkeys(("status", "cancel", "delete"), "commands/sessions.md") | {
     "smoke": "smoke.md",
@@ -206,12 +207,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 {standard}from typing import {typing}
 {imports}
-__all__ = {names}
-
 
 class Added:
     """The fields of events and receipts."""
 {fields}
+
+class AddedResult:
+    """The fields of `Result`."""
+{result}
 
 @dataclass(frozen=True, kw_only=True)
 class AddedOptions:
@@ -222,10 +225,13 @@ class AddedOptions:
 def typed() -> str:
     """Return the module with the types of what features add."""
     own: set[type] = set()
-    added = {name: kind for feature in features() for name, kind in _added(feature)}
-    for kind in added.values():
-        own |= {part for part in get_args(kind) if part.__module__.startswith("uploader_cli")}
-    fields = [f"\n    {name}: {_written(kind)}" for name, kind in added.items()]
+    added: dict[bool, dict[str, Any]] = {False: {}, True: {}}  # whether they are those of `Result`
+    for place, name, kind in (field for feature in features() for field in _added(feature)):
+        added[place == "Result"][name] = kind
+        own |= {part for part in get_args(kind) if getattr(part, "__module__", "").startswith("uploader_cli")}
+    fields, result = (
+        "".join(f"\n    {name}: {_written(kind)}" for name, kind in some.items()) for some in added.values()
+    )
     rows = [
         f"\n    {option.name}: {_written(option.annotation)} = {_value(option.default)}"
         for feature in features()
@@ -236,26 +242,41 @@ def typed() -> str:
     others = kinds - {NoneType, str}  # from 3.13 on `Path` is in `pathlib._local`
     standard = "".join(sorted(f"from {kind.__module__.partition('.')[0]} import {kind.__name__}\n" for kind in others))
     imports = "".join(sorted(f"\nfrom {kind.__module__} import {kind.__name__}" for kind in own))
-    names = ", ".join(_quoted(name) for name in sorted(kind.__name__ for kind in own))
     return _TYPED.format(
         standard=standard,
         typing="Any, Literal" if any(get_origin(kind) is Literal for kind in types) else "Any",
         imports=f"{imports}\n" if imports else "",
-        names=f"[{names}]",
-        fields="".join(fields) + "\n" * bool(fields),
+        fields=fields + "\n" * bool(fields),
+        result=result + "\n" * bool(result),
         options="".join(rows) + "\n" * bool(rows),
     )
 
 
-def _added(feature: Feature) -> Iterator[tuple[str, Any]]:
-    """Yield the fields that a feature adds, with their types."""
-    for added in feature.load(feature.fields).values() if feature.fields else ():
-        yield from ((name, kind) for name, kind, _ in added)
+def _added(feature: Feature) -> Iterator[tuple[str, str, Any]]:
+    """Yield the fields that a feature adds, each with the name of its class and its type."""
+    for place, added in feature.load(feature.fields).items() if feature.fields else ():
+        yield from ((place, name, kind) for name, kind, _ in added)
+
+
+_PUBLIC = '''"""Classes that features add to the library, for type checkers; written by docs/cli_options.py."""
+
+{imports}
+__all__ = {names}
+'''
+
+
+def public() -> str:
+    """Return the module that imports the public classes of features."""
+    places = {name: f"{feature.name}.{place.partition(':')[0]}" for name, (feature, place) in exported().items()}
+    imports = "".join(sorted(f"from uploader_cli.features.{place} import {name}\n" for name, place in places.items()))
+    return _PUBLIC.format(imports=imports, names=f"[{', '.join(map(_quoted, sorted(places)))}]")
 
 
 def _written(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return _literal(kind)
+    if get_origin(kind) is tuple:  # of any length
+        return f"tuple[{_written(get_args(kind)[0])}, ...]"
     return " | ".join("None" if part is NoneType else part.__name__ for part in get_args(kind) or [kind])
 
 
@@ -305,6 +326,7 @@ def _quoted(value: str) -> str:
 if __name__ == "__main__":
     KEYWORDS.write_text(keywords(), encoding="utf-8")
     TYPED.write_text(typed(), encoding="utf-8")
+    PUBLIC.write_text(public(), encoding="utf-8")
     for name in COMMANDS:
         page = page_of(name)
         text = page.read_text(encoding="utf-8")

@@ -26,8 +26,7 @@ SERVER = ROOT / "server_stub" / "uploader_server"
 TESTS = ROOT / "tests"
 
 PACKAGES = {
-    "core": "core analysis.stages",
-    "analysis.stages": "core",
+    "core": "core",
     "errors": "core.codes",  # the vocabulary of failures
     "exit_status": "errors core.codes",
     "extras": "errors",
@@ -38,10 +37,9 @@ PACKAGES = {
     "selection": "core errors named_files settings sources selection",
     "transfer": "core errors extras named_files private_files settings sources transfer",
     "realtime": "core realtime",
-    "render": "core exit_status named_files outputs private_files analysis.stages analysis.timeline render",
+    "render": "core exit_status named_files outputs private_files render",
     "report": "core errors exit_status named_files settings signals transfer.journal render.words report __version__",
     "sources": "core errors settings.spelling sources",
-    "analysis.timeline": "core analysis.stages render.words",
     "plan": "core errors exit_status settings selection transfer render report.output_file run plan",
     "run": "core errors exit_status named_files private_files settings signals selection sources transfer "
     "realtime render report plan run",
@@ -87,7 +85,7 @@ SHARED = {
     "tenacity": "transfer.pacer",
     "pathspec": "selection.filters",
     "typer": "cli",
-    "msgspec": "core analysis selection transfer realtime render run",
+    "msgspec": "core selection transfer realtime render run",
 }
 """A dependency, and who of the core may import it."""
 
@@ -103,9 +101,12 @@ SERVER_SHARED = {
 }
 """The same of the server: the domain does without HTTP."""
 
+TYPES = ("features.typed", "features.public")
+"""What type checkers read of features."""
+
 IMPURE = "time os io pathlib threading socket queue subprocess select ssl signal tempfile shutil random asyncio logging"
 """Standard modules that have no place in pure code: clocks, files, threads, sockets, chance."""
-PURE = "core analysis.stages"
+PURE = "core"
 MACHINES = "machine pack batch upload join"
 """The modules of `protocols` that are machines, and of what these tell the driver."""
 DIALECTS = "dialect tus_dialect ietf_dialect"
@@ -174,8 +175,8 @@ def test_feature_is_imported_by_itself_only() -> None:
         known = f"{OURS}.{own} {OURS}.features.FEATURES {OURS}.features.typed"
         known = " ".join([known, *(f"{OURS}.features.{other}" for other in uses.get(own, ()))])
         others = {item for item in used if item.startswith(f"{OURS}.features.") and not within(item, known)}
-        assert others == set() or name in ("", "features.typed"), name  # the public names, and their types
-        if within(name, "features") and name in (own, "features") and name != "features.typed":
+        assert others == set() or name in ("", *TYPES), name
+        if within(name, "features") and name in (own, "features") and name not in TYPES:
             assert {item for item in used if within(item, OURS) and not within(item, f"{OURS}.feature")} == set(), name
 
 

@@ -61,7 +61,7 @@ def in_head(feature: Feature) -> list[str]:
 
 
 def events_of(feature: Feature) -> tuple[type[Event], ...]:
-    """Return the events of a feature's commands."""
+    """Return the public events of a feature."""
     events: tuple[type[Event], ...] = feature.load(feature.events) if feature.events else ()
     return events
 
@@ -129,7 +129,7 @@ def test_what_a_feature_names_can_be_loaded(feature: Feature) -> None:
     hooks = [value for value in feature if isinstance(value, str) and ":" in value]
     hooks += [place for _, place in (*feature.steps, *feature.exports)]
     hooks += [option.parse for option in feature.options if ":" in option.parse]
-    hooks += [module for module in (feature.words, feature.sources, feature.head) if module]
+    hooks += [module for module in (feature.words, feature.sources, feature.head, feature.view) if module]
     hooks += [one.function for one in (*feature.commands, *feature.actions, *feature.formats)]
     assert all(feature.load(hook) for hook in hooks)
     for module in feature.modules:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from uploader_cli.core.events import SessionCreated as SessionCreated
     from uploader_cli.core.events import SessionFinished as SessionFinished
     from uploader_cli.core.events import SkipReason as SkipReason
-    from uploader_cli.core.events import Stage as Stage
     from uploader_cli.core.events import VerifiedBy as VerifiedBy
     from uploader_cli.core.events import WarningCode as WarningCode
     from uploader_cli.errors import AnswerError as AnswerError
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from uploader_cli.errors import Unauthorized as Unauthorized
     from uploader_cli.errors import UploaderError as UploaderError
     from uploader_cli.errors import UsageError as UsageError
-    from uploader_cli.features.typed import *  # noqa: F403 - names that features export
+    from uploader_cli.features.public import *  # noqa: F403 - names that features export
     from uploader_cli.library import Uploader as Uploader
     from uploader_cli.library import upload as upload
     from uploader_cli.library import upload_async as upload_async
@@ -53,7 +52,7 @@ _MODULES = {
     "core.events": (
         "ChannelChanged ChannelState Event FailureCode FileCompleted FileFailed FileProgress FileRetry FileSkipped "
         "FileStarted Phase RunFinished RunStarted RunWarning ServerMessage SessionCreated SessionFinished "
-        "SkipReason Stage VerifiedBy WarningCode"
+        "SkipReason VerifiedBy WarningCode"
     ),
     "errors": (
         "AnswerError FileError Interrupted NetworkError NotAnUploadServer ProtocolError Unauthorized UploaderError "

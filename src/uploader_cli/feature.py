@@ -162,10 +162,12 @@ class Feature(NamedTuple):
     warnings: tuple[str, ...] = ()
     """Names of `WarningCode`."""
     fields: str = ""
-    """Fields that some events and the `Receipt` have after their own: by the name of their class, tuples of name, type
-    and default."""
+    """Fields that some events, the `Receipt` and the `Result` have after their own: by the name of their class, tuples
+    of name, type and default."""
     events: str = ""
-    """Classes of events that only its commands emit, in a tuple (`public_among`)."""
+    """Classes of its public events, in a tuple (`public_among`)."""
+    view: str = ""
+    """A module that shows its part of the state, `ProgressState.added`, as `render.feature_views.View` describes it."""
     fields_of_missing: str = ""
     """Those of the event of a stored file that is missing here."""
     counts: str = ""

@@ -10,21 +10,22 @@ from uploader_cli.core.events import Event, FailureCode, Metrics, Phase, Verifie
 from uploader_cli.core.incidents import Incident
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.feature import fields_of
+from uploader_cli.render.feature_views import views
 
 if TYPE_CHECKING:
-    from uploader_cli.features.typed import Added
+    from uploader_cli.features.typed import Added, AddedResult
 else:
-    Added = object
+    Added = AddedResult = object
 
 T = TypeVar("T")
 
 
-def _with_features(receipt: type[T]) -> type[T]:
+def _with_features(kind: type[T]) -> type[T]:
     """Add the fields of features, after its own."""
-    for name, kind, default in fields_of("Receipt"):
-        receipt.__annotations__[name] = kind
-        setattr(receipt, name, default)
-    return receipt
+    for name, annotation, default in fields_of(kind.__name__):
+        kind.__annotations__[name] = annotation
+        setattr(kind, name, default)
+    return kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +53,6 @@ class Receipt(Added):
 
 
 _AS_IN_EVENT = {spec.name for spec in fields(Receipt)} - {"status", "size", "message", "retryable"}
-
-
-@dataclass(frozen=True, slots=True)
-class Analysed:
-    """A finished analysis of the files `name`: a summary of its result, or the error and the warning about it."""
-
-    kind: str
-    name: str
-    summary: str = ""
-    error: str = ""
-    retryable: bool = False
-    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +92,14 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+@_with_features
+class Result(AddedResult):
     """The result of a run. `exit_code` is that of the command; `outcome` holds the totals."""
 
     outcome: ev.RunFinished
     receipts: tuple[Receipt, ...]
     incidents: tuple[Incident, ...] = ()
     """The newest incidents and how they ended (at most `core.incidents.MOST`)."""
-    analyses: tuple[Analysed, ...] = ()
-    """The outcomes of the analyses, in order."""
-    analysis_file: str = ""
-    """The file with their results; empty without analyses."""
     report_problems: tuple[str, ...] = ()
     """Requested reports that could not be written, one sentence each."""
 
@@ -146,12 +132,8 @@ class Receipts(Observer):
     def result(self, outcome: ev.RunFinished) -> Result:
         """Return the result of the finished run."""
         state = self._final
-        analyses = tuple(
-            Analysed(done.kind, done.name, done.summary, done.error, done.retryable, done.warning)
-            for done in state.analyses
-        )
-        incidents = tuple(state.incidents.kept)
-        return Result(outcome, tuple(self.kept), incidents, analyses, state.analysis_file, error=state.trouble)
+        added = {name: value for view, own in views(state) for name, value in view.result(own).items()}
+        return Result(outcome, tuple(self.kept), tuple(state.incidents.kept), error=state.trouble, **added)
 
     def handle(self, event: Event, _state: ProgressState, _now: float) -> None:
         """Add a receipt for a file that ended."""

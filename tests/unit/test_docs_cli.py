@@ -84,6 +84,7 @@ def test_option_tables_are_current() -> None:
         assert MADE["updated"](name, page_of(name)) == page_of(name)
     assert MADE["keywords"]() == MADE["KEYWORDS"].read_text(encoding="utf-8")
     assert MADE["typed"]() == MADE["TYPED"].read_text(encoding="utf-8")
+    assert MADE["public"]() == MADE["PUBLIC"].read_text(encoding="utf-8")
 
 
 def test_the_options_of_the_program_are_named() -> None:

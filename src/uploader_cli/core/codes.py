@@ -137,7 +137,6 @@ class WarningCode(StrEnum):
     LOOKUP = "lookup"
     PATCH_BLOCKED = "patch_blocked"
     PROTOCOL = "protocol"
-    ANALYSIS_FAILED = "analysis_failed"
     LATENCY = "latency"
     ERROR_RATE = "error_rate"
     WORKERS = "workers"

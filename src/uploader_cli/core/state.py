@@ -11,7 +11,6 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.events import ChannelState, FailureCode, PauseReason, Phase, SkipReason, Transport
@@ -195,9 +194,8 @@ class ProgressState(Struct):
     outcome: ev.RunFinished | None = None
     stopped: float | None = None
     """Time of the transfer's end (run clock, seconds), which ends the measurement of rates."""
-    analysis: Analysis | None = None  # the running or the last one
-    analyses: list[Analysis] = field(default_factory=list)  # those that have ended
-    analysis_file: str = ""  # the file with the results
+    added: dict[str, Any] = field(default_factory=dict)
+    """By the name of a feature, its part of the state, which its first event adds."""
     sent_total: int = 0  # bytes sent in all attempts, from which the speed is computed
     meter: Meter = field(default_factory=lambda: Meter(burst=FILLING, silence=SILENCE))
     pace: Meter = field(default_factory=lambda: Meter(silence=PACED))  # files per second; updated by completed files
@@ -388,6 +386,14 @@ class ProgressState(Struct):
         if self.cancelled and self.stopped is not None:
             return None
         return left / rate if rate > 0 else None
+
+
+class FeatureEvent(ev.Event, frozen=True):
+    """An event of a feature, which is no line of the stream."""
+
+    def apply(self, state: ProgressState, now: float) -> list[ev.Event]:
+        """Change the feature's part of the state; return events that follow from it, which are applied as well."""
+        raise NotImplementedError
 
 
 def file_fraction(file: FileState) -> float:

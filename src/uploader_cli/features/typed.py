@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from uploader_cli.features.analysis.fields import Analysed
 from uploader_cli.features.then.fields import Removed
-
-__all__ = ["Removed"]
 
 
 class Added:
@@ -16,6 +15,13 @@ class Added:
 
     removed: Removed | None
     moved_to: str | None
+
+
+class AddedResult:
+    """The fields of `Result`."""
+
+    analyses: tuple[Analysed, ...]
+    analysis_file: str
 
 
 @dataclass(frozen=True, kw_only=True)

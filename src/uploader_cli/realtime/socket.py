@@ -12,7 +12,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +22,6 @@ from uploader_cli.core.events import CallMade, ChannelReason
 from uploader_cli.realtime.policy import Dial, Dialled, Lost
 from uploader_cli.realtime.websocket import WebSocket
 
-MESSAGES = ("upload-progress", "analysis:progress", "analysis:error")
 GOODBYE = 0.25  # seconds that leaving and disconnecting may take; after that the sockets are shut
 GIVE_UP = 10.0  # seconds beyond a try's limit after which its end is not awaited: name resolution can't be interrupted
 BURST = 10_000  # most messages in one polling answer; the library's own limit of 16 would end the session
@@ -107,8 +105,7 @@ class Connection:
         client.on("connect", self._settled.set)
         client.on("connect_error", lambda *_: self._settled.set())
         client.on("disconnect", self._disconnected)
-        for name in MESSAGES:
-            client.on(name, partial(self._received, name))
+        client.on("*", self._received)  # any message
         return client
 
     def _make_websocket(self, **options: Any) -> WebSocket:

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import NamedTuple
 
-from uploader_cli.analysis import timeline
 from uploader_cli.core.events import ChannelState, Phase, WarningCode
 from uploader_cli.core.state import BRIEF, HISTORY, FileState, ProgressState
 from uploader_cli.render import overview
+from uploader_cli.render.feature_views import views
 from uploader_cli.render.file_rows import (
     ONE_ROW,
     REASON_ROWS,
@@ -68,8 +68,8 @@ class Frame:
         body = worker_rows(state, now, width, space // 2)
         left = space - len(body)
         body += self._running(files, state, now, width, left - (left // 3 if left >= FEW_ROWS else 0))
-        if state.analysis is not None:
-            body += timeline.rows(state.analysis, now, width, space - len(body))
+        for view, own in views(state):
+            body += view.rows(own, now, width, space - len(body))
         free = space - len(body)
         below = _troubles(state, now, width, free, max(1, free // 4), shown if width >= WIDE_VIEW else min(1, shown))
         free = max(0, min(FINISHED_ROWS, space - len(body) - len(below)))

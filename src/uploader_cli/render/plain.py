@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TextIO
 
-from uploader_cli.analysis import timeline
-from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.feature import words_of
 from uploader_cli.render import overview
+from uploader_cli.render.feature_views import views
 from uploader_cli.render.words import clock, plural, safe, size, span
 
 FILES_LISTED = 20  # maximum number of files with a line each
@@ -18,8 +17,8 @@ CONNECTS = 1.0  # seconds after which a line says that the channel is still bein
 CONNECTING = "connecting"
 _SLOWEST = 60.0
 FAILURE_LINES = 50  # maximum lines about failures unless verbose
-_LIMITS = {"failure": FAILURE_LINES, "file": FILES_LISTED} | dict.fromkeys(("message", "skip", "session", "stage"), 50)
-_LIMITS |= {"retry": 30, "channel": 30, "warning": 20, "recovery": 20}
+OTHER_LINES = 50  # maximum number of lines of each other kind
+_LIMITS = {"failure": FAILURE_LINES, "file": FILES_LISTED, "retry": 30, "channel": 30, "warning": 20, "recovery": 20}
 """Maximum lines of each kind unless verbose; progress lines and the summary include the rest."""
 
 
@@ -43,7 +42,6 @@ class PlainView(Observer):
         self._channel = ""
         self._dialled: float | None = None  # the time of its start, until it is connected or fails
         self._waits = self._dashboard = False
-        self._analysis: tuple[float, int] | None = None
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
         few = self._verbose or state.incomplete is not None or (state.selected <= FILES_LISTED and not state.walking)
@@ -81,14 +79,15 @@ class PlainView(Observer):
                 self._say(f"server: {_brief(event.text)}", kind="message")
             case ev.ChannelChanged():
                 self._channel_line(event, state, now)
-            case ev.Stage() if state.analysis is not None:
-                self._stage(event, state.analysis, now)
             case ev.RunWarning(ev.WarningCode.RECOVERED):
                 self._say(f"✓ {_brief(event.text)}", kind="recovery")
             case ev.RunWarning(ev.WarningCode.DEADLINE):
                 pass  # the summary names it
             case ev.RunWarning() if not (self._annotated and event.code is ev.WarningCode.RUN_ENDED):
                 self._say(f"warning: {_brief(event.text)}", kind="warning", wrong=True)
+        for view, own in views(state):
+            for line in view.lines(event, own, now, verbose=self._verbose > 0):
+                self._say(line, kind=event.type)
 
     def refresh(self, state: ProgressState, now: float) -> None:
         if self._quiet or not state.server or state.outcome is not None:
@@ -133,18 +132,6 @@ class PlainView(Observer):
         wait = f" in {clock(event.delay + 0.5)}" if event.delay >= 0.5 else ""
         self._say(f"↻ {path}: retry {event.attempt - 1}{wait} ({_brief(event.message)})", kind="retry")
 
-    def _stage(self, event: ev.Stage, analysis: Analysis, now: float) -> None:
-        """Print a line at the start of an analysis and for each completed stage; with `-v` for each percentage."""
-        key = (analysis.started, analysis.number)
-        if key != self._analysis:
-            self._analysis = key
-            self._say(timeline.title(analysis), kind="stage")
-        if timeline.ends(analysis.kind, event):
-            took = span(analysis.elapsed(now))
-            self._say(f"✓ {event.name} ({event.percent:.0f} %, {took}{timeline.note(analysis)})", kind="stage")
-        elif self._verbose:
-            self._say(f"  {event.name} {event.percent:.0f} %{timeline.note(analysis)}")
-
     def _channel_line(self, event: ev.ChannelChanged, state: ProgressState, now: float) -> None:
         """Print a change of the channel, once there is a session of which it may tell.
 
@@ -169,11 +156,12 @@ class PlainView(Observer):
         if self._quiet and not wrong:
             return
         if kind and (kind == "channel" or not self._verbose):
+            limit = _LIMITS.get(kind, OTHER_LINES)
             self._lines[kind] += 1
-            if self._lines[kind] > _LIMITS[kind] + 1:
+            if self._lines[kind] > limit + 1:
                 return
-            if self._lines[kind] > _LIMITS[kind]:
-                line = f"(more than {_LIMITS[kind]} {kind} lines: further ones are not shown)"
+            if self._lines[kind] > limit:
+                line = f"(more than {limit} {kind} lines: further ones are not shown)"
         self._stream.write(line + "\n")
         self._stream.flush()
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import zip_longest
 from typing import Literal
 
 from uploader_cli.core.bottleneck import Bottleneck
@@ -14,13 +12,13 @@ from uploader_cli.core.state import ProgressState, SessionState
 from uploader_cli.exit_status import MEANINGS, PERMANENT
 from uploader_cli.feature import counted, features
 from uploader_cli.render import overview
+from uploader_cli.render.feature_views import views
+from uploader_cli.render.lines import MOST_ENTRIES, NO_BREAK, Lines
 from uploader_cli.render.plain import FAILURE_LINES
-from uploader_cli.render.words import cells, plural, rate, safe, size, span, wrap
+from uploader_cli.render.words import cells, plural, rate, safe, size, span
 
-MOST_ENTRIES = 10  # maximum failed files, warnings, watched sessions and others listed
 FEW_STORED = 3  # maximum stored files of a run that lists them with their URLs
 Urls = Literal["none", "text", "links"]  # how the URLs of stored files are shown
-_LINKABLE = re.compile("https?://[!-~]+")
 
 FIXES = {
     FailureCode.REFUSED_TYPE: "The server does not accept this type: convert the file, or skip it with --exclude.",
@@ -73,8 +71,6 @@ _EXITS_OF_A_WATCH = {
     4: "a session did not complete",
     6: "a session is unknown, or the server never answered or is not an upload server",
 }
-_NO_BREAK = "\xa0"
-"""Between a number and its unit. `safe` replaces it in names by a plain space."""
 _INTERRUPTED = (130, 143)
 _USAGE, _LATE, _FOR_GOOD, _DIFFERS = 2, 3, 4, 7
 _ANSI = {"✓": "\x1b[32m", "✗": "\x1b[1;31m", "!": "\x1b[1;33m", "■": "\x1b[1;33m", "→": "\x1b[36m"}
@@ -98,7 +94,7 @@ def summary(
     first failures, and what ended the run, were printed before and are not repeated. `urls` of a few stored files are
     shown as text, or their names are links (OSC 8).
     """
-    lines = _Lines(max(20, width), links=urls == "links")
+    lines = Lines(max(20, width), links=urls == "links")
     watching, interrupted = state.watched, outcome.exit_code in _INTERRUPTED or bool(_deadline(state, outcome))
     if watching:
         _sessions(lines, state)
@@ -107,8 +103,8 @@ def summary(
         lines.add("!", "stored under another name:")
         names = [f"{done.path} → {done.stored_as}" for done in state.renames]
         lines.list(" ", names, state.renamed, urls=[done.url or "" for done in state.renames])
-    _analyses(lines, state, interrupted=interrupted)
-    _warnings(lines, state, listed=listed)
+    shown = {text for view, own in views(state) for text in view.summarize(lines, own, interrupted=interrupted)}
+    _warnings(lines, state, shown, listed=listed)
     _failures(lines, state, failed_to, listed=listed)
     if interrupted and not watching:
         _in_progress(lines, state, "interrupted" if outcome.exit_code in _INTERRUPTED else "stopped")
@@ -130,7 +126,7 @@ def summary(
     # An interrupt may have ended the wait for the reader of a report alone.
     left = outcome.failed or outcome.cancelled or (interrupted and (state.walking or state.over < state.selected))
     unfinished = outcome.exit_code != _USAGE and left
-    if resume_hint and state.resumable and unfinished and not watching and not _complete(state, outcome):
+    if resume_hint and state.resumable and unfinished and not watching and not _failed_after(state, outcome):
         asks = {code for code, _ in state.failed_as} == {FailureCode.OUTCOME_UNKNOWN}  # nothing need be corrected
         is_final = for_good or outcome.exit_code == _DIFFERS
         for_good = is_final and not asks and not any(retryable for _, retryable in state.failed_as)
@@ -153,61 +149,23 @@ def _meaning(state: ProgressState, outcome: RunFinished, *, interrupted: bool) -
     if code == _FOR_GOOD and outcome.cancelled and not outcome.failed:
         return "another client cancelled the session"
     words = exits.get(code, "see above")
-    return words.replace("some files", "an analysis") if _complete(state, outcome) else words
-
-
-class _Lines:
-    """Lines with a glyph in the first column and wrapped text beside it."""
-
-    def __init__(self, width: int, *, links: bool) -> None:
-        self.out: list[str] = []
-        self.width, self.links = width, links
-
-    def add(self, glyph: str, text: str, *, indent: int = 0, url: str = "") -> None:
-        """Add wrapped text, as a link to `url` where the terminal knows links."""
-        space = " " * indent
-        folded = wrap(text, self.width, first=f"{space}{glyph} ", rest=f"{space}  ")
-        if self.links and _LINKABLE.fullmatch(url):
-            start = indent + 2
-            folded = [f"{line[:start]}\x1b]8;;{url}\x1b\\{line[start:]}\x1b]8;;\x1b\\" for line in folded]
-        self.out += [line.replace(_NO_BREAK, " ") for line in folded]
-
-    def list(
-        self,
-        glyph: str,
-        texts: Sequence[str],
-        total: int | None = None,
-        *,
-        most: int = MOST_ENTRIES,
-        indent: int = 0,
-        mark: str = "…",
-        noun: str = "",
-        urls: Sequence[str] = (),
-    ) -> None:
-        """Add the first `most` untrusted texts, and the number of the others, of `total` if that is larger."""
-        for text, url in zip_longest(texts[:most], urls[:most], fillvalue=""):
-            self.add(glyph, safe(text), indent=indent, url=url)
-        rest = (len(texts) if total is None else total) - most
-        if rest > 0:
-            words = plural(rest, f"more {noun}") if noun else f"{rest:,} more"
-            self.add(mark, f"and {words}", indent=indent)
+    return words.replace("some files", _failed_after(state, outcome) or "some files")
 
 
 def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     total = outcome.completed + outcome.failed + outcome.cancelled
     deadline = _deadline(state, outcome)
     interrupted = deadline or ("stopped" if outcome.exit_code in _INTERRUPTED else "")
-    analysed = bool(state.analyses) and state.stopped is not None
-    seconds = (state.stopped or 0.0) - state.started if analysed else outcome.seconds
+    seconds = outcome.seconds if state.stopped is None else state.stopped - state.started
     stored = outcome.bytes + state.kept_here_bytes
     speed = f"({rate(outcome.rate)})" if stored and outcome.rate > 0 else ""
     if speed and state.sending is not None and state.stopped is not None:
         seconds = state.stopped - state.sending  # the time of that rate: bytes, time and rate agree
     sent = min(stored, state.sent_total)
     moved = size(stored) + (f", {size(sent)} of it sent" if size(stored) != size(sent) else "")
-    moved, took, speed = (text.replace(" ", _NO_BREAK) for text in (moved, span(seconds), speed))
+    moved, took, speed = (text.replace(" ", NO_BREAK) for text in (moved, span(seconds), speed))
     took = f"{moved} in {took} {speed}".rstrip()
-    if _complete(state, outcome) or (outcome.ok and total):
+    if _failed_after(state, outcome) or (outcome.ok and total):
         all_verified = 0 < outcome.completed == state.verified
         what = "all confirmed and verified" if all_verified else "all confirmed by the server"
         if _unconfirmed(state):
@@ -216,7 +174,7 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
     if interrupted:
         least = "at least " if state.growing else ""
         done, known = state.files_done
-        kept = f"{size(state.kept_bytes)} of {state.kept:,} more".replace(" ", _NO_BREAK)
+        kept = f"{size(state.kept_bytes)} of {state.kept:,} more".replace(" ", NO_BREAK)
         kept = f"; {kept} {'is' if state.kept == 1 else 'are'} kept on the server" if state.kept else ""
         return "■", f"{interrupted}: {done:,} of {least}{plural(known, 'file')} stored, {took}{kept}"
     if outcome.ok:
@@ -252,14 +210,14 @@ def _place(state: ProgressState) -> str:
     return f"to {overview.destination(state)}" + (f", {created:,} sessions" if created > 1 else session)
 
 
-def _added(lines: _Lines, state: ProgressState) -> None:
+def _added(lines: Lines, state: ProgressState) -> None:
     """Add what features have counted."""
     for feature in counted():
         if counts := state.counted[feature.counts]:
             lines.add(" ", feature.load(feature.words).total(counts))
 
 
-def _stored(lines: _Lines, state: ProgressState) -> None:
+def _stored(lines: Lines, state: ProgressState) -> None:
     """List the files that were stored: as links, or with their URLs."""
     done = [end for end in state.finished if end.outcome is Phase.COMPLETED and end.url]
     for end in sorted(done, key=lambda end: end.file):
@@ -271,10 +229,10 @@ def _stored(lines: _Lines, state: ProgressState) -> None:
             lines.add(" ", f"{name} → {url}")
 
 
-def _complete(state: ProgressState, outcome: RunFinished) -> bool:
-    """Return True where the upload is complete and only an analysis failed."""
+def _failed_after(state: ProgressState, outcome: RunFinished) -> str:
+    """Return what failed after a complete upload; empty if nothing did, or the upload is not complete."""
     unfinished = outcome.failed or outcome.cancelled or state.running or state.over < state.selected
-    return not outcome.ok and not unfinished and any(done.error for done in state.analyses)
+    return "" if outcome.ok or unfinished else next(filter(None, (view.failed(own) for view, own in views(state))), "")
 
 
 def _watch_verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
@@ -294,7 +252,7 @@ def _is_good(session: SessionState) -> bool:
     return session.over and session.status == "completed" and not session.failed
 
 
-def _sessions(lines: _Lines, state: ProgressState) -> None:
+def _sessions(lines: Lines, state: ProgressState) -> None:
     """List the error that lost the server, and each watched session that did not complete."""
     if state.trouble:
         lines.add("✗", safe(state.trouble))
@@ -308,18 +266,7 @@ def _sessions(lines: _Lines, state: ProgressState) -> None:
     lines.list("✗", ends, mark="✗", noun="session")
 
 
-def _analyses(lines: _Lines, state: ProgressState, *, interrupted: bool) -> None:
-    good, bad = ([done for done in state.analyses if bool(done.error) is wrong] for wrong in (False, True))
-    named = [f"{done.kind} analysis of {done.name}" + (f": {done.summary}" if done.summary else "") for done in good]
-    lines.list("✓", named, noun="result")
-    if state.analysis_file:
-        lines.add("→", f"results saved in {safe(state.analysis_file)}")
-    lines.list("✗", [f"{done.kind} analysis of {done.name}: {done.error[:500]}" for done in bad])
-    if bad and (interrupted or any(done.retryable for done in bad)):
-        lines.add("→", "To repeat the analysis, run the same command with --skip-existing.", indent=2)
-
-
-def _skips(lines: _Lines, state: ProgressState, *, listed: bool) -> None:
+def _skips(lines: Lines, state: ProgressState, *, listed: bool) -> None:
     if state.skipped:
         known = ((_SKIPS.get(reason, ""), count) for reason, count in state.skips.most_common())
         named = ((words if isinstance(words, str) else words[count != 1], count) for words, count in known)
@@ -331,7 +278,7 @@ def _skips(lines: _Lines, state: ProgressState, *, listed: bool) -> None:
         lines.add("-", f"{untried:,} not tried: {why or 'the run ended before'}")
 
 
-def _failures(lines: _Lines, state: ProgressState, failed_to: str, *, listed: bool) -> None:
+def _failures(lines: Lines, state: ProgressState, failed_to: str, *, listed: bool) -> None:
     """List failures grouped by cause, each group with its fix: the first files unless `listed`, and a number."""
     groups: dict[tuple[FailureCode, bool], list[FileFailed]] = {}
     for failed in state.failures:
@@ -350,7 +297,7 @@ def _failures(lines: _Lines, state: ProgressState, failed_to: str, *, listed: bo
         lines.add("…", f"{rest:,} more: {safe(failed_to) or '--failed-to FILE lists all'}")
 
 
-def _reasons(lines: _Lines, group: Sequence[FileFailed]) -> None:
+def _reasons(lines: Lines, group: Sequence[FileFailed]) -> None:
     """List files with their reasons; a reason shared by several files is printed once, above them."""
     by_message: dict[str, list[FileFailed]] = {}
     for failed in group:
@@ -363,14 +310,16 @@ def _reasons(lines: _Lines, group: Sequence[FileFailed]) -> None:
             lines.add("✗", safe(failed.path) + (f": {message}" if message else ""), indent=2)
 
 
-def _warnings(lines: _Lines, state: ProgressState, *, listed: bool) -> None:
-    """List each warning once; files that may be stored without confirmation come first, without a limit."""
-    shown_before = {done.warning for done in state.analyses}  # by `_analyses`
+def _warnings(lines: Lines, state: ProgressState, shown: set[str], *, listed: bool) -> None:
+    """List each warning once, without those that are `shown`.
+
+    Files that may be stored without confirmation come first, without a limit.
+    """
     elsewhere: tuple[WarningCode, ...] = (WarningCode.RUN_ENDED, WarningCode.DEADLINE)  # in `_skips` and `_verdict`
     if listed:
         elsewhere += (WarningCode.INSECURE,)  # at the start; nothing has changed since
-    shown_before |= {warning.text for warning in state.warnings if warning.code in elsewhere}
-    counts = Counter(warning for warning in state.warnings if warning.text not in shown_before)
+    shown = shown | {warning.text for warning in state.warnings if warning.code in elsewhere}
+    counts = Counter(warning for warning in state.warnings if warning.text not in shown)
     stored, others = list[str](), list[str]()
     for warning, times in counts.items():
         text = warning.text[:1000] + (f" ({times} times)" if times > 1 else "")
@@ -379,7 +328,7 @@ def _warnings(lines: _Lines, state: ProgressState, *, listed: bool) -> None:
     lines.list("!", others, mark="!", noun="warning")
 
 
-def _in_progress(lines: _Lines, state: ProgressState, when: str) -> None:
+def _in_progress(lines: Lines, state: ProgressState, when: str) -> None:
     flying = [file.path for file in state.running.values()]
     flying += [done.path for done in state.finished if done.outcome is Phase.CANCELLED and done.path]
     if flying:

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import uploader
-from serving import running_server
 
 from uploader_cli import Settings, upload
-from uploader_server.auth import issue_token
 from uploader_server.faults import Answer
 
 if TYPE_CHECKING:
@@ -48,22 +46,11 @@ def test_warn_error_rate(server: EmbeddedServer, make_files: Callable[..., Path]
     assert f"warning: {warning['text']}" in done.err
 
 
-@pytest.mark.feature("analysis")
-def test_library_result_has_the_metrics(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """Measurements, failures, exit code and results of analyses."""
-    secret = "a secret that is long enough to sign with"
-    with running_server(analysis_seconds=0.1, jwt_secret=secret) as server:
-        server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "0"})])
-        settings = Settings(
-            server=server.url,
-            analyze="content",
-            token=issue_token(secret),
-            analysis_to=tmp_path / "analysis.json",
-            state_dir=tmp_path / "state",
-        )
-        result = upload(make_files(**{"a.mp4": 10}), settings)
-    assert result.ok
+def test_library_result_has_metrics(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
+    """Measurements, failures and exit code."""
+    settings = Settings(server=server.url, state_dir=tmp_path / "state")
+    server.faults.next_answers("POST", "/api/upload/files/", [Answer(503, {"Retry-After": "0"})])
+    result = upload(make_files(**{"a.mp4": 10}), settings)
+    assert (result.ok, result.exit_code) == (True, 0)
     assert (result.metrics.retries, result.metrics.failed_calls) == (1, 1)
     assert [(incident.kind, incident.ending) for incident in result.incidents] == [("transfer", "recovered")]
-    assert [(analysed.kind, analysed.error) for analysed in result.analyses] == [("content", "")]
-    assert result.analysis_file == str(tmp_path / "analysis.json")

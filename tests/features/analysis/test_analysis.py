@@ -13,10 +13,11 @@ from scripted_server import Answer, Request, Rule, ScriptedServer
 from time_limits import PATIENCE
 
 from uploader_cli import errors
-from uploader_cli.analysis.stages import Kind
-from uploader_cli.core.events import AnalysisMessage, CallMade, ServerClock
+from uploader_cli.core.events import CallMade, ServerClock
 from uploader_cli.features.analysis import analyst
 from uploader_cli.features.analysis.analyst import AnalysisFailed, Analyst
+from uploader_cli.features.analysis.events import AnalysisMessage
+from uploader_cli.features.analysis.stages import Kind
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.budget import RateBudget

@@ -10,6 +10,7 @@ import pytest
 from uploader_cli import Settings
 from uploader_cli.core import events as ev
 from uploader_cli.exit_status import Exit
+from uploader_cli.features.analysis.events import AnalysisEnded, AnalysisStarted
 from uploader_cli.features.analysis.phase import Analyses
 
 if TYPE_CHECKING:
@@ -44,7 +45,5 @@ def test_analysis_of_a_file_without_a_place_is_refused(
     analyses = Analyses(Settings(server="http://h", analyze=kind, analysis_to=result), loop, connections)
     analyses.listen([completed(number, "ab"[number], location) for number, location in enumerate(locations)])
     assert analyses.run(interrupts, "run") == [Exit.FAILED_FOR_GOOD] * len(refused)
-    assert told == [
-        event for path, why in refused for event in (ev.AnalysisStarted(kind, path), ev.AnalysisEnded(error=why))
-    ]
+    assert told == [event for path, why in refused for event in (AnalysisStarted(kind, path), AnalysisEnded(error=why))]
     assert not result.exists()

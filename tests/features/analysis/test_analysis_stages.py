@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader_cli.analysis.stages import LOG, STAGES, UNANSWERED, Analysis, Kind, between, stage_at
 from uploader_cli.core import events as ev
+from uploader_cli.core.masking import MASK
 from uploader_cli.core.reducer import reduce
 from uploader_cli.core.state import ProgressState
 from uploader_cli.features.analysis.analyst import assumed
+from uploader_cli.features.analysis.events import AnalysisEnded, AnalysisMessage, AnalysisStarted, Stage
 from uploader_cli.features.analysis.messages import (
     AnalysisStatus,
     analysis_data,
@@ -18,6 +19,17 @@ from uploader_cli.features.analysis.messages import (
     parse_analysis_status,
 )
 from uploader_cli.features.analysis.phase import in_a_sentence
+from uploader_cli.features.analysis.stages import (
+    LOG,
+    STAGES,
+    UNANSWERED,
+    AnalysesState,
+    Analysis,
+    Kind,
+    between,
+    stage_at,
+)
+from uploader_cli.run.loop import without_secrets
 
 
 def named(kind: Kind, percent: float) -> str:
@@ -126,41 +138,52 @@ def test_time_left_grows_by_a_large_step_or_not_at_all(steps: list[tuple[float, 
 def play(*events: ev.Event, state: ProgressState | None = None) -> tuple[ProgressState, list[tuple[str, float]]]:
     state = state or ProgressState()
     out = [public for now, event in enumerate(events) for public in reduce(state, event, float(now))]
-    return state, [(event.name, event.percent) for event in out if isinstance(event, ev.Stage)]
+    return state, [(event.name, event.percent) for event in out if isinstance(event, Stage)]
 
 
-BEGIN = ev.AnalysisStarted(Kind.CONTENT, "a.mp4")
+def begun(state: ProgressState) -> list[Analysis]:
+    analyses: AnalysesState = state.added["analysis"]
+    return analyses.begun
+
+
+BEGIN = AnalysisStarted(Kind.CONTENT, "a.mp4")
 
 
 def test_percentages_never_fall_and_100_waits_for_the_answer() -> None:
-    state, told = play(BEGIN, *(ev.AnalysisMessage(percent) for percent in (50, 20, None, 150)))
-    assert state.analysis is not None
-    assert state.analysis.percent == UNANSWERED
+    state, told = play(BEGIN, *(AnalysisMessage(percent) for percent in (50, 20, None, 150)))
+    (analysis,) = begun(state)
+    assert analysis.percent == UNANSWERED
     assert [percent for _, percent in told] == [10, 40, 50, 70, 90, 99]
-    _, end = play(ev.AnalysisEnded(summary="well"), state=state)
+    _, end = play(AnalysisEnded(summary="well"), state=state)
     assert end == [("saving", 100.0)]
-    assert (state.analyses[0].summary, state.analyses[0].percent) == ("well", 100.0)
+    assert (analysis.summary, analysis.percent) == ("well", 100.0)
 
 
 def test_without_any_message_all_stages_come_with_the_answer() -> None:
-    _, told = play(BEGIN, ev.AnalysisEnded())
+    _, told = play(BEGIN, AnalysisEnded())
     assert told == [(name, float(end)) for name, end in STAGES[Kind.CONTENT]]
 
 
 def test_a_failure_is_a_warning_and_ends_no_stage() -> None:
-    state, told = play(BEGIN, ev.AnalysisMessage(20), ev.AnalysisEnded(error="overheated", retryable=True))
+    state, told = play(BEGIN, AnalysisMessage(20), AnalysisEnded(error="overheated", retryable=True))
     assert told == [("upload", 10.0), ("model analysis", 20.0)]
-    assert [warning.code for warning in state.warnings] == [ev.WarningCode.ANALYSIS_FAILED]
+    assert [warning.code for warning in state.warnings] == ["analysis_failed"]
     assert "overheated" in state.warnings[0].text
 
 
+def test_secret_in_the_error_of_an_analysis_is_masked() -> None:
+    clean = without_secrets(AnalysisEnded(error="Authorization: Bearer abcdefgh"))
+    assert isinstance(clean, AnalysisEnded)
+    assert "abcdefgh" not in clean.error
+    assert MASK in clean.error
+
+
 def test_a_late_message_changes_nothing() -> None:
-    state, _ = play(ev.AnalysisMessage(50))
-    assert state.analysis is None
-    state, told = play(BEGIN, ev.AnalysisEnded(error="x"), ev.AnalysisMessage(50, "late"))
+    state, _ = play(AnalysisMessage(50))
+    assert begun(state) == []
+    state, told = play(BEGIN, AnalysisEnded(error="x"), AnalysisMessage(50, "late"))
     assert told == []
-    assert state.analysis is not None
-    assert not state.analysis.log
+    assert not begun(state)[0].log
 
 
 def test_the_log_is_bounded() -> None:
@@ -173,12 +196,11 @@ def test_the_log_is_bounded() -> None:
 
 
 def test_estimate_has_no_time_left_and_is_replaced_by_a_message() -> None:
-    state, _ = play(BEGIN, ev.AnalysisMessage(30, assumed=True))
-    analysis = state.analysis
-    assert analysis is not None
+    state, _ = play(BEGIN, AnalysisMessage(30, assumed=True))
+    (analysis,) = begun(state)
     assert analysis.assumed
     assert analysis.remaining(1.0) is None
-    reduce(state, ev.AnalysisMessage(20), 2.0)
+    reduce(state, AnalysisMessage(20), 2.0)
     assert (analysis.percent, analysis.assumed) == (30, False)
 
 
@@ -202,19 +224,19 @@ def test_messages_are_read() -> None:
     assert (event.percent, event.failed) == (20, False)
     assert event.message.startswith("The model watches x")
     assert len(event.message) <= 500
-    assert parse_analysis({"message": "no"}, failed=True) == ev.AnalysisMessage(None, "no", failed=True)
-    assert parse_analysis({}, failed=True) == ev.AnalysisMessage(failed=True)
+    assert parse_analysis({"message": "no"}, failed=True) == AnalysisMessage(None, "no", failed=True)
+    assert parse_analysis({}, failed=True) == AnalysisMessage(failed=True)
 
 
 def test_a_status_is_read_at_the_top_or_in_data() -> None:
     busy = {"status": "running", "progress": 45, "message": "busy"}
-    expected = AnalysisStatus(True, ev.AnalysisMessage(45, "busy"))
+    expected = AnalysisStatus(True, AnalysisMessage(45, "busy"))
     assert parse_analysis_status(busy) == expected
     assert parse_analysis_status({"success": True, "data": busy}) == expected
     failed = parse_analysis_status({**busy, "status": "failed"})
-    assert failed == AnalysisStatus(False, ev.AnalysisMessage(45, "busy", failed=True))
+    assert failed == AnalysisStatus(False, AnalysisMessage(45, "busy", failed=True))
     done = {"status": "completed", "progress": 100, "data": {"finalReport": "well"}}
-    assert parse_analysis_status(done) == AnalysisStatus(False, ev.AnalysisMessage(100), {"finalReport": "well"})
+    assert parse_analysis_status(done) == AnalysisStatus(False, AnalysisMessage(100), {"finalReport": "well"})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from command import QUICK_STATUS, Done, finish, start, uploader
 from serving import running_server, runs_of
 from time_limits import SLACK
 
-from uploader_cli.analysis.stages import STAGES, Kind
+from uploader_cli import Settings, upload
+from uploader_cli.features.analysis.stages import STAGES, Kind
 from uploader_server.auth import issue_token
 
 if TYPE_CHECKING:
@@ -264,3 +265,17 @@ def test_a_resumed_upload_is_analysed_as_a_whole(make_files: Callable[..., Path]
     assert [event["reason"] for event in done.of("file.skipped")] == ["present"]
     assert ends(done) == stages_of(Kind.FUSION)
     assert [file["path"][-5:] for file in saved(tmp_path)["analyses"][0]["files"]] == ["a.mp4", "b.mp4"]
+
+
+def test_result_of_the_library_has_the_analyses(make_files: Callable[..., Path], tmp_path: Path) -> None:
+    with running_server(**QUICK) as server:
+        settings = Settings(
+            server=server.url,
+            analyze="content",
+            token=issue_token(SECRET),
+            analysis_to=tmp_path / "analysis.json",
+            state_dir=tmp_path / "state",
+        )
+        result = upload(make_files(**{"a.mp4": 10}), settings)
+    assert [(analysed.kind, analysed.error) for analysed in result.analyses] == [("content", "")]
+    assert result.analysis_file == str(tmp_path / "analysis.json")

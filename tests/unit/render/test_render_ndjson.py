@@ -89,7 +89,6 @@ EVENTS: list[ev.Event] = [
     ev.ChannelChanged(ChannelState.CONNECTING, ChannelState.LIVE, Transport.WEBSOCKET, ChannelReason.CONNECTED),
     ev.ChannelChanged(ChannelState.LIVE, ChannelState.RECONNECTING, None, ChannelReason.LOST, 1, 12.5),
     ev.ServerMessage("正在上传"),
-    ev.Stage("model analysis", 23.0),
     ev.RunWarning(ev.WarningCode.STALLED, "nothing moves"),
     ev.RunPaused(),
     ev.RunResumed(),

@@ -181,7 +181,6 @@ def test_drain_ends_when_the_state_is_as_wanted() -> None:
         ev.FileFailed(0, "a", ev.FailureCode.SERVER_FAILED, LEAK, retryable=False),
         ev.RunWarning(ev.WarningCode.STALLED, LEAK),
         ev.PollFailed("s", LEAK),
-        ev.AnalysisEnded(error=LEAK),
         ev.SessionProgress("s", ev.Transport.HTTP, None, None, message=LEAK),
         ev.SessionProgress(
             "s", ev.Transport.HTTP, None, None, files=(ev.FileStatus("a", "failed", error=LEAK), ev.FileStatus("b", ""))

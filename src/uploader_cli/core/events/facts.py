@@ -6,7 +6,6 @@ from typing import Any
 
 from msgspec import field
 
-from uploader_cli.analysis.stages import Kind
 from uploader_cli.core.bottleneck import Bottleneck
 from uploader_cli.core.codes import (
     FailureCode,
@@ -268,43 +267,6 @@ class CallRepeats(Event, frozen=True):
 
     seconds: float
     reason: str
-
-
-class AnalysisStarted(Event, frozen=True):
-    """An analysis was requested: `name` are its files, `number` of `of` counts from 1."""
-
-    kind: Kind
-    name: str
-    number: int = 1
-    of: int = 1
-
-
-class AnalysisMessage(Event, frozen=True):
-    """The progress of the running analysis; `percent` is 0–100, None if unknown.
-
-    `failed`: the server gave up; its HTTP response follows. `assumed`: an estimate by time, without a message.
-    """
-
-    texts = ("message",)
-    percent: float | None = None
-    message: str = ""
-    failed: bool = False
-    assumed: bool = False
-
-
-class AnalysisEnded(Event, frozen=True):
-    """The running analysis ended: with a summary of its result, or with an error."""
-
-    texts = ("summary", "error")
-    summary: str = ""
-    error: str = ""
-    retryable: bool = False
-
-
-class AnalysisSaved(Event, frozen=True):
-    """The results were saved in this file."""
-
-    path: str
 
 
 class EngineStopped(Event, frozen=True):

@@ -130,7 +130,7 @@ class FileCompleted(Extended, frozen=True, tag="file.completed"):
     stored_as: str | None = None
     """The path below the category under which the server stored it, if it chose another name."""
     file_path: Internal[str | None] = None
-    """The server's own path of the file, needed for an analysis (docs/protocol.md section 4)."""
+    """The server's own path of the file (docs/protocol.md section 3)."""
     local: Internal[LocalFile | None] = None
     """The file as selected, for the receipts."""
     url: str | None = None
@@ -191,13 +191,6 @@ class ServerMessage(Event, frozen=True, tag="server.message"):
 
     texts = ("text",)
     text: str
-
-
-class Stage(Event, frozen=True, tag="stage"):
-    """The progress of the analysis: a stage, and the percentage (0–100) of the whole analysis."""
-
-    name: str
-    percent: Percent
 
 
 class RunWarning(Event, frozen=True, tag="warning"):

@@ -10,7 +10,7 @@ from uploader_cli.core.events import Event
 from uploader_cli.core.reducer.file_events import FILE_HANDLERS
 from uploader_cli.core.reducer.run_events import RUN_HANDLERS
 from uploader_cli.core.reducer.session_events import SESSION_HANDLERS
-from uploader_cli.core.state import ProgressState
+from uploader_cli.core.state import FeatureEvent, ProgressState
 
 _HANDLERS = {**RUN_HANDLERS, **FILE_HANDLERS, **SESSION_HANDLERS}
 
@@ -21,6 +21,8 @@ def reduce(state: ProgressState, event: Event, now: float) -> list[Event]:
     These are public events, `CallMade` and `FileEnded`.
     """
     handler = _HANDLERS.get(type(event))
-    if handler is None:
-        return [event] if event.type else []
-    return handler(state, event, now) or []
+    if handler is not None:
+        return handler(state, event, now) or []
+    if isinstance(event, FeatureEvent):
+        return [public for follows in event.apply(state, now) for public in reduce(state, follows, now)]
+    return [event] if event.type else []

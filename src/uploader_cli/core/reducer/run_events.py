@@ -1,11 +1,10 @@
-"""Apply events of the run: start and end, warnings, the channel, measurements, analyses."""
+"""Apply events of the run: start and end, warnings, the channel, measurements."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from uploader_cli.analysis.stages import Analysis
 from uploader_cli.core import events as ev
 from uploader_cli.core.bottleneck import LEAST_RUN, Bottleneck
 from uploader_cli.core.events import ChannelState, PauseReason, WarningCode, WorkerPhase
@@ -28,11 +27,6 @@ def recovered(state: ProgressState, text: str) -> list[ev.Event]:
         return []
     state.news = ev.RunWarning(WarningCode.RECOVERED, text)
     return [state.news]
-
-
-def clamped(percent: float) -> float:
-    """Return a server's percentage, limited to 0–100."""
-    return max(0.0, min(100.0, percent))
 
 
 def _run_started(state: ProgressState, event: ev.RunStarted, now: float) -> list[ev.Event]:
@@ -243,42 +237,6 @@ def _poll_failed(state: ProgressState, event: ev.PollFailed, now: float) -> None
     state.incidents.begin(IncidentKind.UPDATES, now, event.reason)
 
 
-# --- analyses ---------------------------------------------------------------------------------------------------------
-
-
-def _analysis_started(state: ProgressState, event: ev.AnalysisStarted, now: float) -> None:
-    state.analysis = Analysis(event.kind, event.name, now, event.number, event.of)
-    state.advanced = now
-
-
-def _analysis_message(state: ProgressState, event: ev.AnalysisMessage, now: float) -> list[ev.Event]:
-    analysis = state.analysis
-    if analysis is None or analysis.ended is not None:
-        return []
-    before = analysis.percent
-    is_new = analysis.say(event.message)
-    moves = [] if event.percent is None else analysis.advance(now, clamped(event.percent), guess=event.assumed)
-    if is_new or (analysis.percent > before and not event.assumed):
-        state.advanced = now
-    return [ev.Stage(*move) for move in moves]
-
-
-def _analysis_ended(state: ProgressState, event: ev.AnalysisEnded, now: float) -> list[ev.Event]:
-    analysis = state.analysis
-    if analysis is None or analysis.ended is not None:
-        return []
-    moves = analysis.end(now, event.summary, event.error, retryable=event.retryable)
-    out: list[ev.Event] = [ev.Stage(*move) for move in moves]
-    state.analyses.append(analysis)
-    if analysis.error:
-        out += _warned(state, ev.RunWarning(WarningCode.ANALYSIS_FAILED, analysis.warning), now)
-    return out
-
-
-def _analysis_saved(state: ProgressState, event: ev.AnalysisSaved, _now: float) -> None:
-    state.analysis_file = event.path
-
-
 RUN_HANDLERS: Handlers = {
     ev.RunStarted: _run_started,
     ev.FileSelected: _file_selected,
@@ -299,8 +257,4 @@ RUN_HANDLERS: Handlers = {
     ev.ChannelChanged: _channel_changed,
     ev.WorkersChanged: _workers_changed,
     ev.PollFailed: _poll_failed,
-    ev.AnalysisStarted: _analysis_started,
-    ev.AnalysisMessage: _analysis_message,
-    ev.AnalysisEnded: _analysis_ended,
-    ev.AnalysisSaved: _analysis_saved,
 }

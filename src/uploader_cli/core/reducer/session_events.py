@@ -6,8 +6,13 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.events import Phase, Transport
 from uploader_cli.core.incidents import IncidentKind
 from uploader_cli.core.reducer.file_events import completed, failed, progress_of
-from uploader_cli.core.reducer.run_events import Handlers, clamped, recovered
+from uploader_cli.core.reducer.run_events import Handlers, recovered
 from uploader_cli.core.state import SERVER_TERMINAL, FileState, ProgressState, SessionState
+
+
+def _clamped(percent: float) -> float:
+    """Return a server's percentage, limited to 0–100."""
+    return max(0.0, min(100.0, percent))
 
 
 def _session_created(state: ProgressState, event: ev.SessionCreated, now: float) -> list[ev.Event]:
@@ -97,7 +102,7 @@ def _session_totals(session: SessionState, event: ev.SessionProgress) -> None:
     """
     if event.percent is not None:
         exact = event.total is not None and event.source is not Transport.HTTP
-        session.percent = max(0.0 if exact else session.percent, clamped(event.percent))
+        session.percent = max(0.0 if exact else session.percent, _clamped(event.percent))
     total = event.total if event.total is not None else session.total
     session.total = total
     session.size = event.size if event.size is not None else session.size
@@ -139,7 +144,7 @@ def _file_status(
     file.server_id = status.server_id or file.server_id
     file.counts_bytes |= status.bytes is not None
     if status.percent is not None:
-        percent = clamped(status.percent)
+        percent = _clamped(status.percent)
         if file.server_percent is None or percent > file.server_percent:
             file.server_percent, changed = percent, True
     if session.watched and (status.bytes or 0) > file.sent:

@@ -30,6 +30,11 @@ FEATURE = Feature(
             config="user",
         ),
     ),
+    fields="fields:RESULT_FIELDS",
+    events="events:LINES",
+    warnings=("analysis_failed",),
+    view="view",
     phase="phase:Analyses",
     needs_end="files are analysed at the end of a run",
+    exports=(("Stage", "events:Stage"),),
 )

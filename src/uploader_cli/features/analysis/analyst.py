@@ -14,17 +14,18 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from uploader_cli import errors
-from uploader_cli.analysis.stages import Kind
 from uploader_cli.core.codes import FailureCode
-from uploader_cli.core.events import AnalysisMessage, Event
+from uploader_cli.core.events import Event
 from uploader_cli.core.masking import mask
 from uploader_cli.core.protocol import JsonObject, error_sentence
+from uploader_cli.features.analysis.events import AnalysisMessage
 from uploader_cli.features.analysis.messages import (
     AnalysisStatus,
     analysis_data,
     parse_analysis,
     parse_analysis_status,
 )
+from uploader_cli.features.analysis.stages import Kind
 from uploader_cli.realtime.channel import Channel
 from uploader_cli.transfer.api import Api
 from uploader_cli.transfer.pacer import Stop

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from uploader_cli.core.events import AnalysisMessage
 from uploader_cli.core.protocol import JsonObject, as_object, number, text
 from uploader_cli.core.record import Record
+from uploader_cli.features.analysis.events import AnalysisMessage
 
 MOST_WORDS = 500  # maximum characters kept of an analysis message
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uploader_cli import errors
-from uploader_cli.analysis.stages import Kind
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import SkipReason
 from uploader_cli.core.protocol import JsonObject, text
 from uploader_cli.exit_status import Exit
+from uploader_cli.features.analysis.events import ANALYSIS_FAILED, AnalysisEnded, AnalysisSaved, AnalysisStarted
+from uploader_cli.features.analysis.stages import Kind
 from uploader_cli.named_files import check_output, naming
 from uploader_cli.report import output_file
 from uploader_cli.run.connections import Connections
@@ -141,13 +142,13 @@ class Analyses(Phase):
     def _analyse(
         self, kind: Kind, subjects: Sequence[dict[str, str]], asked: Mapping[str, object], number: int, of: int
     ) -> JsonObject | None:
-        self._emit(ev.AnalysisStarted(kind, " + ".join(subject["path"] for subject in subjects), number, of))
+        self._emit(AnalysisStarted(kind, " + ".join(subject["path"] for subject in subjects), number, of))
         began = time.monotonic()
         data: JsonObject | None = None
         words = ""
         try:
             data = self._analyst.analyse(kind, asked)
-            self._emit(ev.AnalysisEnded(summary=in_a_sentence(data)))
+            self._emit(AnalysisEnded(summary=in_a_sentence(data)))
         except errors.UploaderError as error:
             words = str(error)
             self._failed(error)
@@ -174,11 +175,11 @@ class Analyses(Phase):
             words += f" – {error.hint}" if error.hint else ""
         else:
             self._codes.append(Exit.RETRY_MAY_HELP if error.retryable else Exit.FAILED_FOR_GOOD)
-        self._emit(ev.AnalysisEnded(error=words, retryable=error.retryable))
+        self._emit(AnalysisEnded(error=words, retryable=error.retryable))
 
     def _refuse(self, kind: Kind, path: str, why: str) -> None:
-        self._emit(ev.AnalysisStarted(kind, path))
-        self._emit(ev.AnalysisEnded(error=why))
+        self._emit(AnalysisStarted(kind, path))
+        self._emit(AnalysisEnded(error=why))
         self._codes.append(Exit.FAILED_FOR_GOOD)
 
     def _save(self, run_id: str) -> None:
@@ -190,10 +191,10 @@ class Analyses(Phase):
         text = json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
         try:
             output_file.write(file, [text, "\n"], run_id)
-            self._emit(ev.AnalysisSaved(str(file.absolute())))
+            self._emit(AnalysisSaved(str(file.absolute())))
         except OSError as error:
             why = f"the result could not be saved in {file}: {error.strerror or error}"
-            self._emit(ev.RunWarning(ev.WarningCode.ANALYSIS_FAILED, why))
+            self._emit(ev.RunWarning(ANALYSIS_FAILED, why))
             self._codes.append(Exit.FAILED_FOR_GOOD)
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from unit.render.render_script import HOSTILE, MIB, Script
 
-from uploader_cli.analysis.stages import Kind
 from uploader_cli.core import events as ev
+from uploader_cli.features.analysis.events import AnalysisEnded, AnalysisMessage, AnalysisSaved, AnalysisStarted
+from uploader_cli.features.analysis.stages import Kind
 from uploader_cli.render.frame import Frame
 from uploader_cli.render.plain import PlainView
 from uploader_cli.render.summary import summary
@@ -30,11 +31,11 @@ class Run(Script):
         self.put(ev.FileCompleted(0, name, 10 * MIB, None, None, verified=True, attempts=1, seconds=1.0))
         self.tick(2.0)
         self.put(ev.EngineStopped())
-        self.put(ev.AnalysisStarted(Kind.CONTENT, name))
+        self.put(AnalysisStarted(Kind.CONTENT, name))
 
     def say(self, percent: float, text: str = "", **how: bool) -> None:
         self.tick(1.0)
-        self.put(ev.AnalysisMessage(percent, text, **how))
+        self.put(AnalysisMessage(percent, text, **how))
 
     def picture(self, width: int = 80, height: int = 24) -> list[str]:
         rows = Frame().rows(self.state, self.now, width, height)
@@ -98,7 +99,7 @@ def test_stage_view_fits_any_terminal(text: str, width: int, height: int) -> Non
 def test_the_rate_is_that_of_the_upload() -> None:
     """What the analysis takes does not make the upload slower."""
     run = Run()
-    run.put(ev.AnalysisEnded(summary="well"))
+    run.put(AnalysisEnded(summary="well"))
     before = run.state.rate(run.now)
     run.tick(58.0)
     assert run.state.rate(run.now) == before
@@ -110,7 +111,7 @@ def test_lines_for_a_log() -> None:
     run = Run(PlainView(stream, interval=1e9))
     for percent in (5, 10, 72):
         run.say(percent)
-    run.put(ev.AnalysisEnded())
+    run.put(AnalysisEnded())
     told = stream.getvalue().splitlines()
     at = told.index("content analysis of holiday.mp4")
     assert told[at + 1 :] == [
@@ -125,7 +126,7 @@ def test_lines_for_a_log() -> None:
 @pytest.mark.parametrize(("code", "retryable"), [(3, True), (4, False)])
 def test_summary_separates_upload_and_analysis(code: int, retryable: bool) -> None:
     run = Run()
-    run.put(ev.AnalysisEnded(error="overheated", retryable=retryable))
+    run.put(AnalysisEnded(error="overheated", retryable=retryable))
     words = run.end(code)
     assert "\n✓ 1 file, 10.0 MiB" in words
     assert "✗ content analysis of holiday.mp4: overheated" in words
@@ -136,7 +137,7 @@ def test_summary_separates_upload_and_analysis(code: int, retryable: bool) -> No
 
 def test_an_interrupted_analysis_leaves_nothing_to_resume() -> None:
     run = Run()
-    run.put(ev.AnalysisEnded(error="interrupted; the upload is complete"))
+    run.put(AnalysisEnded(error="interrupted; the upload is complete"))
     words = run.end(130)
     assert "\n✓ 1 file" in words
     assert "exit code 130" in words
@@ -145,7 +146,7 @@ def test_an_interrupted_analysis_leaves_nothing_to_resume() -> None:
 
 def test_a_result_is_summarised_with_its_file() -> None:
     run = Run()
-    run.put(ev.AnalysisEnded(summary="Four scenes."), ev.AnalysisSaved("/tmp/x/uploader-analysis-1.json"))
+    run.put(AnalysisEnded(summary="Four scenes."), AnalysisSaved("/tmp/x/uploader-analysis-1.json"))
     words = run.end()
     assert "✓ content analysis of holiday.mp4: Four scenes." in words
     assert "→ results saved in /tmp/x/uploader-analysis-1.json" in words

@@ -1,4 +1,4 @@
-"""The stages, progress and remaining time of an analysis after the upload.
+"""The stages, progress and remaining time of an analysis after the upload, and the analyses of a run.
 
 Percentages are 0–100 of the whole analysis; times are in seconds of the run's clock, always an argument.
 """
@@ -68,6 +68,7 @@ class Analysis(Struct):
     error: str = ""
     retryable: bool = False
     ended: float | None = None
+    first: tuple[str, float] | None = None  # the first of what `advance` and `end` have returned
     _end: float | None = None  # the estimated end last shown
 
     @property
@@ -88,7 +89,7 @@ class Analysis(Struct):
         before, self.percent, self.assumed = self.percent, percent, guess
         if not guess:
             self._estimate(now)
-        return between(self.kind, before, percent)
+        return self._moved(before)
 
     @property
     def warning(self) -> str:
@@ -102,7 +103,12 @@ class Analysis(Struct):
         if error:
             return []
         before, self.percent = self.percent, 100.0
-        return between(self.kind, before, 100.0)
+        return self._moved(before)
+
+    def _moved(self, before: float) -> list[tuple[str, float]]:
+        moves = between(self.kind, before, self.percent)
+        self.first = self.first or next(iter(moves), None)
+        return moves
 
     def say(self, text: str) -> bool:
         """Store a message, unless it repeats the last one; return True for a new one."""
@@ -131,3 +137,18 @@ class Analysis(Struct):
             self._end = now + measured
         else:
             self._end = now + min(shown, (1 - _WEIGHT) * shown + _WEIGHT * measured)
+
+
+class AnalysesState(Struct):
+    """The analyses of a run, one after the other."""
+
+    begun: list[Analysis] = field(default_factory=list)
+    file: str = ""  # the file with their results
+
+    @property
+    def running(self) -> Analysis | None:
+        return next((analysis for analysis in self.begun[-1:] if analysis.ended is None), None)
+
+    @property
+    def ended(self) -> list[Analysis]:
+        return [analysis for analysis in self.begun if analysis.ended is not None]
