@@ -31,7 +31,6 @@ from uploader_cli.selection.selection import differs
 from uploader_cli.selection.standard_input import standard_input
 from uploader_cli.selection.walk import Selected, forgiven
 from uploader_cli.settings import Settings
-from uploader_cli.transfer.destinations import Destinations
 from uploader_cli.transfer.journal.journal import History
 from uploader_cli.transfer.ledger import SKIPS
 from uploader_cli.transfer.scheduler import CHECKED_AT_ONCE
@@ -68,7 +67,7 @@ class Plan:
         """Raise `UsageError` where the server is known not to support the requested options."""
         self._settings, self._tell, self._history = settings, tell, history
         self._seen, self._origin = _known(settings)
-        target = target_of(settings)
+        self._target = target = target_of(settings)
         self._terms = terms = target.terms(self._seen.offer)
         if self._origin is LimitsOrigin.SEEN or not terms.sessions:
             target.check(self._seen.offer)
@@ -76,7 +75,6 @@ class Plan:
         self._packs: PackSize | None = None
         if terms.packs is not None:
             self._packs = PackSize(terms.packs, settings.chunk_size, self._jobs, limit_rate=settings.limit_rate)
-        self._destinations = Destinations(settings, lambda: None, sessions=terms.sessions)
         self._skipped = 0  # files
         self._failed: list[Exit] = []
 
@@ -160,7 +158,7 @@ class Plan:
                     self._skip_sent(item)
                 elif refused is not None and not item.named:
                     self._skip(ev.FileSkipped(item.file, item.path, SKIPS[refused.code]))
-                elif refused is not None or (refused := self._destinations.refusal(item)) is not None:
+                elif refused is not None or (refused := self._target.refusal(item, lambda: None)) is not None:
                     self._fail(ev.FileFailed(item.file, item.path, refused.code, refused.message, retryable=False))
                 elif (wrong := differs(item)) is not None:
                     self._fail(wrong)

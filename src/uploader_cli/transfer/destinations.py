@@ -29,15 +29,14 @@ class Destinations:
     unending run sends a file again to its own place.
     """
 
-    def __init__(self, settings: Settings, checkpoint: Callable[[], None], *, sessions: bool) -> None:
-        """`checkpoint` raises to stop. A server with `sessions` has its own rules for places and names."""
-        self._names, self._checkpoint = () if sessions else settings.place, checkpoint
+    def __init__(self, settings: Settings) -> None:
+        self._names = settings.place
         self._templates = [item for item in settings.metadata if item.name in self._names]
         self._sends_paths = any("{path}" in (item.template or "") for item in self._templates)
         endpoint = settings.tus_endpoint or ""
         self._endpoint = endpoint if names_files(endpoint) else ""
         self._has_own_url = "{path}" in endpoint or "{name}" in endpoint
-        self._allowed = re.compile(settings.allowed_names) if settings.allowed_names and not sessions else None
+        self._allowed = re.compile(settings.allowed_names) if settings.allowed_names else None
         self._again = settings.unending
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.executescript(
@@ -45,12 +44,12 @@ class Destinations:
             "CREATE TABLE taken (place BLOB PRIMARY KEY, path BLOB NOT NULL) WITHOUT ROWID; BEGIN;"
         )
 
-    def refusal(self, file: LocalFile) -> Refusal | None:
+    def refusal(self, file: LocalFile, checkpoint: Callable[[], None]) -> Refusal | None:
         """Return why the file is not sent: a name that the server refuses, or that of another file of the run."""
         if file.upload_url or not (self._names or self._endpoint or self._allowed):
             return None
         try:
-            values = named(file) | metadata_of(file, self._templates, self._checkpoint)
+            values = named(file) | metadata_of(file, self._templates, checkpoint)
         except errors.FileError:  # it fails when it is sent
             return None
         place = [(name, values.get(name, "")) for name in self._names]

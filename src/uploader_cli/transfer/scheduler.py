@@ -21,7 +21,6 @@ from uploader_cli.core.presence import ClaimState
 from uploader_cli.core.protocol import utf8
 from uploader_cli.core.sizes import Groups, PackSize
 from uploader_cli.transfer.batch_job import BatchJob, Flow
-from uploader_cli.transfer.destinations import Destinations
 from uploader_cli.transfer.engine import TICK
 from uploader_cli.transfer.file_checks import FileChecks
 from uploader_cli.transfer.journal.reading import Claim
@@ -141,7 +140,6 @@ class Scheduler:
             idle = self._pool.most - 1
             self._pool.connect_ahead(sum(self._tus.parts(file.size, idle, idle, round_trip) for file in supply.ahead))
         self._checks = FileChecks(self._context)
-        self._destinations = Destinations(self._settings, self._stop.checkpoint, sessions=terms.sessions)
         try:
             self._plan(supply, early)
             while self._is_busy:
@@ -266,7 +264,7 @@ class Scheduler:
         refused = refusal(file, self._context.terms.limits)
         if refused is not None:
             self._ledger.refuse(file, refused)
-        elif (refused := self._destinations.refusal(file)) is not None:
+        elif (refused := self._context.target.refusal(file, self._stop.checkpoint)) is not None:
             self._end([failed(file, refused.code, refused.message)])
         else:
             groups.add(file)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from uploader_cli import errors
 from uploader_cli.core.capabilities import CREATION_WITH_UPLOAD, Capabilities, names_files
-from uploader_cli.core.plan import ASSUMED, LocalFile, endless, plan_sessions, refusal
+from uploader_cli.core.plan import ASSUMED, LocalFile, Refusal, endless, plan_sessions, refusal
 from uploader_cli.core.protocol import Session
 from uploader_cli.core.terms import Offer, Terms
 from uploader_cli.sources.checksums import is_fast
+from uploader_cli.transfer.destinations import Destinations
 from uploader_cli.transfer.upload_calls import upload_calls
 
 if TYPE_CHECKING:
@@ -75,6 +77,14 @@ class Target(ABC):
     @abstractmethod
     def reach(self, api: Api, terms: Terms) -> None:
         """Make a cheap call; it raises where the server does not answer."""
+
+    def refusal(self, file: LocalFile, checkpoint: Callable[[], None]) -> Refusal | None:
+        """Return why a file can't have its place among the files of the run; `checkpoint` raises to stop.
+
+        A server with sessions has rules of its own, and answers by them.
+        """
+        del file, checkpoint
+        return None
 
     @abstractmethod
     def _keeps_directories(self, offer: Offer) -> bool:
@@ -210,6 +220,13 @@ class Endpoint(Target):
     """A server with resumable uploads and nothing else. Uploads may exist before they are sent (`--upload-url`)."""
 
     _existing = ""  # the URL of one of the uploads, where all of them exist
+
+    @cached_property
+    def _places(self) -> Destinations:
+        return Destinations(self._settings)
+
+    def refusal(self, file: LocalFile, checkpoint: Callable[[], None]) -> Refusal | None:
+        return self._places.refusal(file, checkpoint)
 
     def ask(self, api: Api, chunk: ChunkSize) -> Offer:
         """Ask with OPTIONS, which is a hint: after a 401 the first creation decides. Existing uploads need no hint."""
