@@ -1,4 +1,7 @@
-"""What follows for a file before it is sent: from its claim, its receipt, and what the server says of it."""
+"""What follows for a file from what the server says of it.
+
+Before it is sent its claim and its receipt count, too; afterwards how it was sent.
+"""
 
 from __future__ import annotations
 
@@ -85,6 +88,35 @@ def follows(claim: ClaimState | None, receipt: ReceiptState, answer: Answer, cho
         return Follows.LOST if is_lost else Follows.RECEIPT
     trusts = choices.skip_existing and choices.trust_receipts and receipt is not ReceiptState.NONE
     return Follows.RECEIPT if trusts and answer is Answer.SILENT else Follows.SENT
+
+
+class Shown(Enum):
+    """What follows for a file that was sent."""
+
+    VERIFIED = auto()  # the stored bytes are its own
+    SPOILED = auto()  # it fails: the server has stored others
+    LATER = auto()  # it fails for now: the server may tell later
+    UNSURE = auto()  # it fails: nothing shows that the stored bytes are its own
+    UNVERIFIED = auto()  # it is stored, and checksums that the server compared show nothing
+    STORED = auto()  # it is stored
+
+
+def shown(answer: Answer, *, wanted: bool, may_tell: bool, adopted: bool, continued: bool) -> Shown:
+    """Return what follows for a file that was sent, from a comparison of its bytes with the stored ones.
+
+    `wanted`: the user asked for it, or the local file will be removed. `may_tell`: a server that was SILENT may answer
+    later. `adopted`: it had bytes before this client sent any. `continued`: it got bytes after a break.
+    """
+    match answer:
+        case Answer.EQUAL:
+            return Shown.VERIFIED
+        case Answer.OTHER:
+            return Shown.SPOILED
+    if wanted and may_tell:
+        return Shown.LATER
+    if adopted:
+        return Shown.UNSURE
+    return Shown.UNVERIFIED if continued else Shown.STORED
 
 
 _THERE = (Answer.EQUAL, Answer.ALIKE, Answer.OTHER)

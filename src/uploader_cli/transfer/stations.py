@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from uploader_cli import errors
 from uploader_cli.core.events import FailureCode, WarningCode
+from uploader_cli.core.presence import Answer, Shown, shown
 from uploader_cli.core.protocol import utf8
 from uploader_cli.feature import used
 from uploader_cli.sources.content import sha256_of
@@ -14,7 +15,7 @@ from uploader_cli.transfer.projections import receipt_of
 from uploader_cli.transfer.result_poller import ResultPoller
 from uploader_cli.transfer.results import FileResult, failed, not_compared
 from uploader_cli.transfer.station import Carrier, Station
-from uploader_cli.transfer.stored_files import Silent, digest_of, gives_nothing, heard, stored_digest
+from uploader_cli.transfer.stored_files import Silent, StoredDigest, digest_of, gives_nothing, stored_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,12 +141,10 @@ def _settled(context: RunContext, api: Api, outcome: FileResult) -> FileResult:
     file = outcome.file
     sent = context.digests.sent(file)
     location = outcome.content_location or outcome.location
-    theirs = heard(lambda: stored_digest(api, location)) if sent is None and location else None
-    if isinstance(theirs, Silent):
+    theirs = stored_digest(api, location) if sent is None and location else Silent()
+    if sent is None and isinstance(theirs, Silent):
         if theirs.error is not None and theirs.error.retryable:
             return outcome._replace(error=theirs.error)
-        theirs = None
-    if sent is None and theirs is None:
         if context.doubts.is_sent_again(file) or file.upload_url:
             return outcome._replace(error=failure(file, NO_DIGEST))
         context.doubts.send_again(file)
@@ -157,9 +156,9 @@ def _settled(context: RunContext, api: Api, outcome: FileResult) -> FileResult:
         return outcome._replace(error=error)
     if sent is not None:
         return outcome if sent == mine else outcome._replace(error=failure(file, CHANGED_MEANWHILE))
-    if theirs is None or theirs[1] != mine:
+    if isinstance(theirs, Silent) or theirs.sha256 != mine:
         return outcome._replace(error=failure(file, CHANGED_MEANWHILE))
-    return outcome._replace(checksum=mine, verified=True, verified_by=theirs[0])
+    return outcome._replace(checksum=mine, verified=True, verified_by=theirs.by)
 
 
 class Recording(Station):
@@ -223,42 +222,52 @@ def compared(context: RunContext, api: Api, outcome: FileResult, *, anew: bool =
     With `anew` the bytes are read back: the server may have recorded its digest earlier. A file that was sent across a
     break is not verified by its checksums: the server accepted the bytes, and may have put them at another place.
     """
-    file, verify = outcome.file, context.settings.verify
-    location = outcome.content_location or outcome.location
+    file = outcome.file
+    theirs: StoredDigest | Silent = Silent()
     if outcome.checksum is not None:
         return outcome
-    is_gone = file.once and outcome.digest is None
-    theirs = heard(lambda: stored_digest(api, location, anew=anew)) if location and not is_gone else None
-    is_refused = False
-    if isinstance(theirs, Silent) and (error := theirs.error) is not None:
-        is_refused = gives_nothing(error, strict=context.terms.strict)
-        wanted = verify or context.settings.consumes
-        if wanted and not is_refused:
-            error.retryable = True
-            return outcome._replace(error=error)
-        if wanted:
-            text = f"{utf8(file.path)} is stored, and can't be compared: the server does not give it out: {error}"
-            context.warn(WarningCode.UNVERIFIABLE, text)
-    if theirs is None or isinstance(theirs, Silent):
-        if verify and not is_refused:
-            text = "--verify: this server gives no way to read a stored file or its digest"
-            context.warn_once(WarningCode.UNVERIFIABLE, text)
-        if outcome.adopted:
+    if (location := outcome.content_location or outcome.location) and not (file.once and outcome.digest is None):
+        theirs = stored_digest(api, location, anew=anew)
+    answer, wanted, may_tell = Answer.SILENT, context.settings.verify or context.settings.consumes, False
+    if not isinstance(theirs, Silent):
+        try:
+            mine = outcome.digest or sha256_of(file, context.stop.checkpoint)
+        except errors.FileError as changed:
+            return outcome._replace(error=changed)
+        answer = Answer.EQUAL if theirs.sha256 == mine else Answer.OTHER
+    else:
+        may_tell = _may_tell(context, file, theirs.error)
+    match shown(answer, wanted=wanted, may_tell=may_tell, adopted=outcome.adopted, continued=outcome.continued):
+        case Shown.SPOILED:
+            return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
+        case Shown.LATER if isinstance(theirs, Silent) and theirs.error is not None:
+            theirs.error.retryable = True
+            return outcome._replace(error=theirs.error)
+        case Shown.UNSURE:
             return not_compared(file)
-        if outcome.continued:
+        case Shown.VERIFIED if not isinstance(theirs, Silent):
+            outcome = outcome._replace(checksum=theirs.sha256, verified=True, verified_by=theirs.by)
+        case Shown.UNVERIFIED:
             outcome = outcome._replace(verified=False, verified_by=None)
-            context.ledger.record([outcome])
-        return outcome
-    by, digest = theirs
-    try:
-        mine = outcome.digest or sha256_of(file, context.stop.checkpoint)
-    except errors.FileError as changed:
-        return outcome._replace(error=changed)
-    if digest != mine:
-        return failed(file, FailureCode.INTEGRITY, "what the server has is not what was read (SHA-256 differs)")
-    outcome = outcome._replace(checksum=mine, verified=True, verified_by=by)
+        case _:
+            return outcome
     context.ledger.record([outcome])
     return outcome
+
+
+def _may_tell(context: RunContext, file: LocalFile, error: errors.UploaderError | None) -> bool:
+    """Return whether a server that has told nothing may tell it later; warn where the user relies on that."""
+    settings = context.settings
+    if error is None:
+        if settings.verify:
+            text = "--verify: this server gives no way to read a stored file or its digest"
+            context.warn_once(WarningCode.UNVERIFIABLE, text)
+        return False
+    is_refused = gives_nothing(error, strict=context.terms.strict)
+    if is_refused and (settings.verify or settings.consumes):
+        text = f"{utf8(file.path)} is stored, and can't be compared: the server does not give it out: {error}"
+        context.warn(WarningCode.UNVERIFIABLE, text)
+    return not is_refused
 
 
 class Finishing(Station):

@@ -55,6 +55,13 @@ class Silent(NamedTuple):
     error: errors.UploaderError | None = None
 
 
+class StoredDigest(NamedTuple):
+    """The SHA-256 of a stored file, and how it is known."""
+
+    by: VerifiedBy
+    sha256: str
+
+
 class Want(Enum):
     """What is asked about files."""
 
@@ -239,22 +246,29 @@ def with_digests(
     return found
 
 
-def stored_digest(api: Api, location: str, *, anew: bool = False) -> tuple[VerifiedBy, str] | None:
-    """Return the SHA-256 that the server tells, or else that of the bytes that it gives out; None without either.
+def stored_digest(api: Api, location: str, *, anew: bool = False) -> StoredDigest | Silent:
+    """Return the SHA-256 that the server tells, or else that of the bytes that it gives out.
 
-    With `anew` it is that of the bytes. An answer that `gives_nothing` is not asked for again; raise it, if it is that
-    to `GET`.
+    With `anew` it is that of the bytes. An answer that `gives_nothing` is not asked for again.
     """
-    found = None
-    try:
-        found = None if anew else api.pacer.call(lambda: _asked_once(lambda: api.stored(location, patient=False)))
-    except errors.UploaderError as error:
-        if not (gives_nothing(error) or isinstance(error, errors.ProtocolError)):
-            raise
-    if found is not None and found.sha256 is not None:
-        return VerifiedBy.DIGEST, found.sha256
-    sha256 = api.pacer.call(lambda: _asked_once(lambda: digest_read_back(api, location)))
-    return None if sha256 is None else (VerifiedBy.BYTES, sha256)
+
+    def told() -> str | None:
+        found = api.stored(location, patient=False)
+        return None if found is None else found.sha256
+
+    def ask() -> StoredDigest | Silent:
+        try:
+            sha256 = None if anew else api.pacer.call(lambda: _asked_once(told))
+        except errors.UploaderError as error:
+            if not (gives_nothing(error) or isinstance(error, errors.ProtocolError)):
+                raise
+            sha256 = None
+        if sha256 is not None:
+            return StoredDigest(VerifiedBy.DIGEST, sha256)
+        sha256 = api.pacer.call(lambda: _asked_once(lambda: digest_read_back(api, location)))
+        return Silent() if sha256 is None else StoredDigest(VerifiedBy.BYTES, sha256)
+
+    return heard(ask)
 
 
 def gives_nothing(error: errors.UploaderError, *, strict: bool = True) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli.core.presence import Answer, Choices, ClaimState, Follows, ReceiptState, follows
+from uploader_cli.core.presence import Answer, Choices, ClaimState, Follows, ReceiptState, Shown, follows, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,3 +96,24 @@ def test_what_may_be_stored_is_sent_only_if_the_server_denies_it_or_by_choice() 
         claim, _, answer, choices = case
         if claim is UNKNOWN and follows(*case) is Follows.SENT:
             assert choices.resend_unknown or answer in (ALIKE, OTHER, ABSENT), case
+
+
+def test_sent_file_is_verified_or_spoiled_only_by_its_bytes() -> None:
+    """Without them it fails where they are wanted and may be told later, or where it may be another file."""
+    silent = {
+        # wanted, may tell, adopted, continued
+        (True, True, None, None): Shown.LATER,
+        (True, False, True, None): Shown.UNSURE,
+        (True, False, False, True): Shown.UNVERIFIED,
+        (True, False, False, False): Shown.STORED,
+        (False, None, True, None): Shown.UNSURE,
+        (False, None, False, True): Shown.UNVERIFIED,
+        (False, None, False, False): Shown.STORED,
+    }
+    for answer, *facts in product([EQUAL, OTHER, SILENT], *[[False, True]] * 4):
+        wanted, may_tell, adopted, continued = facts
+        rows = [row for row in silent if all(want in (None, fact) for want, fact in zip(row, facts, strict=True))]
+        found = shown(answer, wanted=wanted, may_tell=may_tell, adopted=adopted, continued=continued)
+        assert [found] == {EQUAL: [Shown.VERIFIED], OTHER: [Shown.SPOILED]}.get(
+            answer, [silent[row] for row in rows]
+        ), (answer, facts)
