@@ -33,6 +33,7 @@ PUBLIC = CLIENT / "features/public.py"
 DOCS = Path(__file__).parent
 SHARED_PAGES = dict.fromkeys(("status", "cancel", "delete"), "commands/sessions.md") | {
     "smoke": "smoke.md",
+    "judge": "tester/index.md",
     "presets": "tus-servers.md",
 }
 """The pages of commands that have none of their own."""

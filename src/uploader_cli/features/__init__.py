@@ -17,4 +17,5 @@ FEATURES: tuple[str, ...] = (
     "github",
     "demo",
     "analysis",
+    "tester",
 )

@@ -130,6 +130,7 @@ FEATURE_OF_COMMAND: dict[str, str] = {
     "demo": "demo",
     "doctor": "doctor",
     "import": "fleet",
+    "judge": "tester",
     "presets": "presets",
     "report": "reports",
     "serve": "demo",

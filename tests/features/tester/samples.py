@@ -1,0 +1,6 @@
+"""What the tests of the core need of the feature."""
+
+from __future__ import annotations
+
+WRITTEN = {"--junit": (["judge", "--for", "true"], ".xml")}
+CALLED = {"judge": "features.tester.judge"}

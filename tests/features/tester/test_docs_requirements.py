@@ -1,0 +1,36 @@
+"""docs/tester/requirements.md has a row for each requirement of the draft, and is what the script makes of them."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from docs_pages import ROOT
+
+from uploader_cli.features.tester.judge import SITUATIONS
+
+MADE = runpy.run_path(str(ROOT / "docs/tester/requirements.py"))
+DRAFT = (Path(__file__).parent / "draft_keywords.txt").read_text(encoding="utf-8")
+"""The keywords of the draft's text of 1 July 2026, a line for each section with some."""
+
+
+def test_each_keyword_of_the_draft_has_a_row_in_its_place() -> None:
+    lines = [line.partition(": ") for line in DRAFT.splitlines()]
+    keywords = [
+        f"{section}/{keyword}/{number}"
+        for section, _, rest in lines
+        for number, keyword in enumerate(rest.split(", "), 1)
+    ]
+    assert [one.id for one in MADE["requirements"]()] == keywords
+
+
+def test_each_row_has_a_check_or_a_reason() -> None:
+    tested = {name for one in SITUATIONS for name in one.tests}
+    rows = MADE["requirements"]()
+    assert tested <= {one.id for one in rows if "client" in one.binds}
+    assert [one.id for one in rows if bool(one.reason) == (one.id in tested)] == []
+
+
+def test_page_is_current() -> None:
+    """`python docs/tester/requirements.py` updates it."""
+    assert MADE["PAGE"].read_text(encoding="utf-8") == MADE["page"]()
