@@ -34,8 +34,8 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def watching(server: EmbeddedServer, folder: Path, *options: str, **how: Any) -> Process:
-    """Start a watch; a limit of the wait for the server comes from the options alone."""
+def sending(server: EmbeddedServer, folder: Path, *options: str, **how: Any) -> Process:
+    """Start a run; a limit of the wait for the server comes from the options alone."""
     how = {"home": folder.parent, "UPLOADER_WAIT_FOR_SERVER": ""} | how
     return start("upload", "--watch", folder, "-s", server.url, "--settle", str(SETTLE), "--json", *options, **how)
 
@@ -65,7 +65,7 @@ def stopped(process: Process, seen: str, number: int = signal.SIGTERM) -> Done:
 def test_files_are_sent_as_they_appear_until_sigterm(server: EmbeddedServer, folder: Path) -> None:
     """One stream, one run; each session is finished when its files are stored."""
     (folder / "first.bin").write_bytes(b"1")
-    process = watching(server, folder)
+    process = sending(server, folder)
     seen = completed(process, "first.bin")
     (folder / "sub").mkdir()
     (folder / "sub/second.bin").write_bytes(b"22")
@@ -86,7 +86,7 @@ def test_files_are_sent_as_they_appear_until_sigterm(server: EmbeddedServer, fol
 @pytest.mark.thorough
 def test_file_is_not_sent_while_it_is_written(server: EmbeddedServer, folder: Path) -> None:
     (folder / "first.bin").write_bytes(b"1")
-    process = watching(server, folder)
+    process = sending(server, folder)
     seen = completed(process, "first.bin")  # from now on it is told which files are open
     written = 0
     with (folder / "slow.bin").open("wb", buffering=0) as file:
@@ -102,7 +102,7 @@ def test_file_is_not_sent_while_it_is_written(server: EmbeddedServer, folder: Pa
 @pytest.mark.thorough
 def test_changed_file_is_sent_again(server: EmbeddedServer, folder: Path) -> None:
     (folder / "a.bin").write_bytes(b"1")
-    process = watching(server, folder)
+    process = sending(server, folder)
     seen = completed(process, "a.bin")
     (folder / "a.bin").write_bytes(b"22")
     done = stopped(process, seen + completed(process, "a.bin"))
@@ -115,14 +115,14 @@ def test_nothing_is_sent_twice_after_kill_9(server: EmbeddedServer, folder: Path
     """A file whose ctime alone is another one is read: `c` has other bytes, `d` has not."""
     for name in "acd":
         (folder / f"{name}.bin").write_bytes(b"1")
-    process = watching(server, folder)
+    process = sending(server, folder)
     completed(process, "a.bin", "c.bin", "d.bin")
     process.kill()
     finish(process)
     (folder / "b.bin").write_bytes(b"2")
     rewrite(folder / "c.bin", b"3")
     (folder / "d.bin").chmod(0o600)
-    process = start("resume", "--json", home=folder.parent) if again == "resume" else watching(server, folder)
+    process = start("resume", "--json", home=folder.parent) if again == "resume" else sending(server, folder)
     done = stopped(process, completed(process, "b.bin", "c.bin"))
     assert {os.path.basename(event["path"]) for event in done.of("file.started")} == {"b.bin", "c.bin"}
     assert sorted(stored(server)) == ["in/a.bin", "in/b.bin", "in/c (2).bin", "in/c.bin", "in/d.bin"]
@@ -131,11 +131,11 @@ def test_nothing_is_sent_twice_after_kill_9(server: EmbeddedServer, folder: Path
 def test_large_file_resumes_after_kill_9(server: EmbeddedServer, folder: Path) -> None:
     (folder / "big.bin").write_bytes(bytes(4 << 20))
     options = ["--chunk-size", "256K", "--limit-rate", "400K"]
-    process = watching(server, folder, *options)
+    process = sending(server, folder, *options)
     read_until(process, "file.progress", lambda event: event["confirmed"] >= 1 << 20)
     process.kill()
     finish(process)
-    process = watching(server, folder, *options[:2])
+    process = sending(server, folder, *options[:2])
     done = stopped(process, completed(process, "big.bin"))
     assert done.of("file.started")[0]["offset"] >= 1 << 20
 
@@ -143,7 +143,7 @@ def test_large_file_resumes_after_kill_9(server: EmbeddedServer, folder: Path) -
 def test_name_that_is_not_utf8_is_sent(server: EmbeddedServer, folder: Path) -> None:
     with open(os.path.join(os.fsencode(folder), b"\xff.bin"), "wb") as file:
         file.write(b"1")
-    process = watching(server, folder)
+    process = sending(server, folder)
     done = stopped(process, read_until(process, "file.completed"))
     assert "path_b64" in done.of("file.completed")[0]
 
@@ -153,18 +153,18 @@ def test_unreachable_server_is_waited_out_from_the_start(folder: Path) -> None:
     with running_server() as server:
         port = server.url.rpartition(":")[2]
     (folder / "a.bin").write_bytes(b"1")
-    process = watching(server, folder)
+    process = sending(server, folder)
     seen = read_until(process, "warning")
     assert json.loads(seen.splitlines()[-1])["text"] == "server unreachable: waiting for it"
     with server_process("--root", str(folder.parent / "root"), "--port", port):
         stopped(process, seen + completed(process, "a.bin"))
 
 
-def test_wait_for_server_limits_the_wait_of_a_watch(folder: Path) -> None:
+def test_wait_for_server_limits_the_wait_of_an_unending_run(folder: Path) -> None:
     with running_server() as server:
         pass
     with closed_port(server.url):
-        done = finish(watching(server, folder, "--wait-for-server", "1"))
+        done = finish(sending(server, folder, "--wait-for-server", "1"))
     assert done.code == 6
     assert done.finished["exit_code"] == 6
 
@@ -191,7 +191,7 @@ def test_failed_file_is_sent_again_later(
     (folder / "a.bin").write_bytes(b"1")
     constants = {"uploader_cli.features.folder.arrivals.FIRST_RETRY": SETTLE}
     options = ("--retries", "0", "--report", "report.json", *options)
-    process = watching(server, folder, *options, constants=constants)
+    process = sending(server, folder, *options, constants=constants)
     done = stopped(process, read_until(process, "file.failed") + completed(process, "a.bin"))
     assert (done.finished["failed"], done.finished["completed"]) == (1, 1)
     (row,) = json.loads((folder.parent / "report.json").read_text())["files"]
@@ -214,7 +214,7 @@ def test_failed_file_is_sent_again_later(
         ([], "no path given"),
     ],
 )
-def test_what_can_not_be_watched_exits_2(folder: Path, arguments: list[str], words: str) -> None:
+def test_paths_and_options_that_have_an_end_exit_2(folder: Path, arguments: list[str], words: str) -> None:
     (folder / "a.bin").write_bytes(b"1")
     (folder.parent / "list.txt").write_text("in/a.bin\n")
     done = uploader("upload", "--watch", *arguments, "-s", "localhost:9", home=folder.parent)

@@ -1,4 +1,4 @@
-"""A watch of weeks with a shortened clock: thousands of files that come and go, and memory that stays flat."""
+"""A run of weeks with a shortened clock: thousands of files that come and go, and memory that stays flat."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DAYS, WALKS_OF_A_DAY = 7, 17_280
 @pytest.mark.acceptance
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("packs", [True, False])
-def test_memory_of_a_watch_stays_flat(tmp_path: Path, packs: bool) -> None:
+def test_memory_of_an_unending_run_stays_flat(tmp_path: Path, packs: bool) -> None:
     """Each round is a day: files arrive, are sent and deleted, and the run waits. One object a file would be a leak."""
     (tmp_path / "in").mkdir()
     held: list[Held] = []

@@ -12,7 +12,7 @@ from uploader_cli.core.plan import LocalFile, concealed, is_url
 from uploader_cli.errors import UsageError
 from uploader_cli.feature import options_of
 from uploader_cli.features.folder.arrivals import UNFINISHED, Arrivals
-from uploader_cli.features.folder.options import Watching
+from uploader_cli.features.folder.options import FolderOptions
 from uploader_cli.selection.selecting import check_paths, check_selection, filters_of, parts_of
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.journal.receipts import is_doubtful
@@ -34,7 +34,7 @@ class Folder(Arrivals):
             raise UsageError(f"{option}: {file} is not a directory", hint="name its directory, or omit --watch")
         filters = filters_of(settings, (*UNFINISHED, *settings.exclude))
         check_selection(settings, paths, None, filters.wants)
-        settle, follow = options_of(settings, Watching).settle, settings.follow_links
+        settle, follow = options_of(settings, FolderOptions).settle, settings.follow_links
         super().__init__(paths, filters, settle=settle, follow_links=follow, parts=parts_of(settings))
         self._settings = settings
 

@@ -10,7 +10,7 @@ settle = seconds(zero=True)
 """Parse the time in which a complete file has not changed, in seconds."""
 
 
-class Watching(NamedTuple):
+class FolderOptions(NamedTuple):
     """The settings of the feature."""
 
     watch: bool
