@@ -31,8 +31,6 @@ NEAR = dict.fromkeys([*DISTANT, "uploader_cli.selection.selection.AHEAD_SECONDS"
 """Constants of all commands: to a busy machine its own server may look `DISTANT`, and its own disk slow."""
 QUICK_LOOKS = {"uploader_cli.transfer.protocols.batch.LOOK_AT_LEAST": 0.2}
 """Seconds between two looks for the outcome of a lost answer; five looks without one make it unknown."""
-QUICK_STATUS = {"uploader_cli.features.analysis.analyst.QUIET": 0.3}
-"""Seconds without an event of an analysis after which the server is asked for its status."""
 _SCHEMA = json.loads(schema_text())
 VALIDATORS = {
     kind["properties"]["type"]["const"]: jsonschema.Draft202012Validator({**kind, "$defs": _SCHEMA["$defs"]})

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import QUICK_STATUS, Done, finish, start, uploader
+from command import Done, finish, start, uploader
 from serving import running_server, runs_of
 from time_limits import SLACK
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
 
 SECRET = "a secret that is long enough to sign with"
+QUICK_STATUS = {"uploader_cli.features.analysis.analyst.QUIET": 0.3}
+"""Seconds without an event of an analysis after which the server is asked for its status."""
 QUICK = {"analysis_seconds": 0.3, "jwt_secret": SECRET}
 
 
