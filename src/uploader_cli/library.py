@@ -351,7 +351,7 @@ class _Callbacks(Observer):
                 raise UsageError(f"{name} must be callable, not {callback!r}")
 
     def handle(self, event: ev.Event, _state: ProgressState, _now: float) -> None:
-        if self.on_event is not None and type(event) in _PUBLIC:
+        if self.on_event is not None and event.type:
             self.on_event(event)
         match event:
             case ev.FileProgress() if self.on_progress is not None:
@@ -368,6 +368,3 @@ class _Callbacks(Observer):
     def close(self, state: ProgressState, now: float) -> None:
         if state.outcome is not None:  # no exception ended the run
             self.refresh(state, now)
-
-
-_PUBLIC = frozenset(ev.PUBLIC)

@@ -12,7 +12,7 @@ from command import Done, finish, start, uploader
 from serving import running_server, runs_of
 from time_limits import SLACK
 
-from uploader_cli import Settings, upload
+from uploader_cli import Event, Settings, Stage, upload
 from uploader_cli.features.analysis.stages import STAGES, Kind
 from uploader_server.auth import issue_token
 
@@ -269,7 +269,7 @@ def test_a_resumed_upload_is_analysed_as_a_whole(make_files: Callable[..., Path]
     assert [file["path"][-5:] for file in saved(tmp_path)["analyses"][0]["files"]] == ["a.mp4", "b.mp4"]
 
 
-def test_result_of_the_library_has_the_analyses(make_files: Callable[..., Path], tmp_path: Path) -> None:
+def test_library_tells_stages_and_results_of_analyses(make_files: Callable[..., Path], tmp_path: Path) -> None:
     with running_server(**QUICK) as server:
         settings = Settings(
             server=server.url,
@@ -278,6 +278,8 @@ def test_result_of_the_library_has_the_analyses(make_files: Callable[..., Path],
             analysis_to=tmp_path / "analysis.json",
             state_dir=tmp_path / "state",
         )
-        result = upload(make_files(**{"a.mp4": 10}), settings)
+        told = list[Event]()
+        result = upload(make_files(**{"a.mp4": 10}), settings, on_event=told.append)
+    assert [event.name for event in told if isinstance(event, Stage)][-1] == "saving"
     assert [(analysed.kind, analysed.error) for analysed in result.analyses] == [("content", "")]
     assert result.analysis_file == str(tmp_path / "analysis.json")
