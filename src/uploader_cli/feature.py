@@ -167,7 +167,7 @@ class Feature(NamedTuple):
     events: str = ""
     """Classes of its public events, in a tuple (`public_among`)."""
     view: str = ""
-    """A module that shows its part of the state, `ProgressState.added`, as `render.feature_views.View` describes it."""
+    """The `render.feature_views.View` of its part of the state, `ProgressState.added`."""
     fields_of_missing: str = ""
     """Those of the event of a stored file that is missing here."""
     counts: str = ""

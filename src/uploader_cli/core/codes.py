@@ -139,7 +139,6 @@ class WarningCode(StrEnum):
     PROTOCOL = "protocol"
     LATENCY = "latency"
     ERROR_RATE = "error_rate"
-    WORKERS = "workers"
     RECOVERED = "recovered"
     vars().update({name.upper(): name for feature in features() for name in feature.warnings})
 
@@ -150,15 +149,6 @@ class PauseReason(StrEnum):
     RATE_LIMIT = "rate_limit"
     UNREACHABLE = "unreachable"
     DISK_FULL = "disk_full"
-
-
-class WorkerPhase(StrEnum):
-    """What a worker process of an import does."""
-
-    CHECKED = "checked"
-    READY = "ready"
-    KEPT_OUT = "kept_out"
-    SILENT = "silent"
 
 
 class LimitsOrigin(StrEnum):

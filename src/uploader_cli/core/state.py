@@ -114,14 +114,6 @@ class ChannelStatus(Struct):
     heard: float | None = None  # time of the last message (run clock, seconds)
     stale: str = ""  # the last poll's failure, while the known progress is stale; else empty
     failure: Exception | None = None  # its exception
-    workers: int | None = None  # processes of an import that take part; it has no realtime channel
-
-
-class WorkerState(Struct):
-    """A worker process of an import."""
-
-    seen: ev.WorkerSeen
-    meter: Meter = field(default_factory=Meter)
 
 
 class ProgressState(Struct):
@@ -138,8 +130,6 @@ class ProgressState(Struct):
     started: float = 0.0  # time of the command's start (run clock, seconds); 0 before it is known
     sending: float | None = None  # time of the first attempt of a file (run clock, seconds): speeds count from it
     walking: bool = True
-    workers: dict[str, WorkerState] = field(default_factory=dict)  # by their names, in an import
-    dashboard: str = ""  # the URL of Dask's
     of_all: dict[str, Any] = field(default_factory=dict)  # what features tell of all that was found, of a part
     incomplete: int | None = None  # number of files that are still written, in an unending run; else None
     unsized: bool = False  # the only file is a stream whose length is not known yet
@@ -199,6 +189,7 @@ class ProgressState(Struct):
     sent_total: int = 0  # bytes sent in all attempts, from which the speed is computed
     meter: Meter = field(default_factory=lambda: Meter(burst=FILLING, silence=SILENCE))
     pace: Meter = field(default_factory=lambda: Meter(silence=PACED))  # files per second; updated by completed files
+    meters: list[Meter] = field(default_factory=list)  # those of features; they restart with the others
     tree: Tree = field(default_factory=Tree)
     measures: Measures = field(default_factory=Measures)
     timeline: Timeline = field(default_factory=Timeline)

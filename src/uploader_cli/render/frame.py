@@ -1,6 +1,6 @@
 """Draw the state as rows of styled text for a terminal of a given size.
 
-From the top: header, totals, one row reserved for an alert, the workers of an import, the running files, those that are
+From the top: header, totals, one row reserved for an alert, rows of features, the running files, those that are
 sent next, what ended last, failures and the newest notice. Width goes to the names first, then to the bars. A running
 file keeps its row; the next file reuses it. Files that end within a second are only counted.
 """
@@ -28,7 +28,6 @@ from uploader_cli.render.file_rows import (
     running,
 )
 from uploader_cli.render.words import Row, bar, cells, clock, elide, fit, moving_bar, plural, safe, width_of, wrap
-from uploader_cli.render.worker_rows import worker_rows
 
 FINISHED_ROWS, MESSAGE_ROWS, NEXT_ROWS = 6, 5, 8
 """Maximum rows for what ended last, for messages of the server, and for files that are sent next."""
@@ -65,7 +64,9 @@ class Frame:
         if self.expanded:
             return [fit(row, width) for row in [*top, *_failures(state, width, space)]]
         shown = MESSAGE_ROWS if self._messages else 0
-        body = worker_rows(state, now, width, space // 2)
+        body: list[Row] = []
+        for view, own in views(state):
+            body += view.above(own, now, width, space // 2 - len(body), still=state.still(now))
         left = space - len(body)
         body += self._running(files, state, now, width, left - (left // 3 if left >= FEW_ROWS else 0))
         for view, own in views(state):

@@ -12,6 +12,7 @@ from uploader_cli.core.incidents import IncidentKind
 from uploader_cli.core.rate import SILENCE
 from uploader_cli.core.state import BRIEF, PACED, ProgressState
 from uploader_cli.core.tree import parent_of
+from uploader_cli.render.feature_views import views
 from uploader_cli.render.words import clock, plural, rate, safe, size, size_of
 
 CAUSES = 3  # maximum causes of failures in a line
@@ -154,8 +155,8 @@ def channel(state: ProgressState, now: float, *, latency: bool = True) -> tuple[
     where nothing moves and nothing is heard: it has only not noticed yet.
     """
     known = state.channel
-    if known.workers is not None:
-        return "●", plural(known.workers, "worker"), "green" if known.workers else "bold yellow"
+    if instead := next(filter(None, (view.channel(own) for view, own in views(state))), None):
+        return instead
     words = known.state.value
     match known.state:
         case ChannelState.LIVE if not state.hears(now):

@@ -41,7 +41,8 @@ class PlainView(Observer):
         self._lines: Counter[str] = Counter(failure=annotated)
         self._channel = ""
         self._dialled: float | None = None  # the time of its start, until it is connected or fails
-        self._waits = self._dashboard = False
+        self._waits = False
+        self._said: set[str] = set()  # lines of features that are printed once
 
     def handle(self, event: ev.Event, state: ProgressState, now: float) -> None:
         few = self._verbose or state.incomplete is not None or (state.selected <= FILES_LISTED and not state.walking)
@@ -96,9 +97,9 @@ class PlainView(Observer):
             self._wait(state)
             return
         self._waits = False
-        if state.dashboard and not self._dashboard:
-            self._dashboard = True
-            self._say(f"dashboard of Dask: {safe(state.dashboard)}")
+        for line in (line for view, own in views(state) for line in view.once(own) if line not in self._said):
+            self._said.add(line)
+            self._say(line)
         if self._dialled is not None and now - self._dialled >= CONNECTS and state.sessions:
             self._dialled, self._channel = None, CONNECTING
             self._say(f"channel: {CONNECTING}", kind="channel")

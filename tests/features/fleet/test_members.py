@@ -9,8 +9,8 @@ from time_limits import PATIENCE
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import WorkerPhase
 from uploader_cli.features.fleet import members
+from uploader_cli.features.fleet.events import WorkerPhase
 from uploader_cli.features.fleet.members import Member, Members
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from uploader_cli import Settings
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, SkipReason, WarningCode
 from uploader_cli.core.presence import ClaimState
+from uploader_cli.features.fleet.events import WORKERS
 from uploader_cli.features.fleet.members import Member
 from uploader_cli.features.fleet.outcomes import Creating, FileEnd, Journaled
 from uploader_cli.features.fleet.task_news import Task, TaskNews
@@ -158,7 +159,7 @@ def test_attempts_of_a_lost_task_count(run: Import) -> None:
     before = len(run.told)
     run.news.lost(run.task, "worker one died")
     assert run.told[before:] == [
-        ev.RunWarning(WarningCode.WORKERS, "worker one died: its task with 3 unfinished files runs again"),
+        ev.RunWarning(WORKERS, "worker one died: its task with 3 unfinished files runs again"),
         ev.FileRetry(0, 2, 0.0, FailureCode.NETWORK, "worker one died"),
         ev.FileRetry(1, 3, 0.0, FailureCode.NETWORK, "worker one died"),
     ]
@@ -189,7 +190,7 @@ def test_upload_whose_creation_a_lost_worker_did_not_report_is_named(run: Import
     before = len(run.told)
     run.news.lost(run.task, "worker one died")
     text = "worker one died while it created the upload of c: one may be left on the server"
-    assert run.told[before] == ev.RunWarning(WarningCode.WORKERS, text)
+    assert run.told[before] == ev.RunWarning(WORKERS, text)
     assert len([event for event in run.told[before:] if isinstance(event, ev.RunWarning)]) == 2
 
 

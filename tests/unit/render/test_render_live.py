@@ -242,50 +242,6 @@ def test_long_reason_has_up_to_four_rows_without_the_url_of_the_server(run: Scri
     ]
 
 
-@pytest.mark.parametrize("width", [40, 80])
-def test_import_has_a_row_for_each_worker(run: Script, screen: Screen, width: int) -> None:
-    """Those that take no part come first, and have a row also where there is little space."""
-    run.begin()
-    phases = [ev.WorkerPhase.READY] * 20 + [ev.WorkerPhase.KEPT_OUT]
-    for sent in (0, MIB):
-        seen = (ev.WorkerSeen(f"w{n:02}", phase, 1200 + n, sent, 1.0) for n, phase in enumerate(phases))
-        run.put(ev.WorkersChanged(tuple(seen), "http://127.0.0.1:8787/status"))
-        run.now += 1
-    lines = screen.lines(width)
-    first = next(number for number, line in enumerate(lines) if "w20" in line)
-    assert "takes no part" in lines[first]
-    assert [word in lines[first + 1] for word in ("w00", "1,200", "512.0 KiB/s", "2 s ago")] == [True] * 4
-    assert any(line.strip().startswith("… and ") and "more workers" in line for line in lines)
-    assert "20 workers" in lines[0]
-    few = run.state.workers = dict(list(run.state.workers.items())[:2])
-    assert len(few) == 2
-    assert "dashboard: http://127.0.0.1:8787" in screen.text(width)
-
-
-def test_workers_have_no_rate_while_the_import_is_paused(run: Script, screen: Screen) -> None:
-    """After it they measure anew."""
-    run.begin()
-    run.start(0)
-
-    def work(sent: int) -> None:
-        run.put(ev.WorkersChanged((ev.WorkerSeen("w0", ev.WorkerPhase.READY, 3, sent, 1.0),)))
-        run.sent(0, sent)
-        run.now += 1
-
-    for step in range(1, 5):
-        work(step * MIB)
-    assert "KiB/s" in screen.lines()[4]
-    run.put(ev.Paused(1.0, ev.PauseReason.UNREACHABLE, 0.0))
-    for _ in range(6):
-        work(4 * MIB)
-        assert "B/s" not in screen.text()
-    run.put(ev.Paused(0.0, ev.PauseReason.UNREACHABLE))
-    run.now += 1
-    for step in range(5, 8):
-        work(step * MIB)
-    assert run.state.workers["w0"].meter.rate(run.now - 1) == MIB
-
-
 def test_small_files_are_counted(run: Script, screen: Screen) -> None:
     """A row is for a file that is large for the speed, or slow."""
     run.begin(9, size=1000)

@@ -95,22 +95,6 @@ def test_the_progress_line_comes_every_five_seconds() -> None:
     assert len([line for line in log.lines if " % · " in line]) == 2
 
 
-def test_progress_line_of_an_import_has_workers_retries_and_causes() -> None:
-    log = Log()
-    log.begin(40)
-    log.put(ev.RunStarted("http://127.0.0.1:8765", None, None, 4, "tus", elsewhere=True))
-    log.put(ev.WorkersChanged(tuple(ev.WorkerSeen(str(n), ev.WorkerPhase.READY, 0, 0, 0.0) for n in range(4))))
-    log.start(0, 1, 2, 3)
-    log.put(ev.FileRetry(0, 2, 0.0, FailureCode.NETWORK, "its worker died"))
-    log.fail(1)
-    log.fail(2)
-    for _ in range(60):
-        log.tick()
-    (line,) = [line for line in log.lines if " % · " in line]
-    assert "0 of 40 done · 2 failed (2 server failed) · " in line
-    assert " · 0.0 of 380.0 MiB · 1 retried · 4 workers · no progress for 0:05" in line
-
-
 def test_progress_line_at_a_foreign_server_says_that_it_is_finishing() -> None:
     """Such a server sends no messages: the line names no channel, which would look closed."""
     log = Log()

@@ -15,7 +15,6 @@ from uploader_cli.core.codes import (
     Transport,
     VerifiedBy,
     WarningCode,
-    WorkerPhase,
 )
 from uploader_cli.core.events.event import Event, Internal, with_features
 from uploader_cli.core.plan import LocalFile
@@ -235,23 +234,6 @@ class AlarmOver(Event, frozen=True):
     """The condition of an alarm ended."""
 
     code: WarningCode
-
-
-class WorkerSeen(Record, frozen=True):
-    """A worker process of an import: files that have ended there, bytes sent, seconds since its last sign of life."""
-
-    name: str
-    phase: WorkerPhase
-    files: int
-    bytes: int
-    silent: float
-
-
-class WorkersChanged(Event, frozen=True):
-    """The processes of an import now, and the URL of Dask's dashboard, empty without one."""
-
-    workers: tuple[WorkerSeen, ...]
-    dashboard: str = ""
 
 
 class Paused(Event, frozen=True):

@@ -7,10 +7,9 @@ from typing import Any, TypeAlias
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.bottleneck import LEAST_RUN, Bottleneck
-from uploader_cli.core.events import ChannelState, PauseReason, WarningCode, WorkerPhase
+from uploader_cli.core.events import ChannelState, PauseReason, WarningCode
 from uploader_cli.core.incidents import IncidentEnding, IncidentKind, duration
-from uploader_cli.core.rate import Meter
-from uploader_cli.core.state import MOST_KEPT, ProgressState, WorkerState
+from uploader_cli.core.state import MOST_KEPT, ProgressState
 
 Handlers: TypeAlias = "dict[type[ev.Event], Callable[[ProgressState, Any, float], list[ev.Event] | None]]"
 _ALARMS = {
@@ -55,8 +54,7 @@ def _file_selected(state: ProgressState, event: ev.FileSelected, now: float) -> 
 def measure_from(state: ProgressState, now: float) -> None:
     """Measure speed and progress from now on."""
     state.advanced = now
-    files, workers = state.running.values(), state.workers.values()
-    for meter in (state.meter, state.pace, *(file.meter for file in files), *(worker.meter for worker in workers)):
+    for meter in (state.meter, state.pace, *state.meters, *(file.meter for file in state.running.values())):
         meter.restart(now)
 
 
@@ -218,19 +216,6 @@ def _channel_changed(state: ProgressState, event: ev.ChannelChanged, now: float)
     return [event]
 
 
-def _workers_changed(state: ProgressState, event: ev.WorkersChanged, now: float) -> None:
-    part = (WorkerPhase.READY, WorkerPhase.CHECKED)
-    state.channel.workers = sum(one.phase in part for one in event.workers)
-    state.dashboard = event.dashboard
-    state.workers = {one.name: state.workers.get(one.name, WorkerState(one)) for one in event.workers}
-    for one in event.workers:
-        known = state.workers[one.name]
-        if one.bytes < known.seen.bytes:  # a process that took the place of another one
-            known.meter = Meter()
-        known.seen = one
-        known.meter.update(now, one.bytes)
-
-
 def _poll_failed(state: ProgressState, event: ev.PollFailed, now: float) -> None:
     state.measures.failed_polls += 1
     state.channel.stale, state.channel.failure = event.reason, event.error
@@ -255,6 +240,5 @@ RUN_HANDLERS: Handlers = {
     ev.CallMade: _call_made,
     ev.ServerClock: _server_clock,
     ev.ChannelChanged: _channel_changed,
-    ev.WorkersChanged: _workers_changed,
     ev.PollFailed: _poll_failed,
 }

@@ -8,6 +8,7 @@ from uploader_cli.core.events import Event
 from uploader_cli.features.analysis.events import Stage
 from uploader_cli.features.analysis.fields import Analysed
 from uploader_cli.features.analysis.stages import STAGES, AnalysesState, Analysis
+from uploader_cli.render.feature_views import View
 from uploader_cli.render.lines import Lines
 from uploader_cli.render.words import Row, clock, elide, safe, span, width_of
 
@@ -105,3 +106,6 @@ def _entry(analysis: Analysis, index: int, name: str) -> Row:
         return [("✗ ", "bold red"), (name, "bold")]
     sign = "~" if analysis.assumed else ""
     return [("▶ ", "bold cyan"), (f"{name} {f'{sign}{int(analysis.percent)}':>3} %", "bold")]
+
+
+ANALYSES = View(rows=rows, lines=lines, summarize=summarize, failed=failed, result=result)

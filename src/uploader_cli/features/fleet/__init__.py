@@ -52,4 +52,6 @@ FEATURE = Feature(
         ),
     ),
     sender="driver:Driver",
+    warnings=("workers",),
+    view="view:WORKERS_VIEW",
 )

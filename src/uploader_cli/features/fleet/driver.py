@@ -17,12 +17,12 @@ from msgspec import structs
 
 from uploader_cli import errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import WarningCode
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.presence import ClaimState
 from uploader_cli.features.fleet import cluster as dask
 from uploader_cli.features.fleet import worker
 from uploader_cli.features.fleet.cluster import RUNNING, TICK
+from uploader_cli.features.fleet.events import WORKERS, WorkersChanged
 from uploader_cli.features.fleet.members import Member, Members, Sample
 from uploader_cli.features.fleet.run_secret import run_secret, upload_key
 from uploader_cli.features.fleet.task_news import Task, TaskNews
@@ -367,7 +367,7 @@ class Driver:
                     self._lose(number, f"worker {member.name} made no progress for {seconds:.0f} s", died=False)
         if now - self._told_at >= TOLD_EVERY:
             self._told_at = now
-            self._emit(ev.WorkersChanged(self._members.shown(), self._cluster.dashboard))
+            self._emit(WorkersChanged(self._members.shown(), self._cluster.dashboard))
         if self._members.promising(self._settings.cluster_timeout):
             self._alone_since, self._alone = now, False
         else:
@@ -386,7 +386,7 @@ class Driver:
             raise errors.NetworkError(what, hint="start `dask worker`")
         if waited > NO_WORKERS and not self._alone:
             self._alone = True
-            self._emit(ev.RunWarning(WarningCode.WORKERS, f"{what}: waiting up to {limit:.0f} s (--wait-for-server)"))
+            self._emit(ev.RunWarning(WORKERS, f"{what}: waiting up to {limit:.0f} s (--wait-for-server)"))
 
     def _outlast(self, error: errors.UploaderError) -> None:
         """Wait for the end of an outage that a worker has met, if the server can't be reached here, either."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from uploader_cli import __version__, errors
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import WarningCode, WorkerPhase
 from uploader_cli.features.fleet import worker
 from uploader_cli.features.fleet.cluster import RUNNING
+from uploader_cli.features.fleet.events import WORKERS, WorkerPhase, WorkerSeen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -106,11 +106,11 @@ class Members:
                 self._check(member, now, sample)
         return gone
 
-    def shown(self) -> tuple[ev.WorkerSeen, ...]:
+    def shown(self) -> tuple[WorkerSeen, ...]:
         """Return what the view says of each worker, by its name."""
         now = time.monotonic()
         return tuple(
-            ev.WorkerSeen(one.name, one.phase, one.files, one.sent, now - one.heard)
+            WorkerSeen(one.name, one.phase, one.files, one.sent, now - one.heard)
             for one in sorted(self._all.values(), key=lambda one: (len(one.name), one.name))
         )
 
@@ -177,4 +177,4 @@ class Members:
         member.problem, member.silent = problem, False
 
     def _warn(self, text: str) -> None:
-        self._emit(ev.RunWarning(WarningCode.WORKERS, text))
+        self._emit(ev.RunWarning(WORKERS, text))

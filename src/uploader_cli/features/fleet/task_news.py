@@ -11,6 +11,7 @@ from msgspec import structs
 
 from uploader_cli.core import events as ev
 from uploader_cli.core.events import FailureCode, PauseReason, WarningCode
+from uploader_cli.features.fleet.events import WORKERS
 from uploader_cli.features.fleet.outcomes import Creating, FileEnd, Journaled
 from uploader_cli.transfer.journal.file_keys import written_identity
 from uploader_cli.transfer.journal.reading import PendingUpload
@@ -102,11 +103,11 @@ class TaskNews:
         """Report that the task of a lost worker runs again; name the files that this may leave on the server."""
         for number in task.creating:
             text = f"{why} while it created the upload of {task.files[number].path}: one may be left on the server"
-            self._emit(ev.RunWarning(WarningCode.WORKERS, text))
+            self._emit(ev.RunWarning(WORKERS, text))
         if not task.begun:
             return
         text = f"{why}: its task with {len(task.files):,} unfinished files runs again"
-        self._emit(ev.RunWarning(WarningCode.WORKERS, text))
+        self._emit(ev.RunWarning(WORKERS, text))
         for file in task.files:
             if (attempt := self._attempts.get(file)) is not None:
                 self._tried[file] = attempt

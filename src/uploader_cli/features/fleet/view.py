@@ -1,10 +1,10 @@
-"""Draw the workers of an import: one row for each, with its files, its speed and its last sign of life."""
+"""How the workers of an import are shown: each has a row with its files, its speed and its last sign of life."""
 
 from __future__ import annotations
 
-from uploader_cli.core.events import WorkerPhase
-from uploader_cli.core.state import ProgressState, WorkerState
-from uploader_cli.render.words import RATE_WIDTH, Row, cells, elide, pad, rate, safe
+from uploader_cli.features.fleet.events import WorkerPhase, Workers, WorkerState
+from uploader_cli.render.feature_views import View
+from uploader_cli.render.words import RATE_WIDTH, Row, cells, elide, pad, plural, rate, safe
 
 WORKERS_SHOWN = 12  # most workers with a row; those that have a problem come first
 NARROW = 60  # columns: a narrower terminal has no room for words
@@ -22,18 +22,18 @@ _WORDS = {
 }
 
 
-def worker_rows(state: ProgressState, now: float, width: int, space: int) -> list[Row]:
+def _rows(workers: Workers, now: float, width: int, space: int, *, still: bool) -> list[Row]:
     """Return at most `space` rows, the last with the address of Dask's dashboard."""
-    if not state.workers or space < 1:
+    if not workers.known or space < 1:
         return []
-    shown = sorted(state.workers.values(), key=lambda one: one.seen.phase is WorkerPhase.READY)
+    shown = sorted(workers.known.values(), key=lambda one: one.seen.phase is WorkerPhase.READY)
     count = min(WORKERS_SHOWN, space if len(shown) <= space else space - 1)
     names = min(max(cells(safe(one.seen.name)) for one in shown), max(8, width // 3))
-    rows = [_row(one, now, names, narrow=width < NARROW, still=state.still(now)) for one in shown[:count]]
+    rows = [_row(one, now, names, narrow=width < NARROW, still=still) for one in shown[:count]]
     if len(shown) > count:
         rows.append([(f"  … and {len(shown) - count:,} more workers", "dim")])
-    if state.dashboard and len(rows) < space:
-        rows.append([(f"  dashboard: {safe(state.dashboard)}", "dim")])
+    if workers.dashboard and len(rows) < space:
+        rows.append([(f"  dashboard: {safe(workers.dashboard)}", "dim")])
     return rows
 
 
@@ -51,3 +51,15 @@ def _row(one: WorkerState, now: float, names: int, *, narrow: bool, still: bool)
         (f" {files} {speed:>{RATE_WIDTH}}  ", ""),
         (words, style),
     ]
+
+
+def _channel(workers: Workers) -> tuple[str, str, str]:
+    count = workers.taking_part
+    return "●", plural(count, "worker"), "green" if count else "bold yellow"
+
+
+def _once(workers: Workers) -> list[str]:
+    return [f"dashboard of Dask: {safe(workers.dashboard)}"] if workers.dashboard else []
+
+
+WORKERS_VIEW = View(above=_rows, channel=_channel, once=_once)
