@@ -174,34 +174,14 @@ class Pacer:
         self.alone = threading.Lock()  # held by a request that is suspected to end the server
         self._creations_paused_until = 0.0
 
-    def call(
-        self,
-        step: Callable[[], T],
-        *,
-        at_most: int | None = None,
-        only_excused: bool = False,
-        on_retry: Report | None = None,
-        shrink: Callable[[], bool] = lambda: False,
-        sleep: Sleep | None = None,
-    ) -> T:
-        """Return what `step` returns. Raise its last error.
+    def call(self, step: Callable[[], T], *, at_most: int | None = None, only_excused: bool = False) -> T:
+        """Return what `step` returns, a call that belongs to no file. Raise its last error.
 
         It is repeated after errors that use no retry, and at most `at_most` times after others; with `only_excused`
-        neither these nor an outage are waited for. `on_retry(error, delay)` is called before `sleep(delay)`, where a
-        call is of a file; `shrink()` reduces the request after a 413 and returns whether it could.
+        neither these nor an outage are waited for.
         """
         retries = None if only_excused else self.retries if at_most is None else min(at_most, self.retries)
-        tries = Tries(self, retries, on_retry or self._tell, shrink, sleep)
-        while True:
-            with tries.leave():
-                try:
-                    result = step()
-                except errors.UploaderError as error:
-                    if not tries.waited_out(error):
-                        raise
-                else:
-                    tries.succeeded()
-                    return result
+        return Tries(self, retries, self._tell).call(step)
 
     def _tell(self, error: errors.UploaderError, delay: float) -> None:
         """Tell of the repetition of a call that belongs to no file."""
@@ -345,7 +325,11 @@ class Tries:
         shrink: Callable[[], bool] = lambda: False,
         sleep: Sleep | None = None,
     ) -> None:
-        """`retries` is None where only excused errors are repeated; the others are as in `Pacer.call`."""
+        """`retries` is None where only excused errors are repeated.
+
+        `on_retry(error, delay)` is called before `sleep(delay)`; `shrink()` reduces the request after a 413 and returns
+        whether it could.
+        """
         self._pacer, self._retries, self._on_retry, self._shrink = pacer, retries, on_retry, shrink
         self._sleep = sleep or pacer.stop.sleep
         self._waited = self._full = 0.0
@@ -354,6 +338,19 @@ class Tries:
         self._recoveries = 0
         self._began: float | None = None  # the time of the first failure
         self._counted = 0  # failures that count against the retries
+
+    def call(self, step: Callable[[], T]) -> T:
+        """Return what `step` returns, again as often as that is allowed. Raise its last error."""
+        while True:
+            with self.leave():
+                try:
+                    result = step()
+                except errors.UploaderError as error:
+                    if not self.waited_out(error):
+                        raise
+                else:
+                    self.succeeded()
+                    return result
 
     @contextmanager
     def leave(self) -> Iterator[None]:

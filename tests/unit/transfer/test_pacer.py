@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from fakes import Clock
@@ -16,10 +16,14 @@ from uploader_cli import errors
 from uploader_cli.core import events as ev
 from uploader_cli.settings import Settings
 from uploader_cli.transfer.budget import RateBudget
-from uploader_cli.transfer.pacer import FIRST_PROBE, HELD, LAST_PROBE, RETURN_JITTER, Delays, Pacer
+from uploader_cli.transfer.pacer import FIRST_PROBE, HELD, LAST_PROBE, RETURN_JITTER, Delays, Pacer, Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Report = Callable[[errors.UploaderError, float], None]
+
+T = TypeVar("T")
 
 
 class Policy:
@@ -37,6 +41,11 @@ class Policy:
 
     def report(self, error: errors.UploaderError, delay: float) -> None:
         self.reports.append((type(error).__name__, delay))
+
+    def call(self, step: Callable[[], T], retries: int | None = None, report: Report | None = None, **how: Any) -> T:
+        """Repeat a call as that of a file."""
+        most = self.pacer.retries if retries is None else retries
+        return Tries(self.pacer, most, report or self.report, **how).call(step)
 
 
 def failing(*script: BaseException | None) -> tuple[Callable[[], str], list[int]]:
@@ -99,7 +108,7 @@ def test_at_most_lowers_the_number_of_retries(retries: int, at_most: int | None,
 def test_retry_after_within_max_wait_is_the_delay() -> None:
     policy = Policy(max_wait=10.0)
     call, _ = failing(fault(503, retry_after=10.0), None)
-    assert policy.pacer.call(call, on_retry=policy.report) == "done"
+    assert policy.call(call) == "done"
     assert policy.stop.slept == [10.0]
     assert policy.reports == [("ServerFault", 10.0)]
 
@@ -117,7 +126,7 @@ def test_retry_after_decides_the_delay(seconds: float) -> None:
     """Also 0, and also more than any backoff."""
     policy = Policy()
     call, _ = failing(fault(503, retry_after=seconds), None)
-    assert policy.pacer.call(call, on_retry=policy.report) == "done"
+    assert policy.call(call) == "done"
     assert policy.stop.slept == [seconds]
 
 
@@ -169,14 +178,14 @@ def test_repetition_that_no_file_reports_is_told_with_its_delay() -> None:
     assert policy.pacer.call(call) == "done"
     assert policy.events == [ev.CallRepeats(7.0, "busy")]
     call, _ = failing(busy, None)
-    policy.pacer.call(call, on_retry=policy.report)
+    policy.call(call)
     assert len(policy.events) == 1
 
 
 def test_429_within_max_wait_costs_no_retry() -> None:
     policy = Policy(retries=0, max_wait=6.0)
     call, calls = failing(rate_limited(2.0), rate_limited(4.0), None)
-    assert policy.pacer.call(call, on_retry=policy.report) == "done"
+    assert policy.call(call) == "done"
     assert policy.stop.slept == [2.0, 4.0]
     assert policy.reports == [("RateLimited", 2.0), ("RateLimited", 4.0)]
     assert len(calls) == 3
@@ -187,7 +196,7 @@ def test_429_beyond_max_wait_is_raised_before_any_sleep(seconds: float | None) -
     policy = Policy(max_wait=6.0)
     call, calls = failing(rate_limited(seconds), None)
     with pytest.raises(errors.RateLimited):
-        policy.pacer.call(call, on_retry=policy.report)
+        policy.call(call)
     assert (len(calls), policy.stop.slept, policy.reports) == (1, [], [])
     assert policy.pacer.budget.pause_left() == 0.0
     policy.pacer.wait_out_pause()
@@ -212,7 +221,7 @@ def test_used_share_pauses_creations_alone_and_costs_no_retry() -> None:
     policy = Policy(retries=0, max_wait=6.0)
     call, _ = failing(share_used(2.0), share_used(4.0), None)
     sleep = lambda _seconds: policy.pacer.wait_out_pause()  # noqa: E731
-    assert policy.pacer.call(call, on_retry=policy.report, sleep=sleep) == "done"
+    assert policy.call(call, sleep=sleep) == "done"
     assert policy.stop.slept == [], "other calls do not wait"
     assert policy.reports == [("ShareUsed", 2.0), ("ShareUsed", 4.0)]
     policy.pacer.wait_out_pause(creates=True)
@@ -373,7 +382,7 @@ class Server:
 def test_outage_is_probed_by_one_thread_and_all_threads_resume() -> None:
     policy = Policy(retries=5)
     server = Server(policy, threads=4, down=3)
-    results = in_threads(*[lambda: policy.pacer.call(server.call, on_retry=policy.report, at_most=0)] * 4)
+    results = in_threads(*[lambda: policy.call(server.call, retries=0)] * 4)
     assert results == ["done"] * 4
     assert (len(server.probes), len(set(server.probes))) == (4, 1)
     assert server.calls == 8
@@ -396,7 +405,7 @@ def test_all_threads_report_an_outage_before_it_ends() -> None:
         server.probe()
 
     policy.pacer.probe = probe
-    results = in_threads(*[lambda: policy.pacer.call(server.call, on_retry=report, at_most=0)] * 4)
+    results = in_threads(*[lambda: policy.call(server.call, retries=0, report=report)] * 4)
     assert results == ["done"] * 4
     assert len(policy.reports) == 4
 
@@ -470,7 +479,7 @@ def test_request_begins_after_the_pause_of_the_user() -> None:
     policy = Policy(retries=0)
     stop = Held(policy)
     call, _ = failing(None)
-    assert policy.pacer.call(call, on_retry=policy.report) == "done"
+    assert policy.call(call) == "done"
     assert (stop.looks, policy.reports, policy.events) == (100, [], [])
 
 
@@ -507,7 +516,7 @@ def test_interrupt_ends_the_pause_of_the_user() -> None:
 def test_full_disk_pauses_all_calls_and_uses_up_no_retry() -> None:
     policy = Policy(retries=0)
     call, calls = failing(fault(507), fault(507), fault(507), None)
-    assert policy.pacer.call(call, on_retry=policy.report) == "done"
+    assert policy.call(call) == "done"
     assert (len(calls), policy.stop.slept) == (4, [1.0, 1.0, 2.0])
     assert {event.reason for event in policy.events if isinstance(event, ev.Paused)} == {ev.PauseReason.DISK_FULL}
     assert [event.code for event in policy.events if isinstance(event, ev.RunWarning)] == [ev.WarningCode.DISK_FULL]
