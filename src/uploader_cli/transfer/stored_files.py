@@ -149,11 +149,7 @@ class StoredFiles:
                 found[number] = _at(api, location_of(file, own))
             elif receipt.checksum is not None or is_doubtful(file, receipt):
                 computed.append(number)
-        if not computed:
-            return found
-        asked = [looked_up(files[number][0], own, files[number][1]) for number in computed]
-        ask = partial(api.lookup, offer, digests="compute", retries=api.pacer.retries)
-        answer = heard(lambda: with_digests(ask, asked, self._context.stop, self._context.settings.max_wait))
+        answer = digests_told(self._context, api, [files[number] for number in computed], "compute")
         if not isinstance(answer, Silent):
             for number, known in zip(computed, answer, strict=True):
                 found[number] = known or Absent()
@@ -224,6 +220,15 @@ def receipt_state(file: LocalFile, receipt: Stored | None) -> ReceiptState:
     if is_recorded(file, receipt):
         return ReceiptState.CURRENT
     return ReceiptState.BLIND if receipt.checksum is None and is_doubtful(file, receipt) else ReceiptState.DOUBTFUL
+
+
+def digests_told(context: RunContext, api: Api, files: Sequence[Sent], digests: str) -> list[FoundFile | None] | Silent:
+    """Look files up with the `digests` that `Api.lookup` describes, and wait for those that the server computes."""
+    if (offer := context.terms.lookup) is None:
+        return Silent()
+    asked = [looked_up(file, context.settings.category, receipt) for file, receipt in files]
+    ask = partial(api.lookup, offer, digests=digests, retries=api.pacer.retries)
+    return heard(lambda: with_digests(ask, asked, context.stop, context.settings.max_wait))
 
 
 def with_digests(

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import nullcontext, suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -40,7 +40,7 @@ from uploader_cli.transfer.projections import COMPARED, receipt_of
 from uploader_cli.transfer.results import FileResult
 from uploader_cli.transfer.station import Carrier, Station
 from uploader_cli.transfer.stations import compared
-from uploader_cli.transfer.stored_files import Absent, Silent, heard, looked_up, of_size, with_digests
+from uploader_cli.transfer.stored_files import Absent, Silent, digests_told, heard, of_size
 from uploader_cli.transfer.upload_calls import upload_calls
 
 if TYPE_CHECKING:
@@ -87,12 +87,9 @@ class Proof(Station):
 
     def _ask(self, api: Api, outcomes: Sequence[FileResult], digests: str) -> dict[int, FoundFile]:
         """Look stored files up with their digests; return nothing where they have to be asked for one by one."""
-        offer, settings = self._context.terms.lookup, self._context.settings
-        if offer is None or not outcomes or (digests == "read" and not self._reads):
+        if not outcomes or (digests == "read" and not self._reads):
             return {}
-        ask = partial(api.lookup, offer, digests=digests, retries=api.pacer.retries)
-        files = [looked_up(one.file, settings.category, receipt_of(one)) for one in outcomes]
-        answer = heard(lambda: with_digests(ask, files, self._context.stop, settings.max_wait))
+        answer = digests_told(self._context, api, [(one.file, receipt_of(one)) for one in outcomes], digests)
         if isinstance(answer, Silent):
             if isinstance(answer.error, errors.AnswerError) and answer.error.status == 400:
                 self._reads = False
