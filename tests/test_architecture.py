@@ -40,10 +40,9 @@ PACKAGES = {
     "render": "core exit_status named_files outputs private_files render",
     "report": "core errors exit_status named_files settings signals transfer.journal render.words report __version__",
     "sources": "core errors settings.spelling sources",
-    "plan": "core errors exit_status settings selection transfer render report.output_file run plan",
     "run": "core errors exit_status named_files private_files settings signals selection sources transfer "
-    "realtime render report plan run",
-    "cli": "core.masking plan report run render settings signals errors exit_status cli __version__",
+    "realtime render report run",
+    "cli": "core.masking report run render settings signals errors exit_status cli __version__",
 }
 """Each package, and what it may import of ours; all of them `feature`, and for types `features.typed`."""
 

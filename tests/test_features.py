@@ -155,7 +155,7 @@ def test_installation_without_a_feature_names_it(feature: Feature, tmp_path: Pat
         run("upload", "--json-schema").stdout,
         run("--help").stdout,
     )
-    assert OPTIONS["dry_run"].variable in shown
+    assert OPTIONS["resend"].variable in shown
     assert "file.completed" in schema
     for option in feature.options:
         assert not re.search(rf"{OPTIONS[option.name].variable}\b", shown)
@@ -179,7 +179,7 @@ def test_installation_without_a_feature_names_it(feature: Feature, tmp_path: Pat
         assert form.suffix not in shown
     if feature.sources:
         (tmp_path / "list").write_text("https://host/a.mp4?signature\n")
-        for words in (["s3://bucket/a.mp4"], ["--from-file", "list"], ["s3://bucket/a.mp4", "--dry-run"]):
+        for words in (["s3://bucket/a.mp4"], ["--from-file", "list"]):
             refused = run("upload", "--server", "http://localhost:1", *words)
             assert (refused.returncode, f"the feature {feature.name}" in refused.stderr) == (2, True), refused.stderr
             assert "signature" not in refused.stderr

@@ -184,6 +184,9 @@ class Feature(NamedTuple):
     observer: str = ""
     """Function of the settings, the `RunFacts` and a function that counts interrupts; it returns an `Observer` of a
     command that sends files, which is closed after its views."""
+    instead: str = ""
+    """Function of the settings and the PATHs of an upload, which is called instead of it, also without a server; it
+    returns an exit code."""
     sender: str = ""
     """A class as `transfer.engine.Elsewhere`: it sends the files of an upload from other processes."""
     phase: str = ""
@@ -222,6 +225,11 @@ def features() -> tuple[Feature, ...]:
 def used(settings: object) -> list[Feature]:
     """Return the features that these settings turn on."""
     return [feature for feature in features() if feature.is_on(settings)]
+
+
+def instead(settings: object) -> Feature | None:
+    """Return the feature that these settings turn on and that does something else than to upload."""
+    return next((feature for feature in used(settings) if feature.instead), None)
 
 
 def part_options() -> list[str]:

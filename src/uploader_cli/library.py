@@ -16,6 +16,7 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.plan import is_url
 from uploader_cli.core.state import Observer, ProgressState
 from uploader_cli.errors import Interrupted, UsageError
+from uploader_cli.feature import instead
 from uploader_cli.result import Progress, Receipts, Result
 from uploader_cli.run.commands import stored_run
 from uploader_cli.run.interrupts import Interrupts
@@ -173,10 +174,10 @@ class Uploader:
                 self._running.discard(event)
 
     def _sending(self) -> Settings:
-        """Return the settings. Raises `UsageError` for a dry run."""
-        if self.settings.dry_run:
-            given_as = self.settings.given_as("dry_run")
-            raise UsageError(f"{given_as}: the library has no dry run", hint="use the command uploader upload")
+        """Return the settings. Raises `UsageError` for those with which nothing would be sent."""
+        if (other := instead(self.settings)) is not None:
+            given_as = self.settings.given_as(other.options[0].name)
+            raise UsageError(f"{given_as} is only for the command", hint="use the command uploader upload")
         return self.settings
 
     def _send(self, sending: Upload, run: RunHandle, interrupts: Interrupts) -> Result:

@@ -128,6 +128,7 @@ def test_upload_ignores_where_imports_run(runs: Runs, monkeypatch: pytest.Monkey
     assert runs.settings.on is None
 
 
+@pytest.mark.feature("plan")
 def test_upload_dry_run_needs_no_server(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UPLOADER_SERVER")
     assert main(["upload", "--dry-run", "a"]) == 0

@@ -98,7 +98,7 @@ def test_no_secret_is_in_a_message(
         ("upload -r a", "-r: no such option", "omit it: directories are sent with all they contain"),
         ("upload -Z", "-Z: no such option", "see: uploader upload --help"),
         ("upload a --token x", "--token: no such option", "did you mean --token-file?"),
-        ("upload a --dry-rn", "--dry-rn: no such option", "did you mean --dry-run?"),
+        ("upload a --verfy", "--verfy: no such option", "did you mean --verify?"),
         ("upload a --overwrite", "--overwrite: no such option", "see: uploader upload --help"),
         ("upload a --no-jobs", "--no-jobs: no such option", "did you mean --jobs?"),
         (

@@ -33,7 +33,6 @@ ENUMS = {
     "`transport` of `channel.changed`": events.Transport,
     "`reason` of `channel.changed`": events.ChannelReason,
     "`code` of `warning`": events.WarningCode,
-    "`limits` of `plan.started`": events.LimitsOrigin,
     **feature_samples.ENUMS,
 }
 NESTED: dict[str, Any] = {

@@ -149,11 +149,3 @@ class PauseReason(StrEnum):
     RATE_LIMIT = "rate_limit"
     UNREACHABLE = "unreachable"
     DISK_FULL = "disk_full"
-
-
-class LimitsOrigin(StrEnum):
-    """Whether a server reported its limits, earlier or now, or they are assumed (batch mode only), or unknown."""
-
-    SEEN = "seen"
-    ASSUMED = "assumed"
-    UNKNOWN = "unknown"

@@ -3,6 +3,7 @@
 FEATURES: tuple[str, ...] = (
     "folder",
     "then",
+    "plan",
     "presets",
     "shards",
     "urls",

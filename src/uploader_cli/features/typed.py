@@ -32,6 +32,7 @@ class AddedOptions:
     settle: float = 10.0
     then: Any = None
     then_unverified: bool = False
+    dry_run: bool = False
     preset: Any = None
     shard: str | None = None
     on: str | None = None

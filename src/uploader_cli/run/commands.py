@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uploader_cli import signals
 from uploader_cli.errors import UsageError
-from uploader_cli.feature import used
+from uploader_cli.feature import instead, used
 from uploader_cli.report.run_files import facts_of, settled
 from uploader_cli.run import runs
 from uploader_cli.run.interrupts import Interrupts, interruptible
@@ -27,15 +27,13 @@ from uploader_cli.transfer.journal.run_handle import RunHandle
 
 
 def upload_command(settings: Settings, paths: Sequence[str], *, lasting: bool = True) -> int:
-    """Upload `paths` with the fitting view, or show what would be sent (`--dry-run`); return the exit code.
+    """Upload `paths` with the fitting view, or call what a feature does instead; return the exit code.
 
     With `lasting=False` the server or the journal is temporary, so neither a hint about resuming nor a URL is shown.
     """
     gc.freeze()  # as in `__main__`: what was imported is never garbage
-    if settings.dry_run:
-        from uploader_cli.plan.dry_run import dry_run
-
-        return dry_run(settings, paths)
+    if (other := instead(settings)) is not None:
+        return int(other.load(other.instead)(settings, paths))
     settings, given = standard_input(settings, paths)
     settings, notices = writable_state(settings)
     with readable_list(settings, paths) as ready:
@@ -63,10 +61,8 @@ def resume_command(run_id: str | None, flags: Mapping[str, object]) -> int:
             raise UsageError(
                 f"the run's working directory {cwd} is unavailable: {error.strerror}", hint="nothing was sent"
             ) from None
-        if settings.dry_run:
-            from uploader_cli.plan.dry_run import dry_run
-
-            return dry_run(settings, paths)
+        if (other := instead(settings)) is not None:
+            return int(other.load(other.instead)(settings, paths))
         with readable_list(settings, paths):
             upload = Upload(settings, paths)
             with interruptible(interrupts):

@@ -15,9 +15,9 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.state import SERVER_TERMINAL, Observer, ProgressState
 from uploader_cli.exit_status import Exit
 from uploader_cli.feature import used
-from uploader_cli.plan import known_servers
 from uploader_cli.render.words import plural
 from uploader_cli.report import run_files
+from uploader_cli.run import known_servers
 from uploader_cli.run.connections import Connections, caution
 from uploader_cli.run.interrupts import Interrupts
 from uploader_cli.run.loop import Loop, alarms
@@ -223,7 +223,7 @@ class _Sending:
                 give_up = time.monotonic() + GRACE  # --cancel-on-interrupt sends one more request
 
     def remember(self) -> None:
-        """Store what the server has reported, for later runs and dry runs."""
+        """Store what the server has reported, for later runs."""
         context = self._context
         seen = known_servers.KnownServer(context.terms.offer, context.chunk.limit)
         known_servers.remember(self._settings.target_url, seen)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import UsageError
-from uploader_cli.feature import features
+from uploader_cli.feature import features, instead
 from uploader_cli.settings import OPTIONS, Layer, Settings
 from uploader_cli.settings.values import FIELD
 
@@ -55,8 +55,8 @@ def file_of(settings: Settings, source: BinaryIO, what: str) -> tuple[Settings, 
         name = relative_name(settings.name)
     except ValueError as error:
         raise UsageError(f"--name: {error}") from None
-    if settings.dry_run:
-        raise UsageError(f"--dry-run does not read {what}", hint="omit it")
+    if (other := instead(settings)) is not None:
+        raise UsageError(f"{OPTIONS[other.options[0].name].flag} does not read {what}", hint="omit it")
     content = content_of(source, name)
     own = [feature.options[0].name for feature in features() if feature.consumes or feature.part or feature.unending]
     useless = [*SELECTING.split(), *own]

@@ -113,6 +113,7 @@ FEATURE_OF = {
     "analysis_to": "analysis",
     "analyze": "analysis",
     "cluster_timeout": "fleet",
+    "dry_run": "plan",
     "metrics_file": "metrics",
     "on": "fleet",
     "on_failure": "on_failure",

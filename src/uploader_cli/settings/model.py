@@ -83,8 +83,8 @@ def _resolved(feature: Feature, resolve: str, value: object, env: Mapping[str, s
 class Settings(AddedOptions):
     """The settings of a command. Times are in seconds, sizes in bytes; `jobs` is the number of parallel uploads.
 
-    `server` may be empty for a dry run or with a `tus_endpoint`, which replaces it (and sets the protocol to tus), as
-    does an `upload_url`.
+    `server` may be empty where nothing is sent (`Feature.instead`) or with a `tus_endpoint`, which replaces it (and
+    sets the protocol to tus), as does an `upload_url`.
     `notes` are messages about ignored values. `distrust` says why the server gets neither the token nor secret headers:
     the user has not named it. It is empty for a server that gets them.
     """
@@ -137,7 +137,6 @@ class Settings(AddedOptions):
     trust_receipts: bool = _what(
         False, "With --skip-existing: if the server can't be asked, rely on earlier runs.", commands="upload"
     )
-    dry_run: bool = _what(False, "-n  Print the plan with the destinations and send nothing.", stored=False)
 
     protocol: Literal["auto", "batch", "tus", "ietf"] = _how(
         "auto", "NAME  Upload protocol: auto, batch, tus, or ietf (experimental: resumable uploads of the IETF)."

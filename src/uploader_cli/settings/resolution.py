@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from uploader_cli.errors import UsageError
-from uploader_cli.feature import features, trial
+from uploader_cli.feature import features, instead, trial
 from uploader_cli.named_files import check_input
 from uploader_cli.settings import config_files
 from uploader_cli.settings.config_files import PROFILES, Config, Defaults, Given, Table
@@ -46,8 +46,8 @@ def resolve(
     """Resolve the settings of one command; `flags` by option name, None or an empty list for one that was not used.
 
     `stored` are the options of a run (`storable`), used for flags that were not given; `ignored` are options
-    that the command knows from no source. A dry run needs no server, nor does an upload to a tus endpoint. Raises
-    `UsageError` that names the flag, variable or file and key, and the fix.
+    that the command knows from no source. A run that sends nothing needs no server, nor does an upload to a tus
+    endpoint. Raises `UsageError` that names the flag, variable or file and key, and the fix.
     """
     typed = {**(stored or {}), **{name: raw for name, raw in flags.items() if raw is not None and raw != []}}
     distrusted = bool(typed.pop(NAMED_BY_DIRECTORY, None))
@@ -241,7 +241,7 @@ def _resending(settings: Settings) -> Settings:
 
 
 def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -> None:
-    if not settings.target_url and need_server and not settings.dry_run:
+    if not settings.target_url and need_server and instead(settings) is None:
         file = f"uploader.toml here{f', or {user_config}' if user_config else ''}"
         hint = f'give --server URL, set UPLOADER_SERVER, or write server = "URL" into a config file ({file})'
         if command := trial():

@@ -406,6 +406,7 @@ def test_resume_restores_options_and_accepts_overrides(
     assert done.finished["completed"] == 1
 
 
+@pytest.mark.feature("plan")
 def test_a_dry_run_of_a_resume_sends_nothing(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """`--dry-run` from the environment counts too: a plan is printed, and the run is unchanged."""
     interrupted(server.url, tmp_path, make_files(**{"a.mp4": 640 * KIB}))

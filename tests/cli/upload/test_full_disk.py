@@ -28,8 +28,6 @@ OUTPUTS = [">/dev/full", "2>/dev/full", ">/dev/full 2>&1", ">&-", "2>&-", ">&- 2
 COMMANDS = {
     "upload files": 0,
     "upload files --json": 0,
-    "upload files --dry-run": 0,
-    "upload files --dry-run --json": 0,
     "validate files": 0,
     "validate files --json": 0,
     f"status {SESSION} --json": 4,
@@ -43,6 +41,8 @@ COMMANDS = {
     "upload gone.mp4": 2,
 }
 OF_FEATURES = {
+    "upload files --dry-run": "plan",
+    "upload files --dry-run --json": "plan",
     "smoke --only health --json": "smoke",
     "smoke --only health": "smoke",
     "doctor --json": "doctor",

@@ -38,7 +38,7 @@ STATE = [
     ["watch", *NOWHERE],
     ["runs"],
     ["resume"],
-    [*UPLOAD, "-n", "--skip-existing"],
+    of("plan", [*UPLOAD, "-n", "--skip-existing"]),
     of("check", ["check", "a.mp4", *NOWHERE]),
 ]
 

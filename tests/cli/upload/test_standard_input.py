@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from command import finish, start, uploader
+from feature_samples import of
 from serving import running_server
 from tus_services import KIB, Plain, Tusd, Upload
 
@@ -176,7 +177,7 @@ def test_interrupt_ends_the_wait_for_input_and_nothing_is_resumed(server: Embedd
         (("-", "--name", "x", "--min-size", "3"), "--min-size and - exclude each other"),
         (("-", "--name", "x", "--failed-to", "f.csv"), "--failed-to and - exclude each other"),
         (("-", "--name", "x", "--upload-url", "http://localhost:1/u"), "--upload-url and - exclude each other"),
-        (("-", "--name", "x", "--dry-run"), "--dry-run does not read -"),
+        of("plan", ("-", "--name", "x", "--dry-run"), "--dry-run does not read -"),
         (("-", "--name", "x", "--protocol", "batch"), "the length of - is unknown"),
         (("-", "--name", "x", "--metadata", "size={size}", "--tus-endpoint", "localhost:1"), "{size} of - is unknown"),
     ],

@@ -415,8 +415,8 @@ def test_tus_options_without_endpoint_exit_2(make_files: Files, tmp_path: Path) 
     done = uploader("upload", files, "-s", "localhost:1", "--metadata", "a=b", home=tmp_path)
     assert done.code == 2
     assert "--metadata needs a tus server" in done.err
-    ignored = uploader("upload", files, "-s", "localhost:1", "--dry-run", home=tmp_path, UPLOADER_METADATA="a=b")
-    assert ignored.code == 0
+    ignored = uploader("upload", files, "-s", "localhost:1", home=tmp_path, UPLOADER_METADATA="a=b")
+    assert ignored.code == 6
 
 
 def test_place_is_metadata_that_is_sent(plain: Service, make_files: Files, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_dest_stores_files_below_a_directory(packs: bool, protocol: str, make_fi
 
 
 @pytest.mark.thorough
+@pytest.mark.feature("plan")
 def test_resumed_run_and_list_of_failures_keep_dest(server: EmbeddedServer, make_files: Files, tmp_path: Path) -> None:
     """`resume` remembers the directory; a list of failures works with the same option."""
     make_files(**{"a.mp4": b"a", "b.mp4": b"b"})
@@ -67,6 +68,7 @@ def test_invalid_dest_exits_2(value: str, make_files: Files, tmp_path: Path) -> 
     assert done.err.startswith("error: --dest: ")
 
 
+@pytest.mark.feature("plan")
 def test_dest_at_a_server_without_directories_exits_2(make_files: Files, tmp_path: Path) -> None:
     """No session is created, but a slow run may connect; a dry run knows it afterwards."""
     files = make_files(**{"a.mp4": 10})

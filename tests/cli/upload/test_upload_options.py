@@ -96,7 +96,7 @@ def test_exclude_from_reads_patterns_before_those_of_exclude(
 def test_exclude_from_names_an_invalid_file(content: str | None, error: str, make_files: Files, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "patterns").write_text(content)
-    done = uploader("upload", make_files(a=1), "-n", "--exclude-from", "patterns", home=tmp_path)
+    done = uploader("upload", make_files(a=1), "-s", "localhost:9", "--exclude-from", "patterns", home=tmp_path)
     assert done.code == 2
     assert "--exclude-from: " in done.err
     assert error in done.err

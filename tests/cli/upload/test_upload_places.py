@@ -63,6 +63,7 @@ def server() -> Iterator[EmbeddedServer]:
         (with_read_only_home, "/proc/sys/.local/state/uploader can't be written"),
     ],
 )
+@pytest.mark.feature("plan")
 def test_upload_without_a_writable_home_warns_that_resume_is_lost(
     run: Run,
     why: str,

@@ -178,6 +178,7 @@ def test_report_to_a_pipe_is_written_in_place(
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 
+@pytest.mark.feature("plan")
 def test_dry_run_writes_no_report(server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path) -> None:
     make_files(**{"a.mp4": 10})
     (tmp_path / "r.json").write_text("of the last run")

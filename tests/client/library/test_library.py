@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from docs_pages import page
+from feature_samples import of
 from proxy import Proxy, Sniffer
 from serving import running_server
 from time_limits import PATIENCE
@@ -105,7 +106,7 @@ def test_wrong_option_raises_usage_error(
         (["."], {"settings": Settings(server="ftp://x")}, "--server: "),
         (["."], {"settings": Settings(jobs="many")}, "--jobs: must be auto or a whole number"),
         (["."], {"include": 5}, "--include: must be text, not 5"),
-        (["."], {"dry_run": True}, "the library has no dry run"),
+        of("plan", ["."], {"dry_run": True}, "--dry-run is only for the command"),
         (["."], {"name": "x"}, "names a file object"),
     ],
 )

@@ -205,7 +205,7 @@ def test_failed_file_is_sent_again_later(
         (["in/a.bin"], "--watch: in/a.bin is not a directory"),
         (["s3://bucket/x"], "--watch: s3://bucket/x is a URL"),
         (["-", "--name", "x"], "--watch and - exclude each other"),
-        (["in", "--dry-run"], "--watch and --dry-run exclude each other"),
+        feature_samples.of("plan", ["in", "--dry-run"], "--watch and --dry-run exclude each other: a plan is of"),
         (["in", "--fail-fast"], "--watch and --fail-fast exclude each other"),
         feature_samples.of(
             "analysis", ["in", "--analyze", "content"], "--watch and --analyze exclude each other: files are analysed"

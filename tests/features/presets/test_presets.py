@@ -113,6 +113,7 @@ def failures(done: Done) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, done.out.splitlines()) if event["type"] == "file.failed"]
 
 
+DRY_RUN = [pytest.param((), id="run"), pytest.param(("--dry-run",), id="dry run", marks=pytest.mark.feature("plan"))]
 REFUSED_NAMES = {
     "supabase": (Supabase, {"pläne.png": 1, "a#b.png": 1, "plain (1).png": 1}, ("--metadata", "bucketName=b")),
     "opencloud": (OpenCloud, {"a\\b.png": 1, "pläne.png": 1}, ()),
@@ -120,7 +121,7 @@ REFUSED_NAMES = {
 
 
 @pytest.mark.parametrize("preset", REFUSED_NAMES)
-@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)], ids=["run", "dry run"])
+@pytest.mark.parametrize("dry_run", DRY_RUN)
 def test_name_that_the_service_refuses_fails_before_its_first_byte(
     preset: str, dry_run: tuple[str, ...], make_files: Files, tmp_path: Path
 ) -> None:
@@ -141,7 +142,7 @@ def test_name_that_the_service_refuses_fails_before_its_first_byte(
         )
 
 
-@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)], ids=["run", "dry run"])
+@pytest.mark.parametrize("dry_run", DRY_RUN)
 def test_empty_file_that_the_service_refuses_is_not_sent(
     dry_run: tuple[str, ...], make_files: Files, tmp_path: Path
 ) -> None:

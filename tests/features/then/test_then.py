@@ -331,6 +331,7 @@ def test_bytes_are_read_back_where_there_is_no_digest(make_files: Files, tmp_pat
 
 @pytest.mark.parametrize("again", [pytest.param("resume", marks=pytest.mark.thorough), "upload"])
 @pytest.mark.parametrize("named", [pytest.param(True, marks=pytest.mark.thorough), False])
+@pytest.mark.feature("plan")
 def test_run_that_was_killed_compares_and_deletes_the_rest(
     named: bool, again: str, server: EmbeddedServer, make_files: Files, tmp_path: Path
 ) -> None:
@@ -368,6 +369,7 @@ def test_file_that_was_never_sent_must_be_there(paths: tuple[str, ...], make_fil
     assert "gone.bin: no such file" in done.err
 
 
+@pytest.mark.feature("plan")
 def test_dry_run_lists_what_would_happen(make_files: Files, tmp_path: Path) -> None:
     make_files(**{"a.bin": 1, "sub/b.bin": 1})
     (tmp_path / "sent").mkdir()

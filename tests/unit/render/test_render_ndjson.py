@@ -93,12 +93,6 @@ EVENTS: list[ev.Event] = [
     ev.RunPaused(),
     ev.RunResumed(),
     ev.RunFinished(True, 1, 0, 0, 0, 5, 1.0, 5.0, 0, ev.ChannelStats(None, 1, 2, 3, 4), 1000),
-    ev.PlanStarted("http://h:1", "batch", 1, ev.LimitsOrigin.SEEN, 3, 1000, ("avi", "mp4")),
-    ev.PlanStarted("http://h:1", "tus", 4, ev.LimitsOrigin.ASSUMED, None, None, ("*",)),
-    ev.PlanSession(1, "personal", 2, 10, ("mp4",), ("a",)),
-    ev.PlanSession(1, None, 2, 10),
-    ev.PlanFile(0, "b\udcff", 5, "b\udcff", 1),
-    ev.PlanFinished(2, 10, 1, 1, 1, 4),
     *feature_samples.EVENTS.values(),
 ]
 

@@ -239,8 +239,7 @@ def test_without_a_server_the_error_names_every_way_to_give_one(here: Path, own:
         assert way in caught.value.hint
 
 
-def test_a_dry_run_needs_no_server(here: Path) -> None:
-    assert resolve({"dry_run": True}, env={}, cwd=here, user_config=None).server == ""
+def test_command_without_a_server_needs_none(here: Path) -> None:
     assert resolve({}, env={}, cwd=here, user_config=None, need_server=False).server == ""
 
 

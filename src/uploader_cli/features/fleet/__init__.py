@@ -44,7 +44,7 @@ FEATURE = Feature(
             "command:import_",
             before="resume",
             options="profile from_file from_format null lenient include exclude exclude_from min_size max_size "
-            "newer_than follow_links check_first dest resend skip_existing dry_run protocol metadata jobs chunk_size "
+            "newer_than follow_links check_first dest resend skip_existing protocol metadata jobs chunk_size "
             "checksum pack limit_rate retries finish_timeout deadline fail_fast resend_unknown verify digest resume "
             "state_dir json progress quiet verbose log_file log_level report failed_to links server tus_endpoint "
             "max_wait wait_for_server stall warn_latency warn_error_rate proxy token_file token_command header "

@@ -11,7 +11,7 @@ FEATURE = Feature(
             text="Keep running: send what is in the directories, then what appears there.",
             section="What to send",
             commands="upload",
-            before="dry_run",
+            before="protocol",
             config="user",
             stored=True,
             excludes=(
@@ -19,7 +19,6 @@ FEATURE = Feature(
                 ("upload_url", "the upload is one of a single file"),
                 ("check_first", "the search does not end"),
                 ("fail_fast", "a file that failed is sent again later"),
-                ("dry_run", "a plan is of what would be sent now"),
             ),
         ),
         FeatureOption(
@@ -28,7 +27,7 @@ FEATURE = Feature(
             text="TIME  With --watch: a file is complete when it has not changed for this time.",
             section="What to send",
             commands="upload",
-            before="dry_run",
+            before="protocol",
             parse="options:settle",
             type=float,
             stored=True,

@@ -12,14 +12,14 @@ from fakes import local_files
 from uploader_cli import Settings
 from uploader_cli.core.plan import Limits
 from uploader_cli.core.terms import Offer
-from uploader_cli.plan.dry_run import Plan
-from uploader_cli.plan.known_servers import KnownServer, remember
+from uploader_cli.features.plan.dry_run import Plan
+from uploader_cli.run.known_servers import KnownServer, remember
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uploader_cli.core.events import PlanFinished
     from uploader_cli.core.plan import LocalFile
+    from uploader_cli.features.plan.events import PlanFinished
     from uploader_cli.transfer.journal.journal import History
 
 BUNDLED = Limits(1000, 1 << 40, frozenset({"*"}), mixed_types=True, relative_paths=True)

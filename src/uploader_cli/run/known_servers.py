@@ -1,4 +1,4 @@
-"""The limits and offers of each server at its last use, so that a dry run can plan without a request.
+"""The limits and offers of each server at its last use: what is planned by them needs no request.
 
 See docs/protocol.md section 3.12.
 """
@@ -55,7 +55,7 @@ def recall(server: str) -> KnownServer | None:
 def remember(server: str, seen: KnownServer) -> None:
     """Store `seen` for `server`, if it has told its limits.
 
-    A state directory that can't be written is no error: only a dry run needs it.
+    A state directory that can't be written is no error: the next run asks again.
     """
     offer, path = seen.offer, _cache()
     if offer.limits is None:

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from uploader_cli.core import events as ev
 from uploader_cli.feature import counted, words_of
+from uploader_cli.features.plan.events import LimitsOrigin, PlanFile, PlanFinished, PlanSession, PlanStarted
 from uploader_cli.render.words import cells, clip, elide, pad, plural, safe, size, wrap
 
 ROWS = 30  # maximum sessions with a row and failing files listed, unless verbose
@@ -30,15 +31,15 @@ class PlanView:
         self._counted: dict[str, Counter[Any]] = defaultdict(Counter)  # by the field of a feature, files by its values
 
     def tell(self, event: ev.Event) -> None:
-        if isinstance(event, ev.PlanFile) or (isinstance(event, ev.FileSkipped) and not event.gone):
+        if isinstance(event, PlanFile) or (isinstance(event, ev.FileSkipped) and not event.gone):
             self._count(event)
         match event:
-            case ev.PlanStarted():
+            case PlanStarted():
                 self._wrapped(_head(event))
-            case ev.PlanSession():
+            case PlanSession():
                 self._category = event.category
                 self._session(event)
-            case ev.PlanFile() if self._verbose:
+            case PlanFile() if self._verbose:
                 place = f"{self._category}/" if self._category else ""
                 name = f"{safe(event.path)} → {place}{safe(event.name)}{_added(event)}"
                 self._row(f"  {size(event.size):>9}  ", name)
@@ -52,15 +53,15 @@ class PlanView:
                 self._failures[event.code] += 1
                 if self._verbose or len(self._failed) < ROWS:
                     self._failed.append(f"{safe(event.path)}: {safe(event.message[:500])}")
-            case ev.PlanFinished():
+            case PlanFinished():
                 self._end(event)
 
-    def _count(self, event: ev.PlanFile | ev.FileSkipped) -> None:
+    def _count(self, event: PlanFile | ev.FileSkipped) -> None:
         for feature in counted():
             if (value := getattr(event, feature.counts)) is not None:
                 self._counted[feature.counts][value] += 1
 
-    def _session(self, event: ev.PlanSession) -> None:
+    def _session(self, event: PlanSession) -> None:
         if event.session_number == 1:
             self._say("")
             self._row(self._columns("session", "files", "size", "type"), "destinations")
@@ -78,7 +79,7 @@ class PlanView:
             return f"{number.removeprefix('session') or '#':>3} {files:>5} {bytes_:>9}  "
         return f"{number:>7}  {files:>6}  {bytes_:>9}  {pad(kinds, 5)}  "
 
-    def _end(self, event: ev.PlanFinished) -> None:
+    def _end(self, event: PlanFinished) -> None:
         if hidden := self._hidden:
             more = f"{plural(hidden['sessions'], 'more session')}: {plural(hidden['files'], 'file')}"
             self._wrapped(f"… and {more}, {size(hidden['bytes'])} (-v lists all)")
@@ -113,17 +114,17 @@ class PlanView:
         self._stream.write(line + "\n")
 
 
-def _added(event: ev.PlanFile | ev.FileSkipped) -> str:
+def _added(event: PlanFile | ev.FileSkipped) -> str:
     """Return what features say of a file, as the end of a row."""
     return "".join(words.planned(event) for words in words_of(event))
 
 
-def _head(event: ev.PlanStarted) -> str:
+def _head(event: PlanStarted) -> str:
     most = "any number of files" if event.max_files is None else plural(event.max_files, "file")
     large = "any size" if event.max_file_size is None else f"at most {size(event.max_file_size)} each"
     kinds = "any type" if "*" in event.types else ", ".join(map(safe, event.types))
     where = f"{safe(event.server) or 'any server'} ({event.protocol})"
-    if event.limits is ev.LimitsOrigin.UNKNOWN:
+    if event.limits is LimitsOrigin.UNKNOWN:
         return f"plan for {where}; limits unknown"
-    seen = "as last reported" if event.limits is ev.LimitsOrigin.SEEN else "assumed (the server has reported none)"
+    seen = "as last reported" if event.limits is LimitsOrigin.SEEN else "assumed (the server has reported none)"
     return f"plan for {where}; limits {seen}: {most} a session, {large}, {kinds}"

@@ -15,7 +15,8 @@ from tus_services import Plain
 
 from uploader_cli import Settings, upload
 from uploader_cli.core import events as ev
-from uploader_cli.plan.dry_run import Plan, history_of
+from uploader_cli.features.plan.dry_run import Plan, history_of
+from uploader_cli.features.plan.events import LimitsOrigin, PlanFinished, PlanStarted
 from uploader_cli.render.event_schema import schema_text
 from uploader_cli.selection.selecting import select
 
@@ -31,7 +32,7 @@ EMPTY = {"sub/empty.mp4": 0}
 REFERENCE: dict[str, Any] = {"flavour": "reference", "processing_seconds": 0.01}
 
 
-def planned(settings: Settings, *paths: Path) -> tuple[ev.PlanFinished, list[ev.Event]]:
+def planned(settings: Settings, *paths: Path) -> tuple[PlanFinished, list[ev.Event]]:
     events: list[ev.Event] = []
     return Plan(settings, events.append).run(select(settings, [str(path) for path in paths])), events
 
@@ -81,8 +82,8 @@ def test_dry_run_plan_matches_the_upload(kind: str, make_files: Files, tmp_path:
     assert (plan.files, plan.bytes, plan.skipped) == (outcome.completed, outcome.bytes, outcome.skipped)
     assert plan.sessions == len(sessions)
     started = events[0]
-    assert isinstance(started, ev.PlanStarted)
-    assert started.limits is ev.LimitsOrigin.SEEN
+    assert isinstance(started, PlanStarted)
+    assert started.limits is LimitsOrigin.SEEN
     assert plan.sessions == {"reference": 4, "plain tus": 0}.get(kind, 1)
 
 
@@ -199,3 +200,18 @@ def test_dry_run_refuses_options_that_the_server_lacks(make_files: Files, tmp_pa
         done = uploader("upload", files, "-s", server.url, "--protocol", "tus", "--dry-run", home=tmp_path)
     assert done.code == 2
     assert "offers no resumable uploads" in done.err
+
+
+def test_plan_of_an_empty_list_is_exit_0(tmp_path: Path) -> None:
+    """What `--failed-to` writes after a good run."""
+    (tmp_path / "again.jsonl").touch()
+    assert uploader("upload", "--from-file", "again.jsonl", "--dry-run", home=tmp_path).code == 0
+
+
+def test_plan_skips_files_with_a_receipt(make_files: Files, tmp_path: Path) -> None:
+    make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
+    with running_server(packs=True) as server:
+        command = ("upload", "files", "-s", server.url)
+        assert uploader(*command, home=tmp_path).code == 0
+        planned = uploader(*command, "-n", "--json", home=tmp_path)
+    assert json.loads(planned.out.splitlines()[-1])["skipped"] == 2

@@ -10,7 +10,7 @@ from uploader_cli.core.capabilities import Capabilities
 from uploader_cli.core.packs import LookupOffer, PackOffer
 from uploader_cli.core.plan import ASSUMED, Limits
 from uploader_cli.core.terms import Offer
-from uploader_cli.plan.known_servers import MOST_SERVERS, KnownServer, recall, remember
+from uploader_cli.run.known_servers import MOST_SERVERS, KnownServer, recall, remember
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,6 @@ from typing import Any
 from uploader_cli import exit_status
 from uploader_cli.core import events as ev
 from uploader_cli.core.capabilities import CREATION_WITH_UPLOAD, Capabilities
-from uploader_cli.core.events import LimitsOrigin
 from uploader_cli.core.jobs import FIRST_JOBS
 from uploader_cli.core.plan import ASSUMED, ENDLESS, LocalFile, PlannedSession, endless, plan_sessions, refusal
 from uploader_cli.core.sizes import Groups, PackSize
@@ -18,11 +17,12 @@ from uploader_cli.core.terms import Offer
 from uploader_cli.errors import AnswerError, NetworkError, ProtocolError
 from uploader_cli.exit_status import Exit
 from uploader_cli.feature import used
-from uploader_cli.plan.known_servers import KnownServer, recall
-from uploader_cli.plan.plan_view import PlanView
+from uploader_cli.features.plan.events import LimitsOrigin, PlanFile, PlanFinished, PlanSession, PlanStarted
+from uploader_cli.features.plan.plan_view import PlanView
 from uploader_cli.render import columns
 from uploader_cli.render.ndjson import NdjsonView
 from uploader_cli.run.connections import client
+from uploader_cli.run.known_servers import KnownServer, recall
 from uploader_cli.run.phase import check_phases
 from uploader_cli.run.piped_lists import readable_list
 from uploader_cli.run.run_journal import history_of, writable_state
@@ -84,11 +84,11 @@ class Plan:
             return self._settings.protocol
         return self._terms.protocol
 
-    def run(self, found: Iterable[Selected]) -> ev.PlanFinished:
+    def run(self, found: Iterable[Selected]) -> PlanFinished:
         """Report the whole plan and return its last event."""
         limits, sessions, files, size = self._terms.limits, 0, 0, 0
         self._tell(
-            ev.PlanStarted(
+            PlanStarted(
                 server=self._settings.target_url,
                 protocol=self._protocol,
                 jobs=self._jobs if self._terms.tus is not None else 1,
@@ -105,7 +105,7 @@ class Plan:
             sessions += 1
             planned = self._session(sessions, left)
             files, size = files + planned.files, size + planned.bytes
-        outcome = ev.PlanFinished(
+        outcome = PlanFinished(
             files=files,
             bytes=size,
             sessions=sessions if self._terms.sessions else 0,
@@ -116,8 +116,8 @@ class Plan:
         self._tell(outcome)
         return outcome
 
-    def _session(self, number: int, session: PlannedSession) -> ev.PlanSession:
-        planned = ev.PlanSession(
+    def _session(self, number: int, session: PlannedSession) -> PlanSession:
+        planned = PlanSession(
             session_number=number,
             category=(session.category or self._settings.category) if self._terms.sessions else None,
             files=len(session.files),
@@ -128,7 +128,7 @@ class Plan:
         self._tell(planned)
         for file in session.files:
             fields = _planned(self._settings, file)
-            self._tell(ev.PlanFile(file.file, file.path, file.size, file.relative_path, number, **fields))
+            self._tell(PlanFile(file.file, file.path, file.size, file.relative_path, number, **fields))
         return planned
 
     def _grouped(self, files: Iterable[LocalFile]) -> Iterator[LocalFile]:

@@ -7,24 +7,25 @@ import io
 import pytest
 
 from uploader_cli.core import events as ev
-from uploader_cli.core.events import FailureCode, LimitsOrigin, SkipReason
-from uploader_cli.plan.plan_view import ROWS, PlanView
+from uploader_cli.core.events import FailureCode, SkipReason
+from uploader_cli.features.plan.events import LimitsOrigin, PlanFile, PlanFinished, PlanSession, PlanStarted
+from uploader_cli.features.plan.plan_view import ROWS, PlanView
 from uploader_cli.render.words import cells
 
 MIB = 1 << 20
-START = ev.PlanStarted("http://h:1", "batch", 1, LimitsOrigin.ASSUMED, 3, 300 * MIB, ("avi", "mp4"))
+START = PlanStarted("http://h:1", "batch", 1, LimitsOrigin.ASSUMED, 3, 300 * MIB, ("avi", "mp4"))
 SESSIONS: list[ev.Event] = [
-    ev.PlanSession(1, "personal", 3, 30 * MIB, ("mp4",), ("holiday/a.mp4", "holiday/b.mp4", "holiday/c.mp4")),
-    ev.PlanFile(0, "holiday/a.mp4", 10 * MIB, "holiday/a.mp4", 1),
-    ev.PlanSession(2, "personal", 5, 1234, ("avi", ""), ("x.avi", "旅行/电影.avi", "z")),
-    ev.PlanFile(4, "/data/x.avi", 1234, "here/y.avi", 2),
+    PlanSession(1, "personal", 3, 30 * MIB, ("mp4",), ("holiday/a.mp4", "holiday/b.mp4", "holiday/c.mp4")),
+    PlanFile(0, "holiday/a.mp4", 10 * MIB, "holiday/a.mp4", 1),
+    PlanSession(2, "personal", 5, 1234, ("avi", ""), ("x.avi", "旅行/电影.avi", "z")),
+    PlanFile(4, "/data/x.avi", 1234, "here/y.avi", 2),
 ]
 LEFT_OUT: list[ev.Event] = [
     *(ev.FileSkipped(10 + number, f"{number}.txt", SkipReason.TYPE) for number in range(1200)),
     ev.FileSkipped(5, "link", SkipReason.SYMLINK),
     ev.FileFailed(6, "a\x1b[31m.mp4", FailureCode.REFUSED_SIZE, "too large", False),
 ]
-END = ev.PlanFinished(8, 31 * MIB, 2, 1201, 1, 4)
+END = PlanFinished(8, 31 * MIB, 2, 1201, 1, 4)
 
 
 def shown(*events: ev.Event, width: int = 80, verbose: bool = False) -> list[str]:
@@ -77,9 +78,9 @@ def test_verbose_names_every_file() -> None:
 @pytest.mark.parametrize("verbose", [False, True])
 def test_long_lists_are_bounded(verbose: bool) -> None:
     """A row for each of the first sessions, a line for each of the first failures, then numbers; all with -v."""
-    sessions = [ev.PlanSession(number, "personal", 3, MIB, ("mp4",), ("a",)) for number in range(1, 101)]
+    sessions = [PlanSession(number, "personal", 3, MIB, ("mp4",), ("a",)) for number in range(1, 101)]
     failed = [ev.FileFailed(number, f"f{number}", FailureCode.EMPTY, "empty", False) for number in range(100)]
-    lines = shown(START, *sessions, *failed, ev.PlanFinished(300, 100 * MIB, 100, 0, 100, 4), verbose=verbose)
+    lines = shown(START, *sessions, *failed, PlanFinished(300, 100 * MIB, 100, 0, 100, 4), verbose=verbose)
     assert (len(lines) > 200) is verbose
     if not verbose:
         assert f"… and {100 - ROWS} more sessions: 210 files, 70.0 MiB (-v lists all)" in lines
@@ -88,8 +89,8 @@ def test_long_lists_are_bounded(verbose: bool) -> None:
 
 
 def test_plan_of_a_tus_endpoint_without_remarks() -> None:
-    start = ev.PlanStarted("http://h/files/", "tus", 4, LimitsOrigin.SEEN, None, None, ("*",))
-    assert shown(start, ev.PlanFinished(0, 0, 0, 0, 0, 0), width=200) == [
+    start = PlanStarted("http://h/files/", "tus", 4, LimitsOrigin.SEEN, None, None, ("*",))
+    assert shown(start, PlanFinished(0, 0, 0, 0, 0, 0), width=200) == [
         "plan for http://h/files/ (tus); limits as last reported: any number of files a session, any size, any type",
         "",
         "0 files, 0 B; no file was sent",

@@ -1,1 +1,0 @@
-"""`--dry-run`: what an upload would send, and with how many requests."""
