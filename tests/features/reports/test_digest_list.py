@@ -6,6 +6,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
 from command import uploader
 from serving import running_server
 
@@ -14,14 +15,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_list_of_digests_is_that_of_sha256sum(make_files: Callable[..., Path], tmp_path: Path) -> None:
-    """Names are escaped as sha256sum does; a file that failed is not listed."""
+@pytest.mark.parametrize("how", [(), ("--no-pack",)], ids=["packs", "tus"])
+def test_list_of_digests_is_that_of_sha256sum(
+    how: tuple[str, ...], make_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Names are escaped as sha256sum does; a file that failed is not listed. The digests are computed for the list."""
     names = ["empty", "a b", "-c", "with\nline", "back\\slash", "carriage\r", "旅行"]
     files = make_files(**{name: name.removeprefix("empty").encode() for name in names})
     os.rename(files / "-c", os.fsencode(files) + b"/not-utf8-\xff")
     make_files(**{"no.tmp": 1})
     with running_server(fail_files=("no.tmp",), packs=True) as server:
-        options = ("-s", server.url, "--report", "files.sha256", "--json")
+        options = ("-s", server.url, "--report", "files.sha256", "--json", *how)
         done = uploader("upload", "files", *options, home=tmp_path)
     assert done.code in (3, 4)
     checked = subprocess.run(
