@@ -1,19 +1,14 @@
 """The extras: packages that few runs need, and that a plain installation lacks."""
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 from uploader_cli.errors import UsageError
 
-_PACKAGES = {
-    "server": ("uploader_server", "starlette", "granian", "multipart", "jwt", "prometheus_client"),
-    "dask": ("distributed", "cryptography"),
-}
-"""The packages of the extras; that of any other has the name of the extra."""
 
-
-def need(extra: str, user: str, what: str) -> None:
-    """Raise `UsageError` with the pip command if `user` needs `what`, and packages of `extra` are not installed."""
-    missing = [name for name in _PACKAGES.get(extra, (extra,)) if find_spec(name) is None]
+def need(extra: str, modules: Iterable[str], user: str, what: str) -> None:
+    """Raise `UsageError` with the pip command if `user` needs `what`, and modules of `extra` are not installed."""
+    missing = [name for name in modules if find_spec(name) is None]
     if missing:
         from importlib.metadata import requires  # takes 20 ms
 

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from uploader_cli.transfer.connection import Sockets
 
 
+_SOCKS = ("socks",)
+"""The modules of the extra of this name."""
+
+
 class _Dialling:
     """A connection of urllib3 that is known to `sockets` from its first packet on."""
 
@@ -81,7 +85,7 @@ def _proxied(proxy: str, how: dict[str, Any]) -> urllib3.PoolManager:
     from requests.adapters import HTTPAdapter
 
     if proxy.startswith("socks"):
-        need("socks", f"the proxy {origin_of(proxy)}", "PySocks")
+        need("socks", _SOCKS, f"the proxy {origin_of(proxy)}", "PySocks")
     try:
         if not urlsplit(proxy).hostname:
             raise NotReachable("Please check proxy URL. It is malformed and could be missing the host.")

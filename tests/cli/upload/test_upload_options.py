@@ -400,7 +400,7 @@ def test_all_calls_use_a_socks_proxy(scheme: str, host: str, given: str, make_fi
 
 def test_socks_proxy_without_its_package_names_it(make_files: Files, tmp_path: Path) -> None:
     options = ("-s", "http://127.0.0.1:9", "--proxy", "socks5://me:pw@127.0.0.1:9")
-    missing = {"uploader_cli.extras._PACKAGES": {"socks": ["no_such_package"]}}
+    missing = {"uploader_cli.transfer.by_urllib3._SOCKS": ["no_such_package"]}
     done = uploader("upload", make_files(a=1), *options, home=tmp_path, constants=missing)
     assert done.code == 2
     assert (

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
-from uploader_cli import extras, signals
+from uploader_cli import signals
 from uploader_cli.cli import options as opt
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
+from uploader_cli.features.demo.needs import need_server
 from uploader_cli.settings import LEAST_RATE, Invalid, parse_size, resolve
 
 _NAMES = (
@@ -50,7 +51,7 @@ def demo(
     **given: Any,
 ) -> int:
     """Upload sample files to a bundled server and verify them."""
-    extras.need("server", "`uploader demo`", "the bundled server")
+    need_server("`uploader demo`")
     try:
         total = parse_size(size)
     except Invalid as error:

@@ -5,15 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from uploader_cli import extras, signals
+from uploader_cli import signals
 from uploader_cli.cli.options import among
+from uploader_cli.features.demo.needs import need_server
 from uploader_server.config import OPTIONS
 from uploader_server.options import Option
 
 
 def serve(**given: Any) -> int:
     """Run the bundled server, with optional faults, until Ctrl-C."""
-    extras.need("server", "`uploader serve`", "the bundled server")
+    need_server("`uploader serve`")
     from uploader_server.__main__ import run_server
 
     with signals.unwinding():

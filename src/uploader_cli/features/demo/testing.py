@@ -6,8 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uploader_cli import extras
 from uploader_cli.errors import UsageError
+from uploader_cli.features.demo.needs import need_server
 from uploader_cli.settings.spelling import guess
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def running_server(marks: Iterable[tuple[Sequence[Any], Mapping[str, Any]]] = ()
 
     Raises `UsageError` for an unknown or invalid option, and without the extra `server`.
     """
-    extras.need("server", "the fixture `upload_server`", "the bundled server")
+    need_server("the fixture `upload_server`")
     from uploader_server.config import ServerConfig
     from uploader_server.options import StartupError
     from uploader_server.serving import EmbeddedServer

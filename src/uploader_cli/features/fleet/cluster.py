@@ -63,7 +63,7 @@ class Listed(NamedTuple):
 
 def check(settings: Settings, given: LocalFile | None) -> None:
     """Raise `UsageError` for an import that can't work, before anything is started. `given` is no file of a disk."""
-    extras.need("dask", "--on", "Dask")
+    extras.need("dask", ("distributed", "cryptography"), "--on", "Dask")
     if settings.protocol == "batch":
         hint = "a task that runs again could not find its uploads: use `uploader upload` on each machine"
         raise errors.UsageError("--protocol batch and --on exclude each other", hint=hint)

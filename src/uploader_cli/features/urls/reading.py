@@ -169,7 +169,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        extras.need("fsspec", concealed(url), "fsspec")
+        extras.need("fsspec", ["fsspec"], concealed(url), "fsspec")
         raise
     try:
         system, path = url_to_fs(f"{scheme}://{host}/" if plain else url, **_bounded(url))

@@ -23,7 +23,7 @@ OF_NO_FILE = -1  # the mtime (ns) in the receipt of a file that is gone
 
 
 class UploadJournal(ABC):
-    """The journal of one run or of one task of an import. Thread-safe; what a call notes is kept when it returns."""
+    """The journal of a run, or of a part of it. Thread-safe; what a call notes is kept when it returns."""
 
     kept_elsewhere = False
     """Whether another process may continue the uploads: it needs each URL, and finds no parts of files."""
