@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from uploader_cli.core.protocol import Session
-    from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.engine import Supply
     from uploader_cli.transfer.targets import Opened
 
@@ -62,7 +61,6 @@ class Scheduler:
         self._stations = Stations(context)
         self._flow = Flow()
         self._blocked: deque[LocalFile] = deque()  # files that a proxy blocks, to be sent in batch mode
-        self._prober: Api | None = None  # the client of the probe; one thread at a time uses it
         self._began, self._cpu_before = time.monotonic(), time.process_time()
         self._claims: dict[int, Claim] = {}  # claims of files that are not in a session yet
 
@@ -89,11 +87,9 @@ class Scheduler:
 
     def shut(self) -> None:
         """End every request that is being sent, from another thread."""
-        self._api.shut()
+        self._context.shut()
         self._pool.shut()
         self._stations.shut()
-        if self._prober is not None:
-            self._prober.shut()
 
     def begin(self) -> None:
         """Announce the protocol and the number of jobs, once."""
@@ -118,7 +114,8 @@ class Scheduler:
                 self._ledger.admit(early)  # a failure of the first contact ends it, too
             if supply.ended:
                 return
-        self._meet(supply.ahead)
+        with meeting(self.begin):
+            self._opened = self._context.meet(supply.ahead)
         terms = self._context.terms
         if terms.tus is None:
             self._pool.auto = None
@@ -153,14 +150,6 @@ class Scheduler:
             self._stations.close()
         self._raise()
 
-    def _meet(self, files: Sequence[LocalFile]) -> None:
-        """Make the first contact with the server."""
-        if self._context.outlasts_start:
-            self._context.pacer.probe = self._probe
-        with meeting(self.begin):
-            self._opened = self._context.meet(files)
-        self._context.pacer.probe = self._probe
-
     def _make_worker(self, pool: Pool) -> Worker:
         api, context = self._api.another(), self._context
         return Worker(pool, api, upload_calls(api, context.terms, context.chunk), self._finish)
@@ -170,13 +159,6 @@ class Scheduler:
         back = self._stations.take(Carrier(worker.api, job.session), outcomes)
         if back and job.session is not None:
             self._fall_back(worker, job, job.session, back)
-
-    def _probe(self) -> None:
-        api = self._prober = self._api.another()
-        try:
-            self._context.target.reach(api, self._context.terms)
-        finally:
-            api.close()
 
     def _plan(self, supply: Supply, early: LocalFile | None) -> None:
         """Queue jobs until the walk has ended and all files are planned. Raise what ends the run."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.protocol import Session
+    from uploader_cli.core.terms import Terms
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.journal.upload_journal import UploadJournal
     from uploader_cli.transfer.targets import Opened
@@ -53,10 +54,11 @@ class RunContext:
         self.digests = Digests(self.stop.checkpoint, None if self.hashes else self.doubts.is_sent_again)
         self.sessions: set[UploadSession] = set()  # open sessions
         self.target = target_of(api.settings)
-        self.terms = self.target.unmet  # until `meet`
+        self.terms = self.target.unmet  # until `take`
         self.chunk = ChunkSize(api.settings.chunk_size, largest_chunk, api.settings.chunk_rule)
         self._started, self._beginning = started, threading.Lock()
-        self.outlasts_start = outlasts_start or api.settings.unending
+        self._outlasts_start = outlasts_start or api.settings.unending
+        self._prober: Api | None = None  # its client; one thread at a time uses it
 
     def begin(self, protocol: str, jobs: int) -> None:
         """Report the start of the run, once."""
@@ -66,8 +68,28 @@ class RunContext:
 
     def meet(self, files: Sequence[LocalFile]) -> Opened | None:
         """Make the first contact, and take the terms of the run; see `Target.meet`."""
-        self.terms, opened = self.target.meet(self.api, self.run, files, self.chunk)
+        if self._outlasts_start:
+            self.pacer.probe = self._probe
+        terms, opened = self.target.meet(self.api, self.run, files, self.chunk)
+        self.take(terms)
         return opened
+
+    def take(self, terms: Terms) -> None:
+        """Take the terms of the run. From now on outages are waited out."""
+        self.terms, self.pacer.probe = terms, self._probe
+
+    def _probe(self) -> None:
+        api = self._prober = self.api.another()
+        try:
+            self.target.reach(api, self.terms)
+        finally:
+            api.close()
+
+    def shut(self) -> None:
+        """End the calls that are no worker's, from another thread."""
+        self.api.shut()
+        if self._prober is not None:
+            self._prober.shut()
 
     def outlasts(self, error: errors.UploaderError) -> bool:
         """Return whether the run goes on without a session because of `error`: one without an end tries again later."""

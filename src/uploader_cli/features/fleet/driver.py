@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -102,7 +101,7 @@ class Driver:
     def shut(self) -> None:
         """Wait for nothing more, from another thread."""
         self._at_once.set()
-        self._api.shut()
+        self._context.shut()
 
     def _contact(self) -> None:
         api, settings, context = self._api, self._settings, self._context
@@ -113,8 +112,7 @@ class Driver:
                 f"{settings.server} can't take imports: it has no resumable uploads, or can't look up stored files",
                 hint="use `uploader upload`, on each machine for its part of the files",
             )
-        context.terms = context.target.agreed(offer, ())
-        context.pacer.probe = partial(context.target.reach, api, context.terms)
+        context.take(context.target.agreed(offer, ()))
         # What a lookup tells, the workers ask for; without one only this process knows what was sent.
         skips = settings.skip_existing and not looks_up
         self._options = {**dask.travelling(settings), "skip_existing": settings.skip_existing and looks_up}
