@@ -121,7 +121,7 @@ def test_core_of_the_server_has_no_name_of_a_feature(feature: server.Feature) ->
         if SERVER / "features" not in path.parents:
             assert own.isdisjoint(names(path)), (path, own.intersection(names(path)))
             text = path.read_text(encoding="utf-8")
-            assert not [one for one in texts if one in text], path
+            assert not [one for one in texts if f'"{one}' in text], path
 
 
 @pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)

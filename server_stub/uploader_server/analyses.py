@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from uploader_server.counts import Counts
 from uploader_server.http.errors import ApiError
-from uploader_server.metrics import Metrics
 from uploader_server.wire import timestamp
 
 logger = logging.getLogger(__name__)
@@ -81,12 +81,10 @@ class Analyses:
     `emit(id, name, content)` sends an event to the Socket.IO room of an id.
     """
 
-    def __init__(
-        self, ttl: float, emit: Callable[[str, str, dict[str, Any]], Awaitable[None]], metrics: Metrics
-    ) -> None:
+    def __init__(self, ttl: float, emit: Callable[[str, str, dict[str, Any]], Awaitable[None]], counts: Counts) -> None:
         self._ttl = ttl
         self._emit = emit
-        self._metrics = metrics
+        self._counts = counts
         self._known: dict[str, Analysis] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -147,7 +145,7 @@ class Analyses:
             analysis.data = {"analysisId": analysis.id, "kind": analysis.kind, **result}
             analysis.status = "completed"
         analysis.ended = time.monotonic()
-        self._metrics.analyses.labels(analysis.kind, analysis.status).inc()
+        self._counts("analyses", analysis.kind, analysis.status)
         if analysis.error is not None:
             await self.report(analysis)
 

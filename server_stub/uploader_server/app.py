@@ -19,6 +19,7 @@ from uploader_server.analyses import Analyses
 from uploader_server.batch.lookup import Lookup
 from uploader_server.bundled import Bundled, logged
 from uploader_server.config import ServerConfig
+from uploader_server.counts import Counts
 from uploader_server.feature import provided
 from uploader_server.http.connections import cut, most_connections
 from uploader_server.http.errors import ApiError, Json
@@ -27,7 +28,6 @@ from uploader_server.http.middleware import Gateway
 from uploader_server.http.proxies import Proxies
 from uploader_server.http.rest import Rest
 from uploader_server.http.tracking import AccessLog, LoggedRequest, RequestTracker, TrackedApp
-from uploader_server.metrics import CONTENT_TYPE, Metrics
 from uploader_server.options import StartupError
 from uploader_server.realtime.joins import Joins
 from uploader_server.realtime.rooms import Deliver, Realtime
@@ -69,7 +69,7 @@ class State:
     realtime: Realtime
     joins: Joins
     analyses: Analyses
-    metrics: Metrics
+    counts: Counts
     memory: Memory
 
 
@@ -82,6 +82,15 @@ class UploadApp:
         self._crashed = False
         self._sweeping: asyncio.Task[None] | None = None
         config = state.config
+        try:
+            self.log = AccessLog(config)
+        except OSError as error:
+            raise StartupError(
+                f"--access-log {config.access_log}: can't write to it ({error.strerror})", "choose another file"
+            ) from error
+        self.keep: list[Callable[[LoggedRequest], None]] = [self.log.write]  # what each finished request is passed to
+        self.parts = {} if config.reference else {name: made(self) for name, made in provided("part").items()}
+        """The parts of features, by their names."""
         optional = _optional_calls(state)
         self.offers = {name: calls.described() for name, calls in optional.items()}
         routes = [
@@ -101,14 +110,6 @@ class UploadApp:
             jwt_secret=config.jwt_secret,
             echo=not config.reference,
         )
-        try:
-            self._log = AccessLog(config)
-        except OSError as error:
-            raise StartupError(
-                f"--access-log {config.access_log}: can't write to it ({error.strerror})", "choose another file"
-            ) from error
-        text = "Lines of the access log that could not be written"
-        state.metrics.gauge("uploader_dropped_log_lines", text, "", lambda: {"": self._log.dropped})
 
     def _further_routes(self) -> list[Route]:
         config = self.state.config
@@ -121,8 +122,8 @@ class UploadApp:
 
             routes.append(control_route(self.state.faults))
         if not config.reference:
-            routes += [Route("/metrics", self._metrics), Route("/openapi.json", self._openapi)]
-            routes += [route for routes_of in provided("routes") for route in routes_of(self)]
+            routes.append(Route("/openapi.json", self._openapi))
+            routes += [route for part in self.parts.values() for route in part.routes()]
         return routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,9 +149,6 @@ class UploadApp:
                 with logged("Recording the time"):
                     await asyncio.wait_for(self.state.backend.record_times(), LAST_RECORD)
 
-    async def _metrics(self, _: Request) -> Response:
-        return Response(self.state.metrics.text(), headers={"content-type": CONTENT_TYPE})
-
     def document(self) -> dict[str, Any]:
         from uploader_server.openapi.document import document
 
@@ -175,8 +173,8 @@ class UploadApp:
         if self.state.faults is not None:
             self.state.faults.keep(entry)
         with logged("Recording a request"):
-            self._log.write(entry)
-            self.state.metrics.request(entry)
+            for keep in self.keep:
+                keep(entry)
 
     def stop(self) -> None:
         """End sweeps and running requests: they get 503, websockets are closed."""
@@ -198,7 +196,7 @@ class UploadApp:
         """Release the root and the log after the server stopped; remove a temporary root unless `keep_root`."""
         if self.state.faults is not None:
             self.state.faults.loop = None
-        self._log.close()
+        self.log.close()
         self.state.store.close(keep_root=keep_root)
 
 
@@ -225,9 +223,9 @@ def create_app(config: ServerConfig, *, faults: Faults | None = None, scripted: 
 
 
 def _app(config: ServerConfig, store: Store, faults: Faults | None) -> UploadApp:
-    metrics = Metrics()
-    realtime = Realtime(config, metrics, None if faults is None else _faulty_events(faults))
-    analyses = Analyses(config.session_ttl, realtime.emit_event, metrics)
+    counts = Counts()
+    realtime = Realtime(config, counts, None if faults is None else _faulty_events(faults))
+    analyses = Analyses(config.session_ttl, realtime.emit_event, counts)
     fails = (lambda *_names: False) if faults is None else faults.fails
     backend: Bundled | Reference
     if config.reference:
@@ -236,12 +234,8 @@ def _app(config: ServerConfig, store: Store, faults: Faults | None) -> UploadApp
         backend = Reference(config, store, realtime.emit, fails)
     else:
         backend = Bundled(Sessions(config, store, realtime.emit, fails), realtime.watched)
-    joins = Joins(realtime, config, metrics, backend, analyses)
-    memory = Memory()
-    metrics.gauge("uploader_sessions", "Known upload sessions", "status", backend.statuses)
-    metrics.gauge("uploader_analyses_running", "Running analyses", "", lambda: {"": analyses.running()})
-    metrics.gauge("uploader_held_bytes", "Memory held by requests", "", lambda: {"": memory.used})
-    return UploadApp(State(config, store, faults, backend, realtime, joins, analyses, metrics, memory))
+    joins = Joins(realtime, config, counts, backend, analyses)
+    return UploadApp(State(config, store, faults, backend, realtime, joins, analyses, counts, Memory()))
 
 
 def _optional_calls(state: State) -> dict[str, Calls]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from uploader_server.features import FEATURES
 
@@ -29,6 +29,12 @@ class FeatureOption(NamedTuple):
     parse: str = ""
 
 
+class Part(Protocol):
+    """A part of a running server."""
+
+    def routes(self) -> list[Any]: ...
+
+
 class Feature(NamedTuple):
     """A feature of the server."""
 
@@ -36,10 +42,10 @@ class Feature(NamedTuple):
     uses: tuple[str, ...] = ()
     """Features that it imports, and is gone without."""
     options: tuple[FeatureOption, ...] = ()
-    routes: str = ""
-    """Function of the `UploadApp`; it returns routes of the bundled flavour."""
+    part: str = ""
+    """A class made with each `UploadApp` of the bundled flavour: a `Part`, which adds itself to what it is told."""
     paths: tuple[tuple[str, str], ...] = ()
-    """How its paths begin, and what metrics call them."""
+    """How its paths begin, and the names by which their calls are counted."""
     free: str = ""
     """Its paths that need no token."""
     document: str = ""
@@ -59,9 +65,9 @@ def features() -> tuple[Feature, ...]:
     return tuple(import_module(f"uploader_server.features.{name}").FEATURE for name in FEATURES)
 
 
-def provided(hook: str) -> list[Any]:
-    """Return what each feature names in this field, without those that name nothing."""
-    return [feature.load(getattr(feature, hook)) for feature in features() if getattr(feature, hook)]
+def provided(hook: str) -> dict[str, Any]:
+    """Return what each feature names in this field, by its name; without those that name nothing."""
+    return {one.name: one.load(getattr(one, hook)) for one in features() if getattr(one, hook)}
 
 
 def options_of(config: object, own: type[T]) -> T:

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import pytest
 import requests
 from docs_pages import codes, page, rows, section
 
@@ -24,15 +25,16 @@ def test_every_kind_of_fault_is_on_the_page() -> None:
     assert FAULTS.keys() <= named
 
 
+@pytest.mark.feature("server/metrics")
 def test_page_lists_exactly_the_metrics() -> None:
     with EmbeddedServer() as server:
-        text = server.app.state.metrics.text().decode()
+        text = server.app.parts["metrics"].text().decode()
     families = re.findall(r"^# TYPE (uploader_\S+) ", text, re.MULTILINE)
     there = {name for name in families if not name.endswith("_created")}
     table = rows(section(PAGE, "## Metrics and logs"))
     documented = {codes(row[0])[0]: set(codes(row[1])) for row in table if "uploader_" in row[0]}
     assert set(documented) == there
-    for metric in server.app.state.metrics.registry.collect():
+    for metric in server.app.parts["metrics"].registry.collect():
         for sample in metric.samples:
             if metric.name in documented:
                 assert set(sample.labels) <= documented[metric.name] | {"le"}

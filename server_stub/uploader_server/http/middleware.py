@@ -57,7 +57,7 @@ PREFLIGHT = {
 
 def free_paths() -> frozenset[str]:
     """Return the paths that need no token."""
-    return frozenset({"/health", "/openapi.json"}).union(*provided("free"))
+    return frozenset({"/health", "/openapi.json"}).union(*provided("free").values())
 
 
 def is_realtime(scope: Scope) -> bool:

@@ -59,7 +59,6 @@ def _rest_calls() -> dict[str, Part]:
     return {
         "GET /health": call("Get status and limits", ok("Health")),
         "GET /openapi.json": call("Get this document", success(200, {"type": "object"})),
-        "GET /metrics": call("Get metrics for Prometheus", success(200, ALL_TYPES["text"], "text/plain")),
         "GET /uploads/{category}/{path}": file_call("Get a stored file; the path may have slashes"),
         "POST /api/upload/validate": call(
             "Check files against the limits", ok("Validation"), *JSON_ERRORS, **json_body("FilesToValidate", MAX_JSON)
@@ -169,7 +168,7 @@ def document(config: ServerConfig, offers: Part) -> Part:
     if config.auth_token is not None:
         schemes["token"] = {**bearer, "description": "The token of --auth-token-file"}
     described = _rest_calls() | _tus_calls() | _pack_calls()
-    for module in provided("document"):
+    for module in provided("document").values():
         described |= module.calls(config)
     free, paths = free_paths(), dict[str, Part]()
     for key, about in described.items():

@@ -103,7 +103,7 @@ ALL_TYPES: dict[str, Schema] = TYPES | {
 def all_schemas(limits: Limits, offers: Iterable[str]) -> dict[str, Schema]:
     """Return the schemas by name for a server with these limits that offers `tus`, `packs` or `lookup`."""
     offered = " ".join(f"{name}:{name.capitalize()}Offer" for name in offers)
-    text = _RECORDS + "".join(module.RECORDS for module in provided("document"))
+    text = _RECORDS + "".join(module.RECORDS for module in provided("document").values())
     for word, fields in (("LIMITS", _LIMITS), ("FILE", _FILE), ("ANALYSIS", _ANALYSIS), ("OFFERS", offered)):
         text = text.replace(word, fields)
     return request_schemas(limits) | records(text, ALL_TYPES)

@@ -11,9 +11,9 @@ from uploader_server.analyses import Analyses
 from uploader_server.auth import bearer, same_token
 from uploader_server.bundled import Bundled
 from uploader_server.config import ServerConfig
+from uploader_server.counts import Counts
 from uploader_server.http.heads import LONGEST
 from uploader_server.http.tracking import client_address
-from uploader_server.metrics import Metrics
 from uploader_server.realtime.rooms import Realtime, room_of
 from uploader_server.shares import Share, holder_name, holder_of
 from uploader_server.wire import is_uuid
@@ -48,14 +48,14 @@ class Joins:
         self,
         realtime: Realtime,
         config: ServerConfig,
-        metrics: Metrics,
+        counts: Counts,
         backend: Bundled | Reference,
         analyses: Analyses,
     ) -> None:
         self._realtime = realtime
         self._server = realtime.server
         self._config = config
-        self._metrics = metrics
+        self._counts = counts
         self._backend = backend
         self._analyses = analyses
         self.joined: dict[str, set[str]] = {}  # ids by connection; python-socketio has no index for this
@@ -89,7 +89,7 @@ class Joins:
 
     def _refuse(self, sid: str, code: str) -> NoReturn:
         """Raise the refusal of a connection, and close its transport after that was sent."""
-        self._metrics.refused.labels("token").inc()
+        self._counts("refused", "token")
         eio_sid = self._server.manager.eio_sid_from_sid(sid, "/")
         asyncio.get_running_loop().call_later(CLOSE_REFUSED, self._realtime.close, eio_sid)
         raise socketio.exceptions.ConnectionRefusedError(code)
@@ -104,7 +104,7 @@ class Joins:
                 await self._server.enter_room(sid, room_of(session_id))
             return self._server.not_handled
         answer = await self._join_bundled(sid, session_id)
-        self._metrics.joins.labels(answer.get("error", "ok")).inc()
+        self._counts("joins", answer.get("error", "ok"))
         return answer
 
     async def _join_bundled(self, sid: str, session_id: object) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from uploader_server.config import ServerConfig
+from uploader_server.counts import Counts
 from uploader_server.errors import Refusal
 from uploader_server.http.connections import cut
 from uploader_server.http.errors import ApiError, before, read_body, refuse
-from uploader_server.metrics import Metrics
 from uploader_server.realtime.strict import MAX_PACKET, MAX_PACKETS, StrictServer, are_packets, checked_packets
 from uploader_server.shares import holder_of, share_used
 
@@ -50,12 +50,12 @@ Deliver = Callable[..., Awaitable[None]]
 
 class Realtime:
     def __init__(
-        self, config: ServerConfig, metrics: Metrics, changed: Callable[[Deliver], Deliver] | None = None
+        self, config: ServerConfig, counts: Counts, changed: Callable[[Deliver], Deliver] | None = None
     ) -> None:
         """`changed` replaces the function that sends events."""
         interval, timeout = HEARTBEAT[config.flavour]
         self._config = config
-        self._metrics = metrics
+        self._counts = counts
         self._upgrades: dict[str, Scope] = {}  # websockets of upgraded connections, by Engine.IO id
         self._handshakes: dict[int, tuple[Scope, asyncio.Future[None]]] = {}
         """Scope and task of each handshake (of a websocket until its end), by the `id()` of the scope."""
@@ -72,7 +72,6 @@ class Realtime:
         )
         self.deliver: Deliver = self.server.emit if changed is None else changed(self.server.emit)
         self._app: Any = socketio.ASGIApp(self.server, socketio_path=None)
-        metrics.gauge("uploader_sockets", "Realtime connections", "transport", self._sockets)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a Socket.IO request or websocket; JSONP, by which pages could read foreign answers, is refused."""
@@ -149,7 +148,7 @@ class Realtime:
         count = sum(holder_of(known) == holder_of(scope) for known in scopes.values())
         if count < limit:
             return None
-        self._metrics.refused.labels("limit").inc()
+        self._counts("refused", "limit")
         return share_used(limit, "realtime connections")
 
     async def emit(self, session_id: str, event: dict[str, Any]) -> None:
@@ -161,7 +160,7 @@ class Realtime:
 
     async def send(self, name: str, event: dict[str, Any], **target: str) -> None:
         """Send an event to a `room`, or to one connection (`to`)."""
-        self._metrics.events.labels(name).inc()
+        self._counts("events", name)
         await self.deliver(name, event, **target)
 
     def close(self, eio_sid: str) -> None:
@@ -174,7 +173,7 @@ class Realtime:
 
     def _overflow(self, eio_sid: str) -> None:
         """Close the connection of a client that doesn't read; if it reads again at once, it is told to poll."""
-        self._metrics.refused.labels("slow").inc()
+        self._counts("refused", "slow")
         self.server.eio.sockets[eio_sid].queue.close(*(() if self._config.reference else (TOO_SLOW,)), CLOSE)
         self.server.start_background_task(self.server._handle_disconnect, eio_sid, "/")  # leaves the rooms  # noqa: SLF001
         asyncio.get_running_loop().call_later(GRACE, self.close, eio_sid)
@@ -192,7 +191,8 @@ class Realtime:
     def watched(self, session_id: str) -> bool:
         return bool(self.server.manager.rooms.get("/", {}).get(room_of(session_id)))
 
-    def _sockets(self) -> dict[str, int]:
+    def sockets(self) -> dict[str, int]:
+        """Return the number of connections by transport."""
         upgraded = [s.upgraded for s in list(self.server.eio.sockets.values()) if not s.closed]
         return {"websocket": sum(upgraded), "polling": len(upgraded) - sum(upgraded)}
 

@@ -59,6 +59,7 @@ def test_client_and_server_notice_a_frozen_connection(monkeypatch: pytest.Monkey
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
+@pytest.mark.feature("server/metrics")
 def test_client_whose_events_were_dropped_polls_and_joins_again(
     monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:

@@ -45,6 +45,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServerConfig]:
     return configs
 
 
+@pytest.mark.feature("server/page")
 def test_serve_runs_the_server_with_its_own_options(served: list[ServerConfig], tmp_path: Path) -> None:
     for name in ("secret", "token"):
         (tmp_path / name).write_text(f"the-{name}\n")

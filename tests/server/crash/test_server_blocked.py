@@ -19,10 +19,10 @@ async def blocked(self, _):
     print("blocked", flush=True)
     time.sleep(600)  # as a call to a disk that does not answer
 
-UploadApp._metrics = blocked
+UploadApp._openapi = blocked
 
 def ready(url, root):
-    threading.Thread(target=urllib.request.urlopen, args=[url + "/metrics"], daemon=True).start()
+    threading.Thread(target=urllib.request.urlopen, args=[url + "/openapi.json"], daemon=True).start()
 
 serve(ServerConfig(port=0), ready)
 """

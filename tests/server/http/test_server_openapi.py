@@ -17,7 +17,6 @@ from serving import running_server
 
 from uploader_server.app import create_app
 from uploader_server.config import ServerConfig
-from uploader_server.metrics import route_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,8 +85,11 @@ def test_reference_flavour_has_no_openapi_document() -> None:
 AT_LENGTH = pytest.param(200, marks=[pytest.mark.acceptance, pytest.mark.timeout(3600)])
 
 
+@pytest.mark.feature("server/metrics")
 @pytest.mark.parametrize("examples", [pytest.param(4, marks=pytest.mark.thorough), AT_LENGTH])
 def test_schemathesis_finds_no_answer_that_is_not_described(examples: int) -> None:
+    from uploader_server.features.metrics.metrics import route_of
+
     """It also finds no call without a token, no 5xx, and no accepted request that the schemas forbid."""
     token = f"Bearer {TOKEN}"
     config = {"packs": True, "analysis_seconds": 0.0, "remembered_requests": 1_000_000}

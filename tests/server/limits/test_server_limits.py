@@ -152,6 +152,7 @@ def frame(packet: str) -> bytes:
     ("upgraded", "latency"),
     [(True, 0.0), *(pytest.param(False, latency, marks=pytest.mark.thorough) for latency in (0.0, 1.0))],
 )
+@pytest.mark.feature("server/metrics")
 def test_websocket_that_does_not_read_is_dropped(
     monkeypatch: pytest.MonkeyPatch, upgraded: bool, latency: float
 ) -> None:
@@ -234,6 +235,7 @@ def test_an_answer_to_a_poll_is_small_enough_for_clients() -> None:
 
 @pytest.mark.thorough
 @pytest.mark.usefixtures("no_pings")
+@pytest.mark.feature("server/metrics")
 def test_longest_backlog_is_dropped_when_all_together_are_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uploader_server.realtime.backlog.MOST_IN_TOTAL", 4 << 20)
     with running_server() as server:

@@ -13,7 +13,7 @@ FEATURE = Feature(
             before="upload_ttl",
         ),
     ),
-    routes="page:routes",
+    part="page:Page",
     paths=(("/api/activity", "activity"), ("/ui/", "page")),
     free="page:FILES",
     document="description",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,11 +43,26 @@ class PageOptions(NamedTuple):
     ui: bool
 
 
-def routes(app: UploadApp) -> list[Route]:
-    if not options_of(app.state.config, PageOptions).ui:
-        return []
-    files = [Route(path, _serve, include_in_schema=False) for path in FILES]
-    return [*files, Route("/api/activity", functools.partial(_activity, app))]
+class Page:
+    def __init__(self, app: UploadApp) -> None:
+        self._app = app
+
+    def routes(self) -> list[Route]:
+        if not options_of(self._app.state.config, PageOptions).ui:
+            return []
+        files = [Route(path, _serve, include_in_schema=False) for path in FILES]
+        return [*files, Route("/api/activity", self._activity)]
+
+    async def _activity(self, _: Request) -> Response:
+        """Serve `GET /api/activity`: what the page shows. With an auth token only its holders get here."""
+        state = self._app.state
+        activity = {
+            "sessions": state.backend.newest(),
+            "analyses": state.analyses.newest(),
+            "receivedBytes": self._app.tracker.received(),
+            "timestamp": timestamp(),
+        }
+        return Json(activity)
 
 
 async def _serve(request: Request) -> Response:
@@ -56,14 +70,3 @@ async def _serve(request: Request) -> Response:
     # Only the directories of libraries have a version in their names.
     caching = "public, max-age=31536000, immutable" if "/vendor/" in request.scope["path"] else "no-cache"
     return FileResponse(path, headers={**HEADERS, "cache-control": caching}, media_type=MEDIA_TYPES[path.suffix])
-
-
-async def _activity(app: UploadApp, _: Request) -> Response:
-    """Serve `GET /api/activity`: what the page shows. With an auth token only its holders get here."""
-    activity = {
-        "sessions": app.state.backend.newest(),
-        "analyses": app.state.analyses.newest(),
-        "receivedBytes": app.tracker.received(),
-        "timestamp": timestamp(),
-    }
-    return Json(activity)

@@ -11,7 +11,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from uploader_server.app import UploadApp
 from uploader_server.feature import features
 from uploader_server.http.tracking import LoggedRequest
 
@@ -35,7 +39,6 @@ _ROUTES = (
     ("/api/ai/", "analysis"),
     ("/uploads/", "stored"),
     ("/health", "health"),
-    ("/metrics", "metrics"),
     ("/openapi.json", "openapi"),
     *(path for feature in features() for path in feature.paths),
 )
@@ -46,7 +49,7 @@ def route_of(path: str) -> str:
 
 
 class Metrics(Collector):
-    def __init__(self) -> None:
+    def __init__(self, app: UploadApp) -> None:
         self._gauges: dict[tuple[str, str, str], Callable[[], dict[str, int]]] = {}
         """Functions that return numbers by label value; by name, help, and label (empty: a single value)."""
         self.registry = CollectorRegistry()
@@ -57,14 +60,33 @@ class Metrics(Collector):
         self._errors = Counter("uploader_errors", "Failed requests: client, server, unanswered", ["kind"], **own)
         self._received = Counter("uploader_received_bytes", "Bytes of request bodies", ["route"], **own)
         self._seconds = Histogram("uploader_request_seconds", "Response time", ["route"], buckets=SECONDS, **own)
-        self.events = Counter("uploader_events", "Events sent to rooms and joining clients", ["event"], **own)
-        self.joins = Counter("uploader_joins", "Joins by outcome", ["outcome"], **own)
-        self.refused = Counter(
-            "uploader_refused_connections", "Realtime connections refused, or closed as slow", ["reason"], **own
-        )
-        self.analyses = Counter("uploader_analyses", "Ended analyses", ["kind", "status"], **own)
+        refused = "Realtime connections refused, or closed as slow"
+        self._counters = {
+            "events": Counter("uploader_events", "Events sent to rooms and joining clients", ["event"], **own),
+            "joins": Counter("uploader_joins", "Joins by outcome", ["outcome"], **own),
+            "refused": Counter("uploader_refused_connections", refused, ["reason"], **own),
+            "analyses": Counter("uploader_analyses", "Ended analyses", ["kind", "status"], **own),
+        }
+        state, log = app.state, app.log
+        self._gauge("uploader_sockets", "Realtime connections", "transport", state.realtime.sockets)
+        self._gauge("uploader_sessions", "Known upload sessions", "status", state.backend.statuses)
+        self._gauge("uploader_analyses_running", "Running analyses", "", lambda: {"": state.analyses.running()})
+        self._gauge("uploader_held_bytes", "Memory held by requests", "", lambda: {"": state.memory.used})
+        text = "Lines of the access log that could not be written"
+        self._gauge("uploader_dropped_log_lines", text, "", lambda: {"": log.dropped})
+        state.counts.told.append(self._count)
+        app.keep.append(self.request)
 
-    def gauge(self, name: str, text: str, label: str, values: Callable[[], dict[str, int]]) -> None:
+    def routes(self) -> list[Route]:
+        return [Route("/metrics", self._serve)]
+
+    async def _serve(self, _: Request) -> Response:
+        return Response(self.text(), headers={"content-type": CONTENT_TYPE})
+
+    def _count(self, what: str, *labels: str) -> None:
+        self._counters[what].labels(*labels).inc()
+
+    def _gauge(self, name: str, text: str, label: str, values: Callable[[], dict[str, int]]) -> None:
         """Add a gauge whose values are computed at each scrape."""
         self._gauges[name, text, label] = values
 

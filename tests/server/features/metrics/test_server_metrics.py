@@ -28,8 +28,8 @@ from serving import running_server
 
 from uploader_server.auth import issue_token
 from uploader_server.config import ServerConfig
+from uploader_server.features.metrics.metrics import route_of
 from uploader_server.http.tracking import AccessLog, LoggedRequest
-from uploader_server.metrics import route_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,7 +198,7 @@ def test_access_log_on_a_full_disk_changes_no_answer(caplog: pytest.LogCaptureFi
 
 def test_failing_metrics_change_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with running_server() as server:
-        monkeypatch.setattr(server.app.state.metrics, "request", lambda _: {}["x"])
+        server.app.keep.append(lambda _: {}["x"])
         assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
 
 

@@ -1,0 +1,5 @@
+"""Metrics for Prometheus at `/metrics` (docs/server.md)."""
+
+from uploader_server.feature import Feature
+
+FEATURE = Feature("metrics", part="metrics:Metrics", paths=(("/metrics", "metrics"),), document="description")
