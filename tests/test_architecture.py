@@ -55,18 +55,18 @@ SERVER_PACKAGES = {
     "session": "config errors storage wire",
     "progress": "session storage wire",
     "sessions": "auth config errors progress session shares storage wire",
-    "http": "addresses auth config errors logs options pace shares storage wire http bundled realtime.rooms"
-    " simulation.reference",
+    "backend": "config http storage",
+    "http": "addresses auth backend config errors logs options pace realtime.rooms shares storage wire http",
     "tus": "auth errors http session sessions shares storage wire tus",
     "batch": "config errors http pace session sessions shares storage wire batch",
-    "bundled": "batch errors http session sessions shares tus wire",
+    "bundled": "backend batch errors http session sessions shares tus wire",
     "counts": "",
     "analyses": "counts http wire",
-    "realtime": "analyses auth bundled config counts errors http shares simulation.reference wire realtime",
-    "simulation": "analyses auth batch config http options session storage wire simulation",
+    "realtime": "analyses auth backend config counts errors http shares wire realtime",
+    "simulation": "analyses auth backend batch config http options session storage wire simulation",
     "openapi": "auth batch config http session sessions simulation tus wire openapi",
     "faults": "simulation",
-    "app": "analyses batch bundled config counts http openapi options realtime sessions shares simulation storage tus",
+    "app": "analyses backend bundled config counts http openapi options realtime sessions shares simulation storage",
     "serving": "app config http options simulation storage",
     "__main__": "auth config logs options serving simulation",
 }
@@ -89,7 +89,7 @@ SHARED = {
 """A dependency, and who of the core may import it."""
 
 SERVER_SHARED = {
-    "starlette": "app batch bundled features http realtime simulation tus",
+    "starlette": "app backend batch bundled features http realtime simulation tus",
     "granian": "serving",
     "socketio": "realtime",
     "engineio": "realtime",

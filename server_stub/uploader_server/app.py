@@ -8,7 +8,7 @@ import functools
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +16,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from uploader_server.analyses import Analyses
-from uploader_server.batch.lookup import Lookup
+from uploader_server.backend import Backend
 from uploader_server.bundled import Bundled, logged
 from uploader_server.config import ServerConfig
 from uploader_server.counts import Counts
@@ -34,11 +34,9 @@ from uploader_server.realtime.rooms import Deliver, Realtime
 from uploader_server.sessions import Sessions
 from uploader_server.shares import Share
 from uploader_server.storage.store import Store, damaged
-from uploader_server.tus.calls import Tus
 
 if TYPE_CHECKING:  # imported only if they are used
     from uploader_server.simulation.analysis import AnalysisCalls
-    from uploader_server.simulation.reference import Reference
     from uploader_server.simulation.state import Faults
 
 LAST_RECORD = 0.5  # seconds that a stop waits for the last record of the time
@@ -51,13 +49,6 @@ ANALYSIS_CALLS = (
 """Path, handler in `simulation.analysis.AnalysisCalls`, and method."""
 
 
-class Calls(Protocol):
-    def described(self) -> dict[str, Any]:
-        """Return their entry in `/health` and in the session response."""
-
-    def routes(self) -> list[Route]: ...
-
-
 @dataclass
 class State:
     """The components of an application; `faults` is None if it can have none."""
@@ -65,7 +56,7 @@ class State:
     config: ServerConfig
     store: Store
     faults: Faults | None
-    backend: Bundled | Reference
+    backend: Backend
     realtime: Realtime
     joins: Joins
     analyses: Analyses
@@ -91,7 +82,7 @@ class UploadApp:
         self.keep: list[Callable[[LoggedRequest], None]] = [self.log.write]  # what each finished request is passed to
         self.parts = {} if config.reference else {name: made(self) for name, made in provided("part").items()}
         """The parts of features, by their names."""
-        optional = _optional_calls(state)
+        optional = state.backend.calls()
         self.offers = {name: calls.described() for name, calls in optional.items()}
         routes = [
             *Rest(state.backend, self.offers).routes(),
@@ -145,9 +136,8 @@ class UploadApp:
         finally:
             self.stop()
             await self.state.realtime.server.shutdown()
-            if isinstance(self.state.backend, Bundled):
-                with logged("Recording the time"):
-                    await asyncio.wait_for(self.state.backend.record_times(), LAST_RECORD)
+            with logged("Recording the time"):
+                await asyncio.wait_for(self.state.backend.record_times(), LAST_RECORD)
 
     def document(self) -> dict[str, Any]:
         from uploader_server.openapi.document import document
@@ -227,7 +217,7 @@ def _app(config: ServerConfig, store: Store, faults: Faults | None) -> UploadApp
     realtime = Realtime(config, counts, None if faults is None else _faulty_events(faults))
     analyses = Analyses(config.session_ttl, realtime.emit_event, counts)
     fails = (lambda *_names: False) if faults is None else faults.fails
-    backend: Bundled | Reference
+    backend: Backend
     if config.reference:
         from uploader_server.simulation.reference import Reference
 
@@ -236,17 +226,6 @@ def _app(config: ServerConfig, store: Store, faults: Faults | None) -> UploadApp
         backend = Bundled(Sessions(config, store, realtime.emit, fails), realtime.watched)
     joins = Joins(realtime, config, counts, backend, analyses)
     return UploadApp(State(config, store, faults, backend, realtime, joins, analyses, counts, Memory()))
-
-
-def _optional_calls(state: State) -> dict[str, Calls]:
-    """Return the enabled calls by their names in `/health`."""
-    config, backend, calls = state.config, state.backend, dict[str, Calls]()
-    if isinstance(backend, Bundled):
-        if config.tus:
-            calls["tus"] = Tus(backend.tus)
-        if config.packs:
-            calls |= {"packs": backend.packs, "lookup": Lookup(backend.store)}
-    return calls
 
 
 def _configured_faults(config: ServerConfig) -> Faults:

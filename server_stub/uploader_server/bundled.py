@@ -10,13 +10,16 @@ from typing import Any
 
 from starlette.requests import Request
 
+from uploader_server.backend import Calls
 from uploader_server.batch.intake import receive_batch
+from uploader_server.batch.lookup import Lookup
 from uploader_server.batch.packs import Packs
 from uploader_server.errors import Refusal
 from uploader_server.http.errors import ENGLISH
 from uploader_server.session import Session
 from uploader_server.sessions import Sessions, ending
 from uploader_server.shares import EMPTY_TTL
+from uploader_server.tus.calls import Tus
 from uploader_server.tus.finish import settle
 from uploader_server.tus.saved import LOST_TTL
 from uploader_server.tus.uploads import Uploads
@@ -56,6 +59,13 @@ class Bundled:
         self.packs = Packs(sessions)
         self._watched = watched
         self._recorded = self.store.clock.now()  # time of the last `record_times`
+
+    def calls(self) -> dict[str, Calls]:
+        """Return the enabled calls beside those of sessions, by their names in `/health`."""
+        found: dict[str, Calls] = {"tus": Tus(self.tus)} if self.config.tus else {}
+        if self.config.packs:
+            found |= {"packs": self.packs, "lookup": Lookup(self.store)}
+        return found
 
     async def batch(self, request: Request) -> dict[str, Any]:
         """Receive one batch. Raises Refusal; ClientDisconnect if the connection closed (nothing is stored)."""

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from uploader_server.auth import check_token
-from uploader_server.bundled import Bundled
+from uploader_server.backend import Backend
 from uploader_server.config import Limits
 from uploader_server.http.bodies import Bodies, schemas
 from uploader_server.http.errors import MAX_JSON, ApiError, Json, Words, parse_json, read_body, read_json, zipped
@@ -28,9 +28,6 @@ from uploader_server.shares import holder_of
 from uploader_server.storage.paths import UnsafePathError, check_short, is_shallow
 from uploader_server.storage.reading import StoredFile
 from uploader_server.wire import BATCH, extension, timestamp
-
-if TYPE_CHECKING:
-    from uploader_server.simulation.reference import Reference
 
 
 class _StoredName(PathConvertor):
@@ -48,7 +45,7 @@ _MORE_MIMES = {"avi": {"video/avi", "video/x-msvideo", "video/msvideo"}}
 class Rest:
     """The handlers. `offers` describes `tus`, `packs` and `lookup` in `/health` and the session response."""
 
-    def __init__(self, backend: Bundled | Reference, offers: Mapping[str, Any]) -> None:
+    def __init__(self, backend: Backend, offers: Mapping[str, Any]) -> None:
         self.offers = offers
         self.config = backend.config
         self.limits = backend.config.limits

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import socketio  # type: ignore[import-untyped]
 
 from uploader_server.analyses import Analyses
 from uploader_server.auth import bearer, same_token
-from uploader_server.bundled import Bundled
+from uploader_server.backend import Backend
 from uploader_server.config import ServerConfig
 from uploader_server.counts import Counts
 from uploader_server.http.heads import LONGEST
@@ -17,9 +17,6 @@ from uploader_server.http.tracking import client_address
 from uploader_server.realtime.rooms import Realtime, room_of
 from uploader_server.shares import Share, holder_name, holder_of
 from uploader_server.wire import is_uuid
-
-if TYPE_CHECKING:
-    from uploader_server.simulation.reference import Reference
 
 CLOSE_REFUSED = 1.0  # seconds until the transport of a refused connection is closed, after the refusal was sent
 LONGEST_ROOM = 200  # maximum characters of a joined id; the reference backend accepts any text
@@ -49,7 +46,7 @@ class Joins:
         realtime: Realtime,
         config: ServerConfig,
         counts: Counts,
-        backend: Bundled | Reference,
+        backend: Backend,
         analyses: Analyses,
     ) -> None:
         self._realtime = realtime

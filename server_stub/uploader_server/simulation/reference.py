@@ -16,6 +16,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from uploader_server.backend import Calls
 from uploader_server.batch.multipart import BatchReader
 from uploader_server.config import ServerConfig
 from uploader_server.http.errors import ApiError, Words
@@ -153,8 +154,15 @@ class Reference:
         tracked = [tracker.status for tracker in self.trackers.values()]
         return counted([*tracked, *["pending"] * (len(self.sessions) - len(tracked))])
 
+    def calls(self) -> dict[str, Calls]:
+        """Return nothing: there are no others."""
+        return {}
+
     async def sweep(self) -> None:
         """Do nothing: sessions never expire."""
+
+    async def record_times(self) -> None:
+        """Do nothing: sessions are in memory only."""
 
     async def batch(self, request: Request) -> dict[str, Any]:
         """Receive a whole body without events, then process its files in order.
