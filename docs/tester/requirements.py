@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from uploader_cli.features.tester.judge import SITUATIONS
+from uploader_cli.features.tester.judge import PROTOCOLS
 
+SITUATIONS = PROTOCOLS["ietf"][1]
 PAGE = Path(__file__).with_suffix(".md")
 
 TEXT = """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from docs_pages import ROOT
 
-from uploader_cli.features.tester.judge import SITUATIONS
+from uploader_cli.features.tester.judge import PROTOCOLS
 
 MADE = runpy.run_path(str(ROOT / "docs/tester/requirements.py"))
 DRAFT = (Path(__file__).parent / "draft_keywords.txt").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def test_each_keyword_of_the_draft_has_a_row_in_its_place() -> None:
 
 
 def test_each_row_has_a_check_or_a_reason() -> None:
-    tested = {name for one in SITUATIONS for name in one.tests}
+    tested = {name for one in PROTOCOLS["ietf"][1] for name in one.tests}
     rows = MADE["requirements"]()
     assert tested <= {one.id for one in rows if "client" in one.binds}
     assert [one.id for one in rows if bool(one.reason) == (one.id in tested)] == []

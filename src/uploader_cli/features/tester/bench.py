@@ -15,7 +15,6 @@ from pathlib import Path
 from uploader_cli.exit_status import Exit
 from uploader_cli.features.checks.check import Check, Checked, Ended, Finding, Verdict
 from uploader_cli.features.tester.http_server import HttpServer, Malformed, Request
-from uploader_cli.features.tester.ietf_server import IetfPlay
 from uploader_cli.features.tester.play import Play, Situation, Transfer
 
 FILE_SIZE = 256 << 10
@@ -32,14 +31,14 @@ _NOT_STARTED = (126, 127)
 class Bench:
     """The server with its situations, and the file; `close` ends and deletes them."""
 
-    def __init__(self, situations: Sequence[Situation], port: int = 0) -> None:
-        """Raises `OSError` if the port is taken, or the file can't be written."""
+    def __init__(self, kind: type[Play], situations: Sequence[Situation], port: int = 0) -> None:
+        """`kind` is the server of the protocol. Raises `OSError` if the port is taken, or the file can't be written."""
         self._directory = tempfile.TemporaryDirectory(prefix="uploader-judge-")
         self.file = Path(self._directory.name) / FILE_NAME
         content = os.urandom(FILE_SIZE)
         self.file.write_bytes(content)
         self._plays: dict[str, Play] = {
-            one.check.id: IetfPlay(f"/{one.check.id}", one, content, **one.how) for one in situations
+            one.check.id: kind(f"/{one.check.id}", one, content, **one.how) for one in situations
         }
         self._server = HttpServer(self._begin, port)
         self.calls = 0

@@ -1,7 +1,7 @@
 """The command `judge`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -9,9 +9,10 @@ from uploader_cli.cli import options as opt
 
 
 def _situations(incomplete: str) -> list[tuple[str, str]]:
-    from uploader_cli.features.tester.judge import SITUATIONS
+    from uploader_cli.features.tester.judge import PROTOCOLS
 
-    return opt.described((one.check.id, one.check.description) for one in SITUATIONS)(incomplete)
+    known = [one.check for _, each in PROTOCOLS.values() for one in each]
+    return opt.described((check.id, check.description) for check in known)(incomplete)
 
 
 def judge(
@@ -19,6 +20,9 @@ def judge(
         str | None,
         opt.option("--for", "CMD", "Run this client in each situation; {url} and {file} are replaced in it."),
     ] = None,
+    protocol: Annotated[
+        Literal["ietf", "tus"], typer.Option("--protocol", help="The protocol: ietf, or tus for tus 1.0.")
+    ] = "ietf",
     only: Annotated[
         list[str] | None,
         opt.option("--only", "ID|GLOB", "Play only these situations; repeatable.", autocompletion=_situations),
@@ -46,6 +50,8 @@ def judge(
 
     settings = opt.load(given, need_server=False, ignored=("server", *opt.FOREIGN))
     if list_:
-        return run.list_situations()
-    situations = run.chosen(only or (), skip or ())
-    return run.judge(settings, situations, command=for_, file=junit, strict=strict, seconds=timeout, port=port)
+        return run.list_situations(protocol)
+    situations = run.chosen(protocol, only or (), skip or ())
+    return run.judge(
+        settings, protocol, situations, command=for_, file=junit, strict=strict, seconds=timeout, port=port
+    )

@@ -56,6 +56,11 @@ class Request:
         text = self.fields.get("content-length", "")
         return int(text) if text.isdecimal() else None
 
+    def number(self, name: str) -> int | None:
+        """Return the non-negative integer of a field, without parameters; None without it."""
+        text = self.fields.get(name, "").partition(";")[0].strip()
+        return int(text) if text.isdecimal() else None
+
     @property
     def has_content(self) -> bool:
         return bool(self.length) or "transfer-encoding" in self.fields

@@ -18,25 +18,21 @@ def flag(request: Request) -> bool | None:
     return {"?1": True, "?0": False}.get(request.fields.get("upload-complete", "").partition(";")[0].strip())
 
 
-def number(request: Request, name: str) -> int | None:
-    """Return the non-negative integer of a field; None without it."""
-    text = request.fields.get(name, "").partition(";")[0].strip()
-    return int(text) if text.isdecimal() else None
-
-
 def length_of(request: Request, offset: int) -> int | None:
     """Return the length of the upload that a request tells, if it does."""
-    if (told := number(request, "upload-length")) is not None:
+    if (told := request.number("upload-length")) is not None:
         return told
     return offset + request.length if flag(request) and request.length is not None else None
 
 
 class IetfPlay(Play):
-    """`speaks` is false for a server without the protocol."""
+    """`limits` are those of all uploads."""
 
-    def __init__(self, *how: Any, speaks: bool = True, **more: Any) -> None:
+    mark = "Upload-Complete"
+
+    def __init__(self, *how: Any, limits: str = "min-size=0", **more: Any) -> None:
         super().__init__(*how, **more)
-        self._speaks = speaks
+        self.limits = limits
 
     def exchange(self, request: Request) -> Transfer:
         """Return what becomes of a request, by its method and URL."""
@@ -46,13 +42,15 @@ class IetfPlay(Play):
             known = upload is not None and not upload.gone
             return kinds.get(request.method, Missing)(self, request, upload) if known else Missing(self, request, None)
         if request.method in ("POST", "PUT", "PATCH"):
-            if not self._speaks or flag(request) is None:
+            if not self.speaks or flag(request) is None:
                 return Plain(self, request, self.new_upload(request, None))
             return Creation(self, request, self.new_upload(request, length_of(request, 0)))
         return Options(self, request, None)
 
 
 class IetfTransfer(Transfer):
+    play: IetfPlay
+
     @property
     def target(self) -> Upload:
         assert self.upload is not None  # noqa: S101 - it is made with one
@@ -111,7 +109,7 @@ class Creation(IetfTransfer):
 class Append(IetfTransfer):
     def __init__(self, play: Play, request: Request, upload: Upload | None) -> None:
         super().__init__(play, request, upload)
-        self._fits = number(request, "upload-offset") == self.target.offset and not self.target.complete
+        self._fits = request.number("upload-offset") == self.target.offset and not self.target.complete
 
     def accepts(self) -> bool:
         return self._fits
@@ -120,7 +118,7 @@ class Append(IetfTransfer):
         return ({"Upload-Offset": str(self.target.offset)},) if self.request.has_content else ()
 
     def own_answer(self) -> Answer:
-        upload, at = self.target, number(self.request, "upload-offset")
+        upload, at = self.target, self.request.number("upload-offset")
         if upload.complete and at == upload.offset and not self.request.content:
             return Answer(200, {"Upload-Complete": "?1"})
         if not self._fits:

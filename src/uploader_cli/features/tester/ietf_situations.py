@@ -11,67 +11,22 @@ import re
 from functools import partial
 
 from uploader_cli.features.checks.check import Finding, NotOffered, Violation
-from uploader_cli.features.tester.http_server import Request
-from uploader_cli.features.tester.ietf_server import INTEROP, flag, length_of, number
-from uploader_cli.features.tester.play import Played, Turn, discouraged, resumption, situation
+from uploader_cli.features.tester.evidence import (
+    CUT,
+    after_query,
+    appends,
+    continues,
+    creation,
+    discouraged,
+    lost,
+    resumed,
+    shown,
+)
+from uploader_cli.features.tester.ietf_server import INTEROP, flag, length_of
+from uploader_cli.features.tester.play import Played, Turn, situation
 
 MEDIA_TYPE = "application/partial-upload"
-CUT = Turn("transfer", keep=0.5, cut="midway")
-"""The connection is lost in the middle of the content."""
 ANNOUNCED: dict[str, str] = {"Location": "{upload}", "Upload-Limit": "min-size=0"}
-
-
-def creation(played: Played) -> Request:
-    """Return the first request that creates an upload. Raises `NotOffered` for a client without the protocol."""
-    found = next((one for one in played.creations if flag(one) is not None), None)
-    if found is None:
-        raise NotOffered("the client sends no Upload-Complete")
-    return found
-
-
-def appends(played: Played) -> list[Request]:
-    """Return the requests that append. Raises `NotOffered` without one."""
-    creation(played)
-    if not (found := played.appends):
-        raise NotOffered("the client does not append")
-    return found
-
-
-def lost(played: Played) -> Request:
-    """Return the first request with content. Raises `NotOffered` without one."""
-    creation(played)
-    found = next((one for one in played.requests if one.content), None)
-    if found is None:
-        raise NotOffered("the client sends no content")
-    return found
-
-
-def resumed(played: Played) -> list[Request]:
-    return resumption(played, lost(played))
-
-
-def after_query(played: Played) -> list[Request]:
-    """Return the requests after the first that asks for the offset. Raises `NotOffered` if the client does not ask."""
-    query = next((one for one in resumed(played) if one in played.queries), None)
-    if query is None:
-        raise NotOffered("the client does not ask for the offset")
-    return played.after(query)
-
-
-def shown(request: Request) -> str:
-    return f"{request.method} with {len(request.content)} bytes"
-
-
-def continues(played: Played, at: int) -> None:
-    """Raise `Violation` if the first append after the query is not at this offset, with the bytes from there."""
-    append = next((one for one in after_query(played) if one.method == "PATCH"), None)
-    if append is None:
-        raise NotOffered("the client does not append")
-    offset = number(append, "upload-offset")
-    if offset != at:
-        raise Violation("the offset of the append", expected=str(at), got=str(offset))
-    if not played.content.startswith(bytes(append.content), at):
-        raise Violation(f"the content of the append at {at}", expected="bytes from there", got="others", corrupt=True)
 
 
 @situation(
@@ -102,9 +57,9 @@ def lengths(played: Played) -> None:
     creation(played)
     for one in (*played.creations, *played.appends):
         summed = (
-            (number(one, "upload-offset") or 0) + (one.length or 0) if flag(one) and one.length is not None else None
+            (one.number("upload-offset") or 0) + (one.length or 0) if flag(one) and one.length is not None else None
         )
-        for told in filter(None, (number(one, "upload-length"), summed)):
+        for told in filter(None, (one.number("upload-length"), summed)):
             if told != len(played.content):
                 raise Violation(f"the length that {one.method} tells", expected=str(len(played.content)), got=str(told))
 
@@ -190,7 +145,7 @@ def version(played: Played) -> str | None:
 def append_fields(played: Played) -> None:
     for one in appends(played):
         kind = one.fields.get("content-type", "none").partition(";")[0].strip()
-        if number(one, "upload-offset") is None:
+        if one.number("upload-offset") is None:
             raise Violation(
                 "the Upload-Offset of PATCH", expected="an integer", got=one.fields.get("upload-offset", "none")
             )
@@ -301,7 +256,7 @@ def completeness(played: Played) -> None:
     if not sent:
         raise NotOffered("the client does not append")
     for one in sent:
-        end = (number(one, "upload-offset") or 0) + len(one.content)
+        end = (one.number("upload-offset") or 0) + len(one.content)
         if flag(one) and end < len(played.content):
             raise Violation(f"Upload-Complete of an append that ends at {end}", expected="?0", got="?1", corrupt=True)
     if sent[-1].status and not flag(sent[-1]):
@@ -400,8 +355,8 @@ def refused_offset(played: Played) -> Finding | None:
     if refused is None:
         raise NotOffered("the client does not append")
     played.honest()
-    at = number(refused, "upload-offset")
-    if any(one.method == "PATCH" and number(one, "upload-offset") == at for one in played.after(refused)):
+    at = refused.number("upload-offset")
+    if any(one.method == "PATCH" and one.number("upload-offset") == at for one in played.after(refused)):
         return discouraged(f"it appends at {at} again")
     return None
 

@@ -21,9 +21,11 @@ from uploader_cli.exit_status import Exit
 from uploader_cli.features.checks.check import Check, Checked, CheckReport, Finding, Stopped, Verdict, run
 from uploader_cli.features.reports import junit as xml
 from uploader_cli.features.smoke.smoke_report import SmokePage, check_json, counts, exit_of, report_json, sentence
-from uploader_cli.features.tester import ietf_situations
+from uploader_cli.features.tester import ietf_situations, tus_situations
 from uploader_cli.features.tester.bench import Bench
-from uploader_cli.features.tester.play import Situation
+from uploader_cli.features.tester.ietf_server import IetfPlay
+from uploader_cli.features.tester.play import Play, Situation
+from uploader_cli.features.tester.tus_server import TusPlay
 from uploader_cli.named_files import check_output
 from uploader_cli.render.words import plural, span
 from uploader_cli.report import output_file
@@ -40,12 +42,16 @@ def situations_of(module: Any) -> tuple[Situation, ...]:
 
 _MOST = 12
 """Maximum requests of a situation that are shown, unless `verbose`."""
-SITUATIONS = situations_of(ietf_situations)
+PROTOCOLS: dict[str, tuple[type[Play], tuple[Situation, ...]]] = {
+    "ietf": (IetfPlay, situations_of(ietf_situations)),
+    "tus": (TusPlay, situations_of(tus_situations)),
+}
+"""The server and the situations, by protocol."""
 
 
-def list_situations() -> int:
+def list_situations(protocol: str) -> int:
     """Print the IDs and descriptions."""
-    checks = [one.check for one in SITUATIONS]
+    checks = [one.check for one in PROTOCOLS[protocol][1]]
     longest = max(len(check.id) for check in checks)
     for check in checks:
         optional = "" if check.required else " (not required)"
@@ -53,19 +59,20 @@ def list_situations() -> int:
     return Exit.OK
 
 
-def chosen(only: Sequence[str], skip: Sequence[str]) -> tuple[Situation, ...]:
+def chosen(protocol: str, only: Sequence[str], skip: Sequence[str]) -> tuple[Situation, ...]:
     """Return the situations that match one of `only` (empty: all) and none of `skip`; both are IDs or globs.
 
     Raises `UsageError` for a pattern without a match, and if none is left.
     """
+    known = PROTOCOLS[protocol][1]
 
     def matching(patterns: Sequence[str]) -> list[Situation]:
-        return [one for one in SITUATIONS if any(fnmatchcase(one.check.id, pattern) for pattern in patterns)]
+        return [one for one in known if any(fnmatchcase(one.check.id, pattern) for pattern in patterns)]
 
     for option, patterns in (("--only", only), ("--skip", skip)):
         for pattern in patterns:
             if not matching([pattern]):
-                ids = ", ".join(one.check.id for one in SITUATIONS)
+                ids = ", ".join(one.check.id for one in known)
                 raise UsageError(f"{option}: no situation matches {pattern!r}", hint=f"the situations are {ids}")
     unwanted = matching(skip)
     if found := tuple(one for one in matching(only or ["*"]) if one not in unwanted):
@@ -102,6 +109,7 @@ class JudgePage(SmokePage):
 
 def judge(
     settings: Settings,
+    protocol: str,
     situations: Sequence[Situation],
     *,
     command: str | None,
@@ -117,7 +125,7 @@ def judge(
     if file is not None:
         check_output(file, "--junit")
     try:
-        bench = Bench(situations, port)
+        bench = Bench(PROTOCOLS[protocol][0], situations, port)
     except OSError as error:
         raise UsageError(f"--port: {port} can't be used: {error.strerror}", hint="give another one") from None
     client = command or "the clients at the URLs"

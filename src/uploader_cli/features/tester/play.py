@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from uploader_cli.exit_status import Exit
-from uploader_cli.features.checks.check import Check, Finding, NotOffered, Violation, warning
+from uploader_cli.features.checks.check import Check, Finding, Violation
 from uploader_cli.features.tester.http_server import Answer, Request
 
 On = Literal["creation", "transfer", "append", "query", "any"]
@@ -19,8 +18,9 @@ Interim = tuple[Mapping[str, str], ...]
 class Turn:
     """How the server treats one request otherwise than it should. Parts are those of the file.
 
-    Fields have `{upload}` for the path of the upload, `{moved}` for another path of it, `{size}`, `{half}`, `{quarter}`
-    and `{eighth}` for those numbers of bytes, and `{older}` for an interop version below that of the client.
+    Fields have `{place}` for the path where uploads are created, `{upload}` for that of the upload, `{relative}` for it
+    without the place, `{moved}` for another path of it, `{size}`, `{half}`, `{quarter}` and `{eighth}` for those
+    numbers of bytes, and `{older}` for an interop version below that of the client.
     """
 
     on: On
@@ -65,6 +65,8 @@ class Played:
     """
 
     content: bytes
+    mark: str = ""
+    """The field that a creation of the protocol has."""
     requests: list[Request] = field(default_factory=list)
     uploads: list[Upload] = field(default_factory=list)
     exit: int | None = None
@@ -150,26 +152,16 @@ def situation(
     return make
 
 
-def discouraged(what: str) -> Finding:
-    """Return the finding for a client that does what it should not (SHOULD NOT), or not what it should."""
-    return warning(what, exit=Exit.FAILED_FOR_GOOD)
-
-
-def resumption(played: Played, lost: Request | None) -> list[Request]:
-    """Return the requests after one that did not succeed. Raises `NotOffered` if the client does not resume."""
-    found = [request for request in played.after(lost) if request.method != "OPTIONS"] if lost is not None else []
-    if not any(request.upload for request in found):
-        raise NotOffered("the client does not resume")
-    return found
-
-
 class Play:
     """The server in one situation. A protocol is a subclass with its own `exchange`."""
 
-    def __init__(self, place: str, situation: Situation, content: bytes, limits: str = "min-size=0") -> None:
-        """`place` is the path below which all URLs are; `limits` are those of all uploads."""
-        self.place, self.limits = place, limits
-        self.played = Played(content)
+    mark: str
+    """The field that a creation of this protocol has."""
+
+    def __init__(self, place: str, situation: Situation, content: bytes, *, speaks: bool = True) -> None:
+        """`place` is the path below which all URLs are; `speaks` is false for a server without the protocol."""
+        self.place, self.speaks = place, speaks
+        self.played = Played(content, self.mark)
         self._turns = list(situation.turns)
 
     def turn(self, request: Request) -> Turn:
@@ -193,6 +185,7 @@ class Play:
 
     def begin(self, request: Request) -> Transfer:
         """Record a request, and return what becomes of it."""
+        request.method = request.fields.get("x-http-method-override", request.method).upper()
         upload = self.upload_at(request.path)
         request.upload = self.played.uploads.index(upload) + 1 if upload else 0
         self.played.requests.append(request)
@@ -237,6 +230,8 @@ class Transfer:
         size, version = len(self.play.played.content), self.request.fields.get("upload-draft-interop-version", "1")
         values = {
             "upload": self.upload.path if self.upload else "",
+            "place": self.play.place,
+            "relative": self.upload.path.removeprefix(f"{self.play.place}/") if self.upload else "",
             "moved": self.upload.path.replace("/uploads/", "/moved/") if self.upload else "",
             "size": size,
             "half": size // 2,
