@@ -33,6 +33,13 @@ def test_client_of_the_protocol_passes(tmp_path: Path) -> None:
     assert (suite.get("name"), suite.get("tests"), suite.get("failures")) == ("uploader judge", "2", "0")
 
 
+def test_client_of_tus_passes(tmp_path: Path) -> None:
+    client = CORRECT.replace("ietf_client", "tus_client")
+    done = uploader("judge", "--protocol", "tus", "--for", client, "--only", "tus-4*", "--json", home=tmp_path)
+    *checks, _ = map(json.loads, done.out.splitlines())
+    assert (done.code, [one["verdict"] for one in checks]) == (0, ["pass", "pass"]), done.err
+
+
 @pytest.mark.parametrize(
     ("client", "code", "verdict", "words"),
     [

@@ -20,7 +20,7 @@ def judge(
         str | None,
         opt.option("--for", "CMD", "Run this client in each situation; {url} and {file} are replaced in it."),
     ] = None,
-    protocol: Annotated[
+    spoken: Annotated[
         Literal["ietf", "tus"], typer.Option("--protocol", help="The protocol: ietf, or tus for tus 1.0.")
     ] = "ietf",
     only: Annotated[
@@ -50,8 +50,6 @@ def judge(
 
     settings = opt.load(given, need_server=False, ignored=("server", *opt.FOREIGN))
     if list_:
-        return run.list_situations(protocol)
-    situations = run.chosen(protocol, only or (), skip or ())
-    return run.judge(
-        settings, protocol, situations, command=for_, file=junit, strict=strict, seconds=timeout, port=port
-    )
+        return run.list_situations(spoken)
+    situations = run.chosen(spoken, only or (), skip or ())
+    return run.judge(settings, spoken, situations, command=for_, file=junit, strict=strict, seconds=timeout, port=port)

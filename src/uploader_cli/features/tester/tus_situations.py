@@ -26,7 +26,7 @@ from uploader_cli.features.tester.play import Played, Turn, situation
 from uploader_cli.features.tester.tus_server import VERSION_FIELD
 
 APPEND_TYPE = "application/offset+octet-stream"
-CUT = Turn("append", keep=0.5, cut="midway")
+CUT_APPEND = Turn("append", keep=0.5, cut="midway")
 """The connection is lost in the middle of the content."""
 PAST = "Wed, 25 Jun 2014 16:00:00 GMT"
 ALGORITHMS = {"sha1": hashlib.sha1, "md5": hashlib.md5, "sha256": hashlib.sha256}
@@ -45,7 +45,7 @@ def plain(played: Played) -> None:
     played.finished()
 
 
-@situation("tus-version", "all requests have Tus-Resumable", "Tus-Resumable", CUT)
+@situation("tus-version", "all requests have Tus-Resumable", "Tus-Resumable", CUT_APPEND)
 def version(played: Played) -> None:
     creation(played)
     for one in (*played.creations, *played.queries, *played.appends, *played.deletions):
@@ -117,7 +117,7 @@ def lost_creation(played: Played) -> None:
     "tus-lost-append",
     "the connection is lost in two appends: the offset is asked for",
     "HEAD",
-    CUT,
+    CUT_APPEND,
     Turn("append", keep=0.75, cut="midway"),
 )
 def lost_append(played: Played) -> None:
@@ -161,7 +161,11 @@ def offset_ahead(played: Played) -> None:
 
 
 @situation(
-    "tus-offset-beyond", "an offset beyond the end of the file is a failure", "HEAD", CUT, Turn("query", gain=1.5)
+    "tus-offset-beyond",
+    "an offset beyond the end of the file is a failure",
+    "HEAD",
+    CUT_APPEND,
+    Turn("query", gain=1.5),
 )
 def offset_beyond(played: Played) -> None:
     for one in after_query(played):
@@ -201,10 +205,10 @@ def gone(played: Played) -> Finding | None:
 
 
 not_found = situation(
-    "tus-404", "an upload that is not found is started anew", "Upload-Expires", CUT, Turn("query", status=404)
+    "tus-404", "an upload that is not found is started anew", "Upload-Expires", CUT_APPEND, Turn("query", status=404)
 )(gone)
 removed = situation(
-    "tus-410", "an upload that is gone is started anew", "Upload-Expires", CUT, Turn("query", status=410)
+    "tus-410", "an upload that is gone is started anew", "Upload-Expires", CUT_APPEND, Turn("query", status=410)
 )(gone)
 
 
@@ -213,7 +217,7 @@ removed = situation(
     "an upload is not resumed after its Upload-Expires",
     "Upload-Expires",
     Turn("creation", fields={"Upload-Expires": PAST}),
-    CUT,
+    CUT_APPEND,
 )
 def expired(played: Played) -> Finding | None:
     left = [one for one in played.after(lost(played)) if one.upload == 1 and one.method != "DELETE"]
@@ -221,7 +225,11 @@ def expired(played: Played) -> Finding | None:
 
 
 @situation(
-    "tus-conflict", "an append that is refused for its offset is not repeated", "PATCH", CUT, Turn("append", gain=0.625)
+    "tus-conflict",
+    "an append that is refused for its offset is not repeated",
+    "PATCH",
+    CUT_APPEND,
+    Turn("append", gain=0.625),
 )
 def conflict(played: Played) -> None:
     refused = answered(played, 409)
@@ -232,7 +240,7 @@ def conflict(played: Played) -> None:
     played.honest()
 
 
-@situation("tus-locked", "a locked upload is kept", "PATCH", CUT, Turn("append", status=423), required=False)
+@situation("tus-locked", "a locked upload is kept", "PATCH", CUT_APPEND, Turn("append", status=423), required=False)
 def locked(played: Played) -> Finding | None:
     refused = answered(played, 423)
     played.honest()
@@ -282,7 +290,7 @@ def checksum(played: Played) -> None:
     "tus-checksum-mismatch",
     "content that the server has discarded is sent again",
     "Checksum",
-    CUT,
+    CUT_APPEND,
     Turn("append", status=460),
 )
 def checksum_mismatch(played: Played) -> None:
@@ -313,7 +321,7 @@ def error_append(played: Played) -> None:
     "tus-error-query",
     "a 503 for the offset does not end the upload on the server",
     "HEAD",
-    CUT,
+    CUT_APPEND,
     Turn("query", status=503),
     required=False,
 )
@@ -344,7 +352,7 @@ def redirected_creation(played: Played) -> None:
     "tus-redirected-append",
     "307 for an append is followed with its content, or ends the upload",
     "PATCH",
-    CUT,
+    CUT_APPEND,
     Turn("append", status=307, fields={"Location": "{moved}"}),
 )
 def redirected_append(played: Played) -> None:
