@@ -286,7 +286,7 @@ def too_large(played: Played) -> Finding | None:
 
 def gone(played: Played) -> Finding | None:
     """Judge a client whose upload the server does not know any more."""
-    refused = next((one for one in resumed(played) if one.status in (404, 410)), None)
+    refused = next((one for one in resumed(played) if one.upload and one.status in (404, 410)), None)
     if refused is None:
         raise NotOffered("the client does not ask for the offset")
     if any(one.path == refused.path and one.method != "DELETE" for one in played.after(refused)):

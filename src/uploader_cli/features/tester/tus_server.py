@@ -27,7 +27,7 @@ class TusPlay(Play):
         if not self.speaks:
             return Foreign(self, request, None)
         if upload is not None and not upload.gone:
-            kinds: dict[str, type[TusTransfer]] = {"HEAD": Query, "GET": Query, "PATCH": Append, "DELETE": Deletion}
+            kinds: dict[str, type[TusTransfer]] = {"HEAD": Query, "PATCH": Append, "DELETE": Deletion}
             return kinds.get(request.method, Foreign)(self, request, upload)
         if upload is None and request.method == "POST":
             return Creation(self, request, self.new_upload(request, request.number("upload-length")))

@@ -194,7 +194,7 @@ def short_append(played: Played) -> None:
 
 def gone(played: Played) -> Finding | None:
     """Judge a client whose upload the server does not know any more."""
-    refused = next((one for one in resumed(played) if one.status in (404, 410)), None)
+    refused = next((one for one in resumed(played) if one.upload and one.status in (404, 410)), None)
     if refused is None:
         raise NotOffered("the client does not ask for the offset")
     left = played.after(refused)
@@ -205,10 +205,18 @@ def gone(played: Played) -> Finding | None:
 
 
 not_found = situation(
-    "tus-404", "an upload that is not found is started anew", "Upload-Expires", CUT_APPEND, Turn("query", status=404)
+    "tus-404",
+    "an upload that is not found is started anew",
+    "Upload-Expires",
+    CUT_APPEND,
+    Turn("query", status=404, always=True),
 )(gone)
 removed = situation(
-    "tus-410", "an upload that is gone is started anew", "Upload-Expires", CUT_APPEND, Turn("query", status=410)
+    "tus-410",
+    "an upload that is gone is started anew",
+    "Upload-Expires",
+    CUT_APPEND,
+    Turn("query", status=410, always=True),
 )(gone)
 
 
