@@ -133,10 +133,11 @@ def lost_append(played: Played) -> None:
     "HEAD",
     Turn("append", cut="end"),
 )
-def lost_answer(played: Played) -> None:
+def lost_answer(played: Played) -> Finding | None:
     if again := [one for one in after_query(played) if one.content]:
         raise Violation("after HEAD of a complete upload", expected="no content", got=shown(again[0]))
-    played.finished()
+    played.honest()
+    return discouraged(f"exit code {played.exit} for a complete upload") if played.exit else None
 
 
 @situation(
