@@ -158,7 +158,7 @@ def _created(task: Task, path: Path) -> str:
     request = urllib.request.Request(task.server.endpoint, b"", headers, method="POST")
     context = ssl.create_default_context(cafile=task.ca_bundle) if task.ca_bundle else None
     with urllib.request.urlopen(request, context=context) as answer:
-        return urljoin(task.server.endpoint, answer.headers["Location"])
+        return urljoin(task.server.endpoint, str(answer.headers["Location"]))
 
 
 def _metadata(path: Path) -> str:

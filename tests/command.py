@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import forking
 import jsonschema
@@ -23,7 +23,7 @@ from uploader_cli.transfer import tus_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    Process = forking.Forked | subprocess.Popen[str]
+    Process: TypeAlias = forking.Forked | subprocess.Popen[str]
 
 DEADLINE = 2 * PATIENCE
 DISTANT = {"uploader_cli.transfer.tus_state.FAR": tus_state.FAR}
@@ -91,7 +91,7 @@ def start(
 
     The other keywords are those of `forking.start`.
     """
-    how = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "fresh": fresh, "free": free}
+    how: dict[str, Any] = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "fresh": fresh, "free": free}
     how |= {"on_terminal": on_terminal, "constants": {**NEAR, **(constants or {})}, "imported": imported}
     return forking.start("uploader_cli", arguments, cwd=home, env=environment(home, **extra), **how)
 
@@ -183,8 +183,8 @@ def check_stream(events: list[dict[str, Any]]) -> None:
 
 def _check_files(events: list[dict[str, Any]]) -> None:
     """Check that no number falls within an attempt, attempts only rise, and each file ends once."""
-    last: dict[int, dict[str, Any]] = {}
-    ended: set[int] = set()
+    last: dict[Any, dict[str, Any]] = {}
+    ended: set[Any] = set()
     for event in events:
         number = event.get("file")
         if event["type"] in ("file.completed", "file.failed", "file.skipped"):

@@ -317,8 +317,8 @@ def _forks(listener: socket.socket) -> dict[str, Any]:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            for each in (listener, woken, waker, status, *tests, *running.values()):
-                each.close()
+            for one in (listener, woken, waker, status, *tests, *running.values()):
+                one.close()
             request = json.loads(message)
             _take_over(request, descriptors)
             return request

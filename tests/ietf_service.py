@@ -6,7 +6,7 @@ import base64
 import hashlib
 import threading
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from scripted_server import Answer, Request, Rule, ScriptedServer
 
@@ -123,7 +123,7 @@ class IetfService:
             self.uploads.append(Resource(upload.length, upload.name))
             headers["Location"] = f"{place[:-1]}{len(self.uploads) - 1}"
         self.broken_creations -= 1
-        how = {"version": self.interim_version, "breaks": self.broken_creations >= 0}
+        how: dict[str, Any] = {"version": self.interim_version, "breaks": self.broken_creations >= 0}
         status = self.refusals.pop(0) if self.refusals else 201
         return WithInterim(status, headers=headers, interim=f"Location: {place}", **how)
 
@@ -180,7 +180,7 @@ class IetfService:
             return self.processed
         return WithInterim(200, headers={"Upload-Complete": f"?{upload.complete:d}"}, interim=interim)
 
-    def _state(self, upload: Resource) -> dict[str, object]:
+    def _state(self, upload: Resource) -> dict[str, Any]:
         length = {} if upload.length is None else {"Upload-Length": upload.length}
         state = {"Upload-Offset": len(upload.content), "Upload-Complete": f"?{upload.complete:d}"}
         return {**state, **length, "Upload-Limit": self.limits}

@@ -128,7 +128,7 @@ class ScriptedServer:
         """May be changed at any time; the first one that matches answers, without one the status is 404."""
         self.requests: list[Request] = []
         """Those that were answered by rules, in order."""
-        self._script = script[0] if script and not self.rules else self._answer_by_rules
+        self._script: Any = script[0] if script and not self.rules else self._answer_by_rules
         self._tls, self._choosing = tls, threading.Lock()
         self._listener = socket.socket()
         if buffer:

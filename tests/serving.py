@@ -54,6 +54,11 @@ def running_server(*, described: bool = True, patient: bool = True, **config: An
     assert not undescribed, f"/openapi.json does not have {undescribed}"
 
 
+def inside(server: EmbeddedServer) -> Any:
+    """Return what the parts of a server share, for a test of what they tell no client."""
+    return server.app.state
+
+
 def free_port() -> int:
     """Return a free port outside the range from which the system takes ephemeral ports."""
     while True:

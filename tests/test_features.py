@@ -130,7 +130,9 @@ def test_what_a_feature_names_can_be_loaded(feature: Feature) -> None:
     hooks += [place for _, place in (*feature.steps, *feature.exports)]
     hooks += [option.parse for option in feature.options if ":" in option.parse]
     hooks += [module for module in (feature.words, feature.sources, feature.head, feature.view) if module]
-    hooks += [one.function for one in (*feature.commands, *feature.actions, *feature.formats)]
+    hooks += [one.function for one in feature.commands]
+    hooks += [one.function for one in feature.actions]
+    hooks += [one.function for one in feature.formats]
     assert all(feature.load(hook) for hook in hooks)
     for module in feature.modules:
         public, own = import_module(f"uploader_cli.{module}"), feature.load(module)

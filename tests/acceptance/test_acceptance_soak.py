@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from acceptance.soak import Soak
-from serving import running_server, server_process
+from serving import inside, running_server, server_process
 
 import uploader_cli.realtime.socket  # noqa: F401 - in the middle of a short run, this takes as long as the run
 from uploader_cli import Settings, upload
@@ -71,8 +71,8 @@ class Inside:
     """What both sides keep in memory; an observer of the run that counts at the end of each session."""
 
     def __init__(self, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._realtime: Any = server.app.state.realtime
-        self._joins = server.app.state.joins
+        self._realtime: Any = inside(server).realtime
+        self._joins = inside(server).joins
         self._made: list[weakref.ref[Any]] = []
         """The channel of the one run, and what was last heard over it."""
         self._descriptors = len(descriptors())
@@ -154,7 +154,7 @@ def wait_until(true: Callable[[], object], state: Callable[[], object] = lambda:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("protocol", ["tus", "batch"])
-def test_few_sessions_in_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
+def test_few_sessions_in_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: Any) -> None:
     """Short form: sessions are left during the run, and nothing of them remains at its end."""
     files = make_files(tmp_path / "files", SHORT)
     with running_server(max_files=1, processing_seconds=0.03) as server:
@@ -195,7 +195,7 @@ def test_ended_files_are_freed_without_garbage_collection(tmp_path: Path, monkey
 def test_few_sessions_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short form: one socket for all sessions, each of which is left when it ends."""
     with running_server() as server:
-        inside = Inside(server, monkeypatch)
+        inside: Any = Inside(server, monkeypatch)
         sessions = open_sessions(server.url, SHORT)
         filling = threading.Thread(target=fill, args=(server.url, sessions))
         filling.start()

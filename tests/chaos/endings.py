@@ -15,10 +15,10 @@ from server.packs.packing import body_of_pack, headers_of, manifest_of
 from server.tus.tus_client import BODY, TUS, metadata
 
 from uploader_server.app import create_app
-from uploader_server.config import ServerConfig
+from uploader_server.config import Durability, ServerConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping, Sequence
     from pathlib import Path
 
 FILE = b"content of the file"
@@ -76,7 +76,7 @@ async def _run(waits: Waits, running: Any) -> Any:
 class Application:
     """The server's application without sockets, and the requests of its clients."""
 
-    def __init__(self, root: Path, durability: str = "none", *, mixed_types: bool = True) -> None:
+    def __init__(self, root: Path, durability: Durability = "none", *, mixed_types: bool = True) -> None:
         self.root = root
         self.ended: dict[str, Any] = {}  # the progress of ended sessions
         self.app = create_app(ServerConfig(root=root, port=0, durability=durability, mixed_types=mixed_types))
@@ -105,8 +105,8 @@ class Application:
             await asyncio.sleep(0)
             return messages.pop(0) if messages else {"type": "http.disconnect"}
 
-        async def send(message: dict[str, Any]) -> None:
-            answers.append(message)
+        async def send(message: MutableMapping[str, Any]) -> None:
+            answers.append(dict(message))
 
         await self.app(scope, receive, send)
         content = b"".join(one.get("body", b"") for one in answers[1:])

@@ -193,10 +193,10 @@ class Client:
         self._directory, self._strikes = directory, 0
         temporary = home / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
-        line = [*options, "--json", "--report", directory / "report.json"]
+        line: list[str | Path] = [*options, "--json", "--report", directory / "report.json"]
         line += ["--failed-to", directory / "failed.jsonl", "--log-file", directory / "log.jsonl"]
         line += ["--", *paths] if paths else []
-        (directory / "command.txt").write_text("\n".join(["uploader", *map(os.fspath, line)]))
+        (directory / "command.txt").write_text("\n".join(["uploader", *map(str, line)]))
         with (directory / "out.jsonl").open("wb") as out, (directory / "err.txt").open("wb") as err:
             env = environment(home, **{"TMPDIR": str(temporary), **env})
             self.process = forking.start(

@@ -26,7 +26,7 @@ class Node:
 
     def start(self, script: str, *arguments: str) -> subprocess.Popen[str]:
         """Start a script with pipes for its outputs."""
-        command = ["node", self.directory / script, *arguments]
+        command: list[str | Path] = ["node", self.directory / script, *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def add(self, script: str, text: str) -> Path:

@@ -64,7 +64,7 @@ def row(client: Client, directory: Path) -> str:
     """Judge a client, and return its row."""
     own = Path(sys.executable).parent / "uploader"
     command = client.command.replace("uploader upload", f"{shlex.quote(str(own))} upload")
-    judge = [own, "judge", "--protocol", client.protocol, "--timeout", "30", "--json", "--for", command]
+    judge = [str(own), "judge", "--protocol", client.protocol, "--timeout", "30", "--json", "--for", command]
     done = subprocess.run(judge, cwd=directory, capture_output=True, text=True, check=False)
     (directory / f"{client.name} {client.protocol}.json").write_text(done.stdout)
     *checks, _ = map(json.loads, done.stdout.splitlines())

@@ -129,5 +129,5 @@ def _wait_for(process: subprocess.Popen[str], port: int) -> None:
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
-                raise RuntimeError(f"{process.args} did not start: {process.communicate()[0]}") from None
+                raise RuntimeError(f"{process.args!r} did not start: {process.communicate()[0]!r}") from None
             time.sleep(0.02)

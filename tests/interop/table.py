@@ -12,14 +12,14 @@ import platform
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from uploader_cli import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
 CASES = ("upload", "empty", "unicode", "50 MB", "resume", "kill client", "kill server", "checksum", "smoke")
@@ -46,7 +46,7 @@ class Table:
         """Versions of packages, as far as they are not those of this environment."""
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Function) -> Iterator[None]:
+    def pytest_runtest_makereport(self, item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         cases = {case for marker in item.iter_markers("cases") for case in marker.args}
         if cases and (report.when == "call" or report.failed):
@@ -85,10 +85,11 @@ def row_of(item: pytest.Function) -> Row:
     own = item.get_closest_marker("partner")
     if own is not None:
         return Row(*own.args)
-    partner = item.callspec.params["partner"]
+    partner: Any = item.callspec.params["partner"]
     return Row(partner.name, partner.package)
 
 
 def table_of(request: pytest.FixtureRequest) -> Table:
-    table: Table = request.config.pluginmanager.get_plugin("interop-table")
+    table = request.config.pluginmanager.get_plugin("interop-table")
+    assert isinstance(table, Table)
     return table

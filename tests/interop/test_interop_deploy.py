@@ -29,9 +29,8 @@ UPSTREAM = "127.0.0.1:8005"
 
 
 def block(language: str, text: str = PAGE) -> str:
-    found, *_ = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    text: str = found
-    return text
+    found: str = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[0]
+    return found
 
 
 @pytest.fixture

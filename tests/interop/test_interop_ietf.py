@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import ended, read_confirmed, start, uploader
+from serving import inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +92,7 @@ def test_upload_of_uploader_is_resumed(finisher: str, node: Node, server: Embedd
     options = ("--tus-endpoint", f"{server.url}/api/upload/files/", "--protocol", "ietf", "--chunk-size", "256K")
     first = start("upload", file, *options, "--limit-rate", "1M", "--json", home=tmp_path)
     assert ended(first, read_confirmed(first, MIB), signal.SIGKILL).code == -signal.SIGKILL
-    (upload,) = server.app.state.backend.tus.open
+    (upload,) = inside(server).backend.tus.open
     if finisher == "uploader":
         done = uploader("upload", file, *options, home=tmp_path)
         assert done.code == 0, done.err

@@ -34,7 +34,7 @@ def name_of(event: dict[str, Any]) -> str:
 @pytest.mark.cases("kill client")
 def test_resume_after_kills_of_the_client_stores_all_files(partner: PartnerServer, tmp_path: Path) -> None:
     sent = make(tmp_path / "client", sizes("client"))
-    command = ("upload", "client", "--tus-endpoint", partner.endpoint, *SLOW)
+    command: tuple[str, ...] = ("upload", "client", "--tus-endpoint", partner.endpoint, *SLOW)
     for confirmed in KILLS:
         process = start(*command, home=tmp_path)
         read_confirmed(process, confirmed * MIB)

@@ -276,9 +276,17 @@ def test_import_survives_kills_of_servers_workers_and_driver(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data := source.randbytes(30_000_000 if number >= files else source.randrange(1, 3000)))
         expected.append(hashlib.sha256(data).hexdigest())
-    line = ("import", "files", "--tus-endpoint", cluster.endpoint, "--on", f"local:{WORKERS}", "--json")
+    line: tuple[str, ...] = (
+        "import",
+        "files",
+        "--tus-endpoint",
+        cluster.endpoint,
+        "--on",
+        f"local:{WORKERS}",
+        "--json",
+    )
     # S3 stores whole parts of 5 MiB only, and one has to arrive between two kills.
-    line = (*line, "-j", str(JOBS), "--chunk-size", "5M", "--limit-rate", "40M", "--wait-for-server", "300")
+    line += ("--json", "-j", str(JOBS), "--chunk-size", "5M", "--limit-rate", "40M", "--wait-for-server", "300")
     over = threading.Event()
     killer = threading.Thread(target=kill_servers, args=(cluster, how, over))
     killer.start()

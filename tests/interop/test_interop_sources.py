@@ -129,7 +129,7 @@ def continued(url: str, server: EmbeddedServer) -> int:
 @pytest.mark.parametrize("name", STORES)
 def test_source_that_changes_fails(name: str, open_store: Callable[[str], Store], server: EmbeddedServer) -> None:
     """The size is the same: only the ETag or the time of change differs."""
-    store, written = open_store(name), []
+    store, written = open_store(name), list[str]()
 
     def change(event: object) -> None:
         if isinstance(event, FileRetry) and not written:
@@ -149,7 +149,8 @@ def test_source_that_changes_fails(name: str, open_store: Callable[[str], Store]
 def test_import_of_a_directory(name: str, open_store: Callable[[str], Store]) -> None:
     store = open_store(name)
     with running_server(packs=True) as server:
-        result = upload(store.url, server=server.url, on="local:2")
+        how: dict[str, Any] = {"on": "local:2"}  # an option of a feature
+        result = upload(store.url, server=server.url, **how)
         assert result.ok, [receipt.message for receipt in result.receipts]
         assert stored(server) == {f"in/{path}": data for path, data in TREE.items()}
 
@@ -208,7 +209,7 @@ def test_http_with_a_date_only(server: EmbeddedServer) -> None:
 def test_http_server_that_fails_for_a_while_is_retried(server: EmbeddedServer) -> None:
     with Web() as source:
         source.files["a.bin"], source.failures = BIG, 3
-        events: list[object] = []
+        events: list[Any] = []
         assert upload(f"{source.url}/a.bin", server=server.url, on_event=events.append).ok
     assert {event.code for event in events if isinstance(event, FileRetry)} == {"unreadable"}
     assert stored(server) == {"a.bin": BIG}

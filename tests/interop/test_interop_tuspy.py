@@ -11,7 +11,7 @@ from time_limits import PATIENCE
 from tusclient.client import TusClient
 from tusclient.exceptions import TusUploadFailed
 from tusclient.storage.filestorage import FileStorage
-from tusclient.uploader import Uploader
+from tusclient.uploader.uploader import Uploader
 
 from uploader_server.faults import Answer
 
@@ -47,6 +47,7 @@ def test_metadata_comes_back(destination: Destination, make_file: Callable[[str,
     file = make_file("a.bin", 1000)
     upload = TusClient(destination.endpoint).uploader(str(file), metadata=metadata)
     upload.upload()
+    assert upload.url is not None
     answer = requests.head(upload.url, headers={"Tus-Resumable": "1.0.0"}, timeout=PATIENCE)
     assert answer.headers["upload-metadata"] == ",".join(upload.encode_metadata())
     destination.check(upload.url, f"trip/{NAME}", file.read_bytes())

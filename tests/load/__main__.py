@@ -70,7 +70,7 @@ class Real:
             data = self._random.randbytes(size)
             (top / hashlib.sha256(data).hexdigest()).write_bytes(data)
         files = len(list(top.iterdir()))
-        command = [sys.executable, "-m", "uploader_cli", "upload", top, "--server", self._url, "--json"]
+        command = [sys.executable, "-m", "uploader_cli", "upload", str(top), "--server", self._url, "--json"]
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(self._home)
         )

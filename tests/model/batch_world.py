@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from copy import copy
+from typing import Literal
 
 from model.exploring import Budget, Move
 from model.pack_world import RETRIES, answer, new_tries, told
@@ -257,7 +258,9 @@ def looked(world: World, wanted: Look) -> Iterator[Move[World]]:
     has = {file.name for file in world.files if file.name in world.copies}
     match wanted:
         case Find(files):
-            there = tuple(FileResult(file) if file.name in has else False for file in files)
+            there = tuple[FileResult | Literal[False], ...](
+                FileResult(file) if file.name in has else False for file in files
+            )
             yield Move("found", fed(world, Found(there)), pair=(where, "found"))
             silent = fed(replace(world, silenced=True), Found((None,) * len(files)))
             yield Move("no answer", silent, faults=1, pair=(where, "no answer"))
@@ -268,8 +271,8 @@ def looked(world: World, wanted: Look) -> Iterator[Move[World]]:
             if said != nothing:
                 yield Move("said", fed(world, Heard(said)), pair=(where, "said"))
         case Query(session):
-            files = tuple(FileStatus(name, "uploading", 50.0) for name in sorted(has))
-            progress = SessionProgress(session, Transport.HTTP, 50.0, "uploading", files=files) if files else None
+            heard = tuple(FileStatus(name, "uploading", 50.0) for name in sorted(has))
+            progress = SessionProgress(session, Transport.HTTP, 50.0, "uploading", files=heard) if heard else None
             yield Move("progress", fed(world, Queried(progress)), pair=(where, "progress"))
             if progress is not None:
                 then = replace(world, silenced=True)

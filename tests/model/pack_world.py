@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator
 from copy import copy
 from functools import cache
 from json import loads
+from typing import Any
 
 from model.exploring import Budget, Move
 from msgspec.structs import replace
@@ -179,7 +180,7 @@ def killed(world: World, missing: int = 0) -> World:
 
 def new_tries(retries: int = RETRIES) -> Tries:
     stop = Stop()
-    stop.sleep = lambda _seconds: None  # type: ignore[method-assign]
+    stop.sleep = lambda seconds: None  # type: ignore[method-assign]
     settings = Settings(server=ENDPOINT, retries=retries)
     pacer = Pacer(stop, RateBudget(), settings, lambda _event: None, refresh=lambda: True, clock=lambda: 0.0)
     pacer.budget.answered = True
@@ -495,7 +496,7 @@ def ended(world: World, end: End) -> Move[World]:
             entries[number] = replace(entries[number], stored=True)
         elif is_forgotten(result.error):
             entries[number] = Entry()
-    later = []
+    later = list[Any]()
     for again in end.again:
         middle = len(again.files) // 2
         match again.how:

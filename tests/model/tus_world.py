@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from copy import copy
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from model.exploring import Budget, Move
 from model.pack_world import new_tries
@@ -146,10 +146,16 @@ def terms_of(case: Case) -> Terms:
     if case.kind == "ietf":
         tus = Capabilities.of_ietf(ENDPOINT, None, 10 if case.file == "small" else None)
     else:
-        extensions = ("creation", "termination", "creation-defer-length", "creation-with-upload")
-        tus = Capabilities(ENDPOINT, frozenset(extensions))
+        extensions = frozenset(("creation", "termination", "creation-defer-length", "creation-with-upload"))
+        tus = Capabilities(ENDPOINT, extensions)
     is_ietf = case.kind == "ietf"
-    foreign = {"sessions": False, "keys": False, "tells_stored": False, "strict": False, "trusts_checksums": False}
+    foreign: dict[str, Any] = {
+        "sessions": False,
+        "keys": False,
+        "tells_stored": False,
+        "strict": False,
+        "trusts_checksums": False,
+    }
     return Terms(tus=tus, may_forget=is_ietf, **foreign)
 
 

@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from coverage import Coverage, CoverageData
@@ -114,7 +114,7 @@ class Tree:
         """Return the tests that execute a line (None: anything of the module), the quickest first, up to `seconds`."""
         lines = self._contexts(path)
         tests = _names(context for number, each in lines.items() if line in (None, number) for context in each)
-        chosen, spent = [], 0.0
+        chosen, spent = list[Any](), 0.0
         for test in sorted(tests & self._seconds.keys(), key=lambda test: (self._seconds[test], test)):
             spent += self._seconds[test]
             if chosen and spent > seconds:

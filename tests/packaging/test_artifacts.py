@@ -12,6 +12,7 @@ import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import environment
@@ -38,7 +39,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(built) if built else build(tmp_path_factory.mktemp("dist"))
 
 
-def build(directory: Path, **how: int) -> Path:
+def build(directory: Path, **how: Any) -> Path:
     subprocess.run([sys.executable, ROOT / "packaging/artifacts.py", directory], check=True, cwd="/", **how)
     return directory
 
@@ -104,10 +105,10 @@ def test_pyz_uploads_with_each_python(version: str, dist: Path, tmp_path: Path) 
 def test_pyz_started_twice_at_once_unpacks_whole_packages_and_leaves_nothing_else(dist: Path, tmp_path: Path) -> None:
     """It keeps bytecode in the directory, whatever the variable says, for the next start."""
     env = {**environment(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, dist / "uploader.pyz", "--help"]
+    command = [sys.executable, str(dist / "uploader.pyz"), "--help"]
     with ThreadPoolExecutor() as pool:
-        both = [pool.submit(subprocess.run, command, env=env, check=True, stdout=subprocess.PIPE) for _ in range(2)]
-    assert both[0].result().stdout == both[1].result().stdout
+        both = [pool.submit(subprocess.check_output, command, env=env) for _ in range(2)]
+    assert both[0].result() == both[1].result()
     (unpacked,) = (tmp_path / "uploader/pyz").iterdir()
     assert list((unpacked / "lib/uploader_cli/__pycache__").glob("__main__.*.pyc"))
 
@@ -115,7 +116,7 @@ def test_pyz_started_twice_at_once_unpacks_whole_packages_and_leaves_nothing_els
 def test_pyz_without_a_writable_cache_names_the_variable(dist: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     env = {**environment(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    command = [sys.executable, dist / "uploader.pyz", "demo"]
+    command = [sys.executable, str(dist / "uploader.pyz"), "demo"]
     done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: uploader.pyz: cannot unpack to {tmp_path}/cache/")

@@ -188,6 +188,9 @@ class _Connection(sqlite3.Connection):
 class _Function:
     """A function of the C library that is counted."""
 
+    _name: str
+    _call: Any
+
     def __init__(self, name: str, call: Any) -> None:
         self.__dict__.update(_name=name, _call=call)
 
@@ -205,7 +208,7 @@ class _Function:
 
 class _Library(ctypes.CDLL):
     def __getattr__(self, name: str) -> Any:
-        function = super().__getattr__(name)
+        function: Any = super().__getattr__(name)
         if name in _LIBRARY:
             function = _Function(name, function)
             setattr(self, name, function)
@@ -216,5 +219,5 @@ for _name in _OS:
     if hasattr(os, _name):
         setattr(os, _name, _counted(_name, getattr(os, _name)))
 os.open = _opened(os.open)
-sqlite3.connect = functools.partial(sqlite3.connect, factory=_Connection)
+sqlite3.connect = functools.partial(sqlite3.connect, factory=_Connection)  # type: ignore[assignment]
 ctypes.CDLL = _Library  # type: ignore[misc]

@@ -21,8 +21,8 @@ from uploader_cli.settings import OPTIONS
 PAGE, EVENTS = page("cli.md"), page("events.md")
 COMMANDS: dict[str, Any] = {
     name: command
-    for name, command in get_command(app).commands.items()
-    if not command.hidden  # type: ignore[attr-defined]
+    for name, command in get_command(app).commands.items()  # type: ignore[attr-defined]
+    if not command.hidden
 }
 MADE = runpy.run_path(str(ROOT / "docs" / "cli_options.py"))
 ENUMS = {

@@ -79,10 +79,10 @@ def test_the_code_of_an_error_that_ended_a_command(error: BaseException, code: i
 
 
 def tree(root: type[errors.UploaderError]) -> set[type[errors.UploaderError]]:
-    return {root}.union(*(tree(kind) for kind in root.__subclasses__()))
+    return {root, *(each for kind in root.__subclasses__() for each in tree(kind))}
 
 
-@pytest.mark.parametrize("kind", sorted(tree(errors.UploaderError), key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(tree(errors.UploaderError), key=repr))
 def test_every_error_class_has_an_exit_code(kind: type[errors.UploaderError]) -> None:
     assert of_error(kind.__new__(kind)) not in (Exit.OK, Exit.BUG)
 

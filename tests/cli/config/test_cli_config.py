@@ -41,6 +41,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def own() -> Path:
     """The user's config file, not yet written; its directory is there."""
     file = user_config_file()
+    assert file is not None
     file.parent.mkdir(parents=True)
     return file
 

@@ -16,14 +16,14 @@ import sys
 import termios
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 from command import DISTANT, Done, ended, environment, read_confirmed, read_until, start, uploader
 from old_journals import downgrade
 from proxy import Proxy
-from serving import running_server, runs_of, server_process
+from serving import inside, running_server, runs_of, server_process
 from time_limits import PATIENCE, SLACK
 
 from uploader_server.storage.store import Store
@@ -67,7 +67,7 @@ def run_of(done: Done) -> str:
     return str(json.loads(done.out.partition("\n")[0])["run"])
 
 
-def listed(home: Path) -> list[dict[str, object]]:
+def listed(home: Path) -> list[dict[str, Any]]:
     done = uploader("resume", "--list", "--json", home=home)
     assert done.code == 0
     return list(json.loads(done.out))
@@ -198,7 +198,7 @@ def test_run_of_an_older_journal_resumes(server: EmbeddedServer, make_files: Fil
     files = make_files(**{"a.mp4": 640 * KIB})
     first = interrupted(server.url, tmp_path, files)
     downgrade(tmp_path / "state" / "uploader" / "journal.sqlite3")
-    for session in server.app.state.backend.sessions.known.values():
+    for session in inside(server).backend.sessions.known.values():
         session.secret = b""  # clients with such a journal sent none
     done = resumed(tmp_path)
     assert done.events[0]["resumed_from"] == run_of(first)

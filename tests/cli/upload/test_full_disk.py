@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import DEADLINE, Done, environment, finish, start, uploader
@@ -175,7 +175,7 @@ def test_log_has_whole_lines_only(server: EmbeddedServer, make_files: Files, tmp
     assert all(json.loads(one)["event"] for one in lines)
 
 
-def child(body: str, cwd: Path, **how: object) -> subprocess.Popen[str]:
+def child(body: str, cwd: Path, **how: Any) -> subprocess.Popen[str]:
     """Run Python code in its own process."""
     script = f"import os, signal\nfrom pathlib import Path\nfrom uploader_cli.report import output_file\n{body}"
     return subprocess.Popen(

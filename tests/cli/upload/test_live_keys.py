@@ -17,7 +17,7 @@ import termios
 import threading
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from command import environment, start
@@ -68,7 +68,7 @@ class Screen:
         self.before = termios.tcgetattr(self.program)
         self.text = b""
         variables = {"TERM": "xterm", **(env or {})}
-        ends = {
+        ends: dict[str, Any] = {
             "stdin": self.program if stdin is None else stdin,
             "stdout": stdout or self.program,
             "stderr": self.program,
@@ -264,7 +264,7 @@ def test_window_title_and_task_bar_show_the_progress(
 ) -> None:
     """Both are restored at the end; terminals that don't know the task bar and links get only the title and URLs."""
     files = make_files(**{"a.mp4": 300_000, "b.mp4": 300_000})
-    command = ["upload", files, "-s", server.url, "--limit-rate", "500K"]
+    command = ("upload", files, "-s", server.url, "--limit-rate", "500K")
     for more in ({"WT_SESSION": "1"}, {}):
         with subtests.test(more=more):
             one = Screen(*command, home=tmp_path, env=more)

@@ -271,8 +271,9 @@ def test_token_goes_only_to_the_origin_that_gets_it_otherwise(make_files: Files,
         options = ("--result-url", f"{other.url}/of/{{id}}", READY, "--header", "X-Team: video")
         there = upload(clip, service, *options, home=tmp_path, UPLOADER_TOKEN="secret-token")
         service.states = [WORKING, Answer(302, headers={"Location": f"{other.url}/moved"})]
-        options = ("--result-url", "{url}", READY, "--no-resume")
-        moved = upload(clip, service, *options, home=tmp_path, UPLOADER_TOKEN="secret-token")
+        moved = upload(
+            clip, service, "--result-url", "{url}", READY, "--no-resume", home=tmp_path, UPLOADER_TOKEN="secret-token"
+        )
     assert (there.code, moved.code) == (0, 0), there.err + moved.err
     assert [request.path for request in other.requests] == ["/of/id%200", "/moved"]
     assert not any({"authorization", "x-team", "cookie"} & request.headers.keys() for request in other.requests)

@@ -296,7 +296,7 @@ def test_empty_file_whose_answer_was_lost_is_read(fault: str, tmp_path: Path) ->
 
 def test_other_bytes_after_the_error_of_a_gateway_exit_7(tmp_path: Path) -> None:
     class Spoiling(Finishing):
-        def finish(self, upload: object) -> None:
+        def finish(self, upload: Any) -> None:
             upload.content[:] = bytes(100)
             super().finish(upload)
 

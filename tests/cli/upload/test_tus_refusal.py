@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 QUICK = {"uploader_cli.transfer.pacer.FIRST_DELAY": 0.0, "uploader_cli.transfer.pacer.JITTER": 0.0}
 OVERRIDE = "x-http-method-override"
-IMPATIENT = {
+IMPATIENT: dict[str, Any] = {
     f"uploader_cli.transfer.{name}": 0.3
     for name in (
         "protocols.tus_dialect.CHUNK_TIMEOUT",
@@ -28,7 +28,7 @@ IMPATIENT = {
     )
 }
 """Seconds for answers to requests that complete nothing; a slow finish takes longer."""
-PARTS = {
+PARTS: dict[str, Any] = {
     "uploader_cli.transfer.tus_state.FAR": -1.0,
     "uploader_cli.transfer.tus_state.LARGE_AND_FAR": 200,
     "uploader_cli.transfer.tus_state.LEAST_PART": 100,

@@ -52,7 +52,7 @@ def test_digest_is_computed_in_the_pass_that_sends(
     """With packs, tus and batch, each byte is read once; event, report and receipt have the digest."""
     make_files(small=10, one=1, **{"deep/large": os.urandom(300 * KIB)})
     monkeypatch.chdir(tmp_path)
-    read, read_at, read_block = [], bodies.read_at, content.read_block
+    read, read_at, read_block = list[int](), content.read_at, content.read_block
 
     def counted(file: Any, source: Any, position: int, piece: memoryview) -> None:
         read.append(len(piece))

@@ -50,7 +50,10 @@ def test_lone_surrogates_in_answers_do_not_end_the_run(
     """The file is stored and reported; what no encoding can carry is shown as an escape."""
     with running_server(packs=way == "packs") as server:
         if way == "packs":
-            body = {"sessionId": "s", "files": [{"status": "stored", "id": "\ud800", "location": "/\udfff"}]}
+            body: dict[str, Any] = {
+                "sessionId": "s",
+                "files": [{"status": "stored", "id": "\ud800", "location": "/\udfff"}],
+            }
         else:
             stored = {"originalName": "a.mp4", "status": "completed", "id": "\ud800", "fileName": "\udfff"}
             body = {"success": True, "files": [{**stored, "fileSize": 10, "filePath": "/\ud800"}]}

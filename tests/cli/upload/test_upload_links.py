@@ -71,7 +71,7 @@ def test_files_of_a_resumed_run_have_their_urls(server: EmbeddedServer, make_fil
         assert uploader("resume", "--links", "links", home=tmp_path).code == 0
         after = links(tmp_path / "links")
         assert urlopen(after["files/b.mp4"]).read() == b"b"
-    assert (before.keys(), after.keys()) == ({"files/a.mp4"}, {"files/a.mp4", "files/b.mp4"})
+    assert (set(before), set(after)) == ({"files/a.mp4"}, {"files/a.mp4", "files/b.mp4"})
     assert after["files/a.mp4"] == before["files/a.mp4"]
 
 

@@ -169,7 +169,16 @@ def test_upload_with_an_ascii_locale_keeps_names(server: EmbeddedServer, tmp_pat
     file = tmp_path / name
     file.write_bytes(b"12345")
     ascii_only = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-m", "uploader_cli", "upload", os.fsencode(file), "-s", server.url, "--json"]
+    command: list[str | bytes] = [
+        sys.executable,
+        "-m",
+        "uploader_cli",
+        "upload",
+        os.fsencode(file),
+        "-s",
+        server.url,
+        "--json",
+    ]
     done = subprocess.run(
         command, env=environment(tmp_path, **ascii_only), capture_output=True, check=False, timeout=PATIENCE
     )

@@ -80,7 +80,6 @@ def test_removed_report_directory_exits_2_and_keeps_the_upload(
     server: EmbeddedServer, make_files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The uploads and the other report are complete; exit code 2 names the missing report."""
-    from uploader_cli.report import output_file
 
     make_files(**{"a.mp4": 10})
     real, asked = os.fsync, iter(range(9))
@@ -90,7 +89,7 @@ def test_removed_report_directory_exits_2_and_keeps_the_upload(
             raise OSError(28, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr(output_file.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     assert main(["upload", "files", "-s", server.url, "--report", "r.json", "--report", "r.csv"]) == 2
     assert (server.root / "personal" / "files" / "a.mp4").is_file()
     assert (tmp_path / "r.csv").is_file()

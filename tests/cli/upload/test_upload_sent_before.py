@@ -210,9 +210,9 @@ def test_verify_compares_skipped_files(
 ) -> None:
     """Only `--verify` reads them, unless a receipt has a digest; one that differs is sent by the next run."""
     make_files(**{"a.mp4": b"one", "b.mp4": b"two"})
-    command = ("upload", "files", "-s", server.url, "--dest", dest, "--json")
+    command: tuple[str, ...] = ("upload", "files", "-s", server.url, "--dest", dest, "--json")
     assert uploader(*command, "--no-pack", *first, home=tmp_path).code == 0
-    command += tuple(again)
+    command = (*command, *again)
     (server.root / "personal" / dest / "files" / "a.mp4").write_bytes(b"eno")
     if first:
         assert ends(uploader(*command, home=tmp_path)) == {"a.mp4": "file.completed", "b.mp4": "present"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cli.watch.watch_bench import rooms, wait_until
@@ -189,7 +189,7 @@ def test_library_callbacks_get_the_events_of_the_stream(
 
     files = make_files(**{"a.mp4": 200_000, "b.mp4": 10})
     before = set(threading.enumerate())
-    progress, completed, errors = [], [], []
+    progress, completed, errors = list[Any](), list[Any](), list[Any]()
     server.faults.fail_files.append("b*")
     result = upload(
         files,

@@ -12,7 +12,7 @@ import pytest
 import requests
 from cli.watch.watch_bench import UNKNOWN, Watching, cancel, open_session, rooms, send, wait_until
 from server.batches import HalfSent, body_of, file, text
-from serving import closed_port, running_server
+from serving import closed_port, inside, running_server
 from time_limits import PATIENCE
 
 from uploader_cli import Settings, upload
@@ -35,7 +35,7 @@ by_every_way = pytest.mark.parametrize("way", WAYS)
 
 
 def sockets(server: EmbeddedServer) -> int:
-    return sum(not one.closed for one in server.app.state.realtime.server.eio.sockets.values())
+    return sum(not one.closed for one in inside(server).realtime.server.eio.sockets.values())
 
 
 def polls(server: EmbeddedServer, session: str) -> list[float]:
@@ -125,7 +125,7 @@ def test_files_of_equal_name_in_different_directories_are_two(make_files: Callab
     with running_server(processing_seconds=0.5) as server:
         uploading = threading.Thread(target=upload, args=(top, Settings(server=server.url, protocol="batch")))
         uploading.start()
-        known: Any = server.app.state.backend.sessions
+        known: Any = inside(server).backend.sessions
         wait_until(lambda: known.known)
         with Watching(server.url, *known.known) as early:
             assert early.end() is Exit.OK

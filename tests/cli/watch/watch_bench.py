@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 from command import check_stream
+from serving import inside
 from time_limits import PATIENCE
 
 from uploader_cli import Settings
@@ -51,7 +52,7 @@ def cancel(url: str, session: str) -> None:
 
 def rooms(server: EmbeddedServer) -> list[str]:
     """Sessions that have at least one watcher."""
-    known = server.app.state.realtime.server.manager.rooms.get("/", {})
+    known = inside(server).realtime.server.manager.rooms.get("/", {})
     return [room for room in known if str(room).startswith("session:")]
 
 

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
     from uploader_server.serving import EmbeddedServer
 
-SLOW = {"chunk_size": "64k", "limit_rate": "256k", "jobs": 1}
+MANY_JOBS: dict[str, Any] = {"jobs": "many"}
+SLOW: dict[str, Any] = {"chunk_size": "64k", "limit_rate": "256k", "jobs": 1}
 
 
 def no_client_thread_is_left() -> bool:
@@ -61,11 +62,12 @@ def no_client_thread_is_left() -> bool:
 
 
 def test_exported_names_exist_and_are_listed() -> None:
-    assert set(uploader_cli.__all__) <= set(dir(uploader_cli))
-    assert all(getattr(uploader_cli, name) is not None for name in uploader_cli.__all__)
+    exported: Any = uploader_cli.__all__
+    assert set(exported) <= set(dir(uploader_cli))
+    assert all(getattr(uploader_cli, name) is not None for name in exported)
     assert issubclass(uploader_cli.FileCompleted, uploader_cli.Event)
     shown = {name for names in re.findall(r"members: \[(.*)\]", page("api.md")) for name in re.findall(r"\w+", names)}
-    assert shown | {"Settings"} >= set(uploader_cli.__all__)
+    assert shown | {"Settings"} >= set(exported)
 
 
 def test_options_take_numbers_and_strings(server: EmbeddedServer, make_files: Callable[..., Path]) -> None:
@@ -85,7 +87,7 @@ def test_options_take_numbers_and_strings(server: EmbeddedServer, make_files: Ca
 )
 @pytest.mark.parametrize("settings", [None, Settings(server="http://127.0.0.1:1")])
 def test_wrong_option_raises_usage_error(
-    options: dict[str, object], said: str, settings: Settings | None, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], said: str, settings: Settings | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UPLOADER_SERVER", "http://127.0.0.1:1")
     with pytest.raises(UsageError, match=re.escape(said)):
@@ -104,7 +106,7 @@ def test_wrong_option_raises_usage_error(
         (["."], {"token": 5}, "--token: must be text"),
         (["."], {"settings": "http://127.0.0.1:1"}, "settings must be an instance of Settings"),
         (["."], {"settings": Settings(server="ftp://x")}, "--server: "),
-        (["."], {"settings": Settings(jobs="many")}, "--jobs: must be auto or a whole number"),
+        (["."], {"settings": Settings(**MANY_JOBS)}, "--jobs: must be auto or a whole number"),
         (["."], {"include": 5}, "--include: must be text, not 5"),
         of("plan", ["."], {"dry_run": True}, "--dry-run is only for the command"),
         (["."], {"name": "x"}, "names a file object"),
@@ -361,7 +363,11 @@ def test_file_objects_are_stored_under_their_names(server: EmbeddedServer, tmp_p
     whole.seek(2)
     (tmp_path / "some").write_bytes(b"from a file")
     with (tmp_path / "some").open("rb") as opened:
-        given = {"a/whole.bin": whole, "opened.bin": opened, "pieces.bin": Pieces(b"12", b"3", bytes(200_000), b"4")}
+        given: dict[str, Any] = {
+            "a/whole.bin": whole,
+            "opened.bin": opened,
+            "pieces.bin": Pieces(b"12", b"3", bytes(200_000), b"4"),
+        }
         for name, source in given.items():
             result = upload(source, server=server.url, name=name, chunk_size="64k", verify=True)
             assert result.ok, result

@@ -10,7 +10,7 @@ import requests
 from client.realtime.realtime_bench import Bench, wait_until
 from fakes import Clock
 from proxy import Onlooker, Proxy
-from serving import running_server
+from serving import inside, running_server
 from websocket import WebSocketTimeoutException
 
 from uploader_server.realtime.rooms import HEARTBEAT
@@ -42,7 +42,7 @@ def test_client_and_server_notice_a_frozen_connection(monkeypatch: pytest.Monkey
     with running_server(websocket="off" if transport == "polling" else None) as server:
         relay = Proxy(server.url, freezer := Freezer())
         bench = Bench(relay.url).start()
-        known = server.app.state.realtime.server.eio.sockets
+        known = inside(server).realtime.server.eio.sockets
         try:
             bench.reach("live", within=HANGING)
             assert bench.moves()[-1].transport == transport
@@ -73,7 +73,7 @@ def test_client_whose_events_were_dropped_polls_and_joins_again(
         session = answer.json()["sessionId"]
         relay = Proxy(server.url, freezer := Freezer())
         bench = Bench(relay.url).start(session)
-        realtime, loop = server.app.state.realtime, server.faults.loop
+        realtime, loop = inside(server).realtime, server.faults.loop
         assert loop is not None
         event = {"sessionId": session, "overallStatus": "uploading", "totalProgress": 1, "message": "x" * (16 << 10)}
         try:

@@ -24,7 +24,7 @@ from uploader_cli.transfer.upload_calls import UploadCalls, upload_calls
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SECRETS = {"token": "sesame", "header": (Header("X-Key", "h4ckme"),)}
+SECRETS: dict[str, Any] = {"token": "sesame", "header": (Header("X-Key", "h4ckme"),)}
 FORMS = {
     "another port": "http://{there}/x",
     "a backslash": "http://{there}\\@{home}/x",  # the standard library reads `home`, urllib3 dials `there`

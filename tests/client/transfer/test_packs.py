@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from server.batches import eventually
-from serving import running_server
+from serving import inside, running_server
 
-from uploader_cli import upload
+from uploader_cli import Progress, upload
 from uploader_cli.core import events as ev
 from uploader_cli.core import sizes
 from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError
 from uploader_cli.settings import Settings
+from uploader_cli.sources.content import read_whole
 from uploader_cli.transfer import send
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.protocols import pack
 from uploader_server.batch.packstore import Unpacking
-from uploader_server.simulation.state import Answer
+from uploader_server.simulation.exchange import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,7 +127,7 @@ def test_pack_that_is_stored_slowly_is_sent_once_and_uses_no_retry(
     sending: Sending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer comes later than the client waits for one: it asks for the answer until it is there."""
-    faults, write, totals = sending.server.faults, Unpacking.write, []
+    faults, write, totals = sending.server.faults, Unpacking.write, list[Progress]()
 
     def calls() -> list[tuple[str, int]]:
         return [(entry.method, entry.status) for entry in faults.requests if entry.path.startswith(PACKS)]
@@ -272,7 +273,7 @@ def test_resume_after_a_stored_pack_sends_no_byte(sending: Sending) -> None:
 
 
 def test_file_that_changes_before_its_pack_is_read_fails_alone(sending: Sending, monkeypatch: Any) -> None:
-    read = send.read_whole
+    read = read_whole
 
     def meddled(file: Any, *how: Any, **more: Any) -> str:
         if file.name == "03.bin":
@@ -291,7 +292,7 @@ def test_file_with_another_ctime_is_read_twice_before_its_pack_is_sent(
     sending: Sending, monkeypatch: Any, rewrites: bool
 ) -> None:
     """One that was rewritten while it was read, and whose mtime was restored, fails alone."""
-    read, path = send.read_whole, sending.source / "deep/03.bin"
+    read, path = read_whole, sending.source / "deep/03.bin"
 
     def meddled(file: Any, *how: Any, **more: Any) -> str:
         if file.name == path.name:
@@ -362,7 +363,7 @@ def test_422_of_something_else_ends_the_files_without_a_loop(sending: Sending) -
 
 
 def test_corrupted_pack_is_resent_and_then_fails_with_integrity(sending: Sending, monkeypatch: Any) -> None:
-    read = send.read_whole
+    read = read_whole
     monkeypatch.setattr(
         send, "read_whole", lambda *how, **more: hashlib.sha256(read(*how, **more).encode()).hexdigest()
     )
@@ -378,7 +379,7 @@ def test_abandoned_files_make_the_session_partial(sending: Sending, monkeypatch:
 
     monkeypatch.setattr(send, "read_whole", unreadable)
     sending.run()
-    (session,) = sending.server.app.state.backend.sessions.known.values()
+    (session,) = inside(sending.server).backend.sessions.known.values()
     assert session.status == "partial"
 
 

@@ -44,7 +44,7 @@ def test_each_call_has_the_next_id_of_its_run(server: EmbeddedServer) -> None:
 def test_repeated_call_has_a_new_id(server: EmbeddedServer) -> None:
     server.faults.next_answers("GET", "/api/upload/progress/*", [429])
     api = Api(Settings(server=server.url), lambda _event: None, Stop(), run="cafe")
-    api.budget.pause = lambda _seconds: None  # type: ignore[method-assign]
+    api.budget.pause = lambda seconds: None  # type: ignore[method-assign]
     assert api.progress("3f2b8c1e-5d4a-4b6f-9a7e-0c1d2e3f4a5b", patient=True) is None
     assert logged(server) == ["cafe-000001", "cafe-000002"]
     api.close()

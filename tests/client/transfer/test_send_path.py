@@ -19,6 +19,7 @@ from uploader_cli.transfer.pool import Pool, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 MOST_FRAMES = 10
 MOST_FUNCTIONS = 25
@@ -28,7 +29,8 @@ OURS = Path(__main__.__file__).parent
 
 def stack_of_ours(loop: Any) -> list[str]:
     """Return the functions of the client that are being called, from the socket to the `loop` (excluded)."""
-    frame, names = sys._getframe(1), []  # noqa: SLF001
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+    names = list[str]()
     while frame is not None and frame.f_code is not loop.__code__:
         if "uploader_cli" in frame.f_code.co_filename:
             names.append(frame.f_code.co_qualname)
@@ -104,7 +106,7 @@ def test_contributing_lists_what_is_called_from_the_command_to_the_socket(
 
     def seen(real: Callable[..., Any], of: str) -> Callable[..., Any]:
         def call(*arguments: Any, **how: Any) -> Any:
-            frame = sys._getframe(1)  # noqa: SLF001
+            frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
             while threading.current_thread().name == of and frame is not None:
                 path = Path(frame.f_code.co_filename)
                 if path.is_relative_to(OURS):

@@ -38,8 +38,10 @@ def test_error_in_the_thread_that_waits_for_the_server_ends_the_run(
 
     monkeypatch.setattr("uploader_cli.transfer.result_poller.found_at", broken)
     (tmp_path / "a.mp4").write_bytes(bytes(1000))
-    with Ready() as service, pytest.raises(RuntimeError, match="of the station"):
-        upload([tmp_path / "a.mp4"], Settings(tus_endpoint=service.url, result_url="{url}", result_done="state=ready"))
+    with Ready() as service:
+        how: dict[str, Any] = {"result_url": "{url}", "result_done": ["state=ready"]}
+        with pytest.raises(RuntimeError, match="of the station"):
+            upload([tmp_path / "a.mp4"], tus_endpoint=service.url, **how)
 
 
 def test_file_that_vanished_before_its_comparison_fails_as_vanished(tmp_path: Path) -> None:

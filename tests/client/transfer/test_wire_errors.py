@@ -219,7 +219,10 @@ def test_untrusted_certificate_names_the_ca_bundle_option(get, tls) -> None:
 )
 def test_cause_of_a_refused_certificate_is_in_words(get, tmp_path, name, since, until, cause, fix) -> None:
     authority, context, bundle = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tmp_path / "ca.pem"
-    dates = {"not_before": datetime(since, 1, 1, tzinfo=UTC), "not_after": datetime(until, 1, 1, tzinfo=UTC)}
+    dates: dict[str, Any] = {
+        "not_before": datetime(since, 1, 1, tzinfo=UTC),
+        "not_after": datetime(until, 1, 1, tzinfo=UTC),
+    }
     authority.issue_cert(name, **dates).configure_cert(context)
     authority.cert_pem.write_to_path(str(bundle))
     with ScriptedServer(answering, tls=context) as server, pytest.raises(ConnectFailed) as caught:

@@ -77,15 +77,17 @@ class Bench:
 
     def __init__(self, url: str, limit: float = PATIENCE) -> None:
         self.told: list[AnalysisMessage] = []
-        self.rooms, self.stop = JoinLog(), Stop()
+        self.rooms = JoinLog()
+        self.stop = Stop()
         settings = Settings(server=url)
 
         def emit(event: Any) -> None:
             if not isinstance(event, CallMade | ServerClock):
                 self.told.append(event)
 
+        rooms: Any = self.rooms
         self.analyst = Analyst(
-            lambda: Api(settings, emit, self.stop), emit, self.stop, self.rooms, dict.fromkeys(Kind, limit)
+            lambda: Api(settings, emit, self.stop), emit, self.stop, rooms, dict.fromkeys(Kind, limit)
         )
 
     def analyse(self) -> dict[str, object]:

@@ -32,7 +32,7 @@ def completed(number: int, path: str, location: str | None) -> ev.FileCompleted:
     ],
 )
 def test_analysis_of_a_file_without_a_place_is_refused(
-    kind: str, locations: list[str | None], refused: list[tuple[str, str]], tmp_path: Path
+    kind: Any, locations: list[str | None], refused: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     """It fails for good, without a call of the server, and no result is written."""
     told: list[ev.Event] = []

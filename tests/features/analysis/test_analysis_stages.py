@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -207,7 +209,17 @@ def test_estimate_has_no_time_left_and_is_replaced_by_a_message() -> None:
 # --- what servers say ------------------------------------------------------------------------------------------------
 
 
-HOSTILE = [None, [], "x", 7, {}, {"progress": "50"}, {"progress": True}, {"progress": float("nan")}, {"message": 5}]
+HOSTILE: list[Any] = [
+    None,
+    [],
+    "x",
+    7,
+    {},
+    {"progress": "50"},
+    {"progress": True},
+    {"progress": float("nan")},
+    {"message": 5},
+]
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=repr)

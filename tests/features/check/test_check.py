@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from command import VALIDATORS, Done, uploader
 from scripted_server import Answer, Request, Rule, ScriptedServer
-from serving import running_server
+from serving import inside, running_server
 from time_limits import PATIENCE, SLACK
 from tus_services import Plain
 
@@ -122,12 +122,13 @@ def test_check_asks_again_for_digests_that_take_long(
     """Each answer has the digest of one more file, and the others are pending; all take longer than `--max-wait`."""
     files = {f"file-{number}": f"content {number}".encode() for number in range(12)}
     shutil.copytree(make_files(**files), server.root / "personal" / "files")
-    store = server.app.state.store
-    store.digests.patience, sha256 = 0.3, store.reading.sha256
+    store = inside(server).store
+    store.digests.patience = 0.3
+    sha256: Callable[[int], bytes] = store.reading.sha256
 
-    def slowly(path: Path) -> bytes:
+    def slowly(descriptor: int) -> bytes:
         time.sleep(0.35)
-        return bytes(sha256(path))
+        return sha256(descriptor)
 
     monkeypatch.setattr(store.reading, "sha256", slowly)
     quick = {"uploader_cli.transfer.stored_files.DIGEST_PAUSE": 0.05}
@@ -150,7 +151,7 @@ def test_check_read_finds_bytes_that_changed_unseen(
         monkeypatch.setattr("uploader_server.batch.lookup._BODIES", Bodies(schemas(Limits())))
     make_files(a=b"good", b=b"other")
     assert uploader("upload", "files", "-s", server.url, home=tmp_path).code == 0
-    store = server.app.state.store
+    store = inside(server).store
     (server.root / "personal/files/a").write_bytes(b"goop")
     identity = store.digests.identify("personal/files/a")
     store.database.wait(store.digests.saved([(identity, hashlib.sha256(b"good").digest())]))

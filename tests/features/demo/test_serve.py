@@ -51,6 +51,7 @@ def test_serve_runs_the_server_with_its_own_options(served: list[ServerConfig], 
         (tmp_path / name).write_text(f"the-{name}\n")
     files = ["--jwt-secret-file", str(tmp_path / "secret"), "--auth-token-file", str(tmp_path / "token")]
     assert (main(["serve", *ARGV, *files]), server_main([*ARGV, *files])) == (0, 0)
+    config: Any
     config, same = served
     assert config == same
     assert (config.jwt_secret, config.auth_token) == ("the-secret", "the-token")

@@ -147,8 +147,10 @@ class FakeCluster:
             future = Future()
             error = self.check(address)
             process = self.process or f"process {len(self.checked)}"
-            is_found = error is None or isinstance(error, UploaderError)
-            future.end(Preflight("" if error else process, error, [CALL]) if is_found else error)
+            if error is None or isinstance(error, UploaderError):
+                future.end(Preflight("" if error else process, error, [CALL]))
+            else:
+                future.end(error)
             return future
         given = Given(address, arguments[0], self)
         self.given.append(given)
@@ -157,7 +159,7 @@ class FakeCluster:
         self.run(self.task, given)
         return given.future
 
-    def run(self, function: Callable[..., object], *arguments: object) -> None:
+    def run(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call a function in a thread, which ends before the run."""
         self._threads.append(threading.Thread(target=function, args=arguments, daemon=True))
         self._threads[-1].start()

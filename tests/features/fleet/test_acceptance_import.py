@@ -36,8 +36,18 @@ def test_import_with_workers_killed_at_random_stores_each_file_once(tmp_path: Pa
     top, root, out = tmp_path / "files", tmp_path / "root", tmp_path / "out"
     expected = make_files(top, sizes, seed)
     with server_process("--root", str(root), packs=True) as server:
-        line = ("import", top, "-s", server.url, "--on", f"local:{WORKERS}", "--chunk-size", "4M", "--json")
-        line = (*line, "--wait-for-server", "300")
+        line: tuple[str | Path, ...] = (
+            "import",
+            top,
+            "-s",
+            server.url,
+            "--on",
+            f"local:{WORKERS}",
+            "--chunk-size",
+            "4M",
+            "--json",
+        )
+        line += ("--wait-for-server", "300")
         with out.open("wb") as stdout, out.with_suffix(".err").open("wb") as stderr:
             client = start(*line, home=tmp_path, stdout=stdout, stderr=stderr)
         killed = kill_until_the_end(client, out, source)

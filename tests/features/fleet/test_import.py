@@ -49,6 +49,7 @@ start, uploader = (
 PACKS = "/api/upload/packs"
 SMALL, BIG = 300, 10 << 20
 CHUNK = "1M"
+patched: Any = worker  # what a test changes in a worker process
 STALL = "stall:patch#5:in,seconds=60,at=1000"
 """Hold the large file, until something happens to its worker."""
 
@@ -310,7 +311,7 @@ def test_token_does_not_travel(cluster: Client, tmp_path: Path) -> None:
 
 
 def set_version(version: str) -> None:
-    worker.__version__ = version
+    patched.__version__ = version
 
 
 @pytest.mark.thorough
@@ -337,7 +338,7 @@ def hide_files(hidden: bool) -> None:
     def gone(path: str) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
-    worker.status = gone if hidden else status  # type: ignore[assignment]
+    patched.status = gone if hidden else status
 
 
 def test_worker_that_does_not_see_the_files_is_kept_out_and_named(
@@ -376,17 +377,17 @@ def test_tasks_of_a_worker_that_hangs_go_to_others(cluster: Client, bundled: Emb
 
 def hang(hangs: bool) -> None:
     """Make tasks of this worker process hang until they are stopped."""
-    sends = worker.Scheduler.send
+    sends = patched.Scheduler.send
 
-    def wait(sender: worker.Scheduler, _supply: object) -> None:
+    def wait(sender: Any, _supply: object) -> None:
         while True:
             sender.context.stop.wait(0.1)
             sender.context.stop.check()
 
     if hangs:
-        worker.Scheduler.kept, worker.Scheduler.send = sends, wait  # type: ignore[attr-defined, method-assign, assignment]
+        patched.Scheduler.kept, patched.Scheduler.send = sends, wait
     else:
-        worker.Scheduler.send = worker.Scheduler.kept  # type: ignore[attr-defined, method-assign]
+        patched.Scheduler.send = patched.Scheduler.kept
 
 
 @pytest.mark.thorough

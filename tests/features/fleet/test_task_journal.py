@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from features.fleet.task_journals import SECRET, a_task, of_task
 from unit.transfer.journal_fakes import a_file
@@ -39,7 +39,7 @@ def test_task_has_the_receipts_of_earlier_runs_and_sends_nevertheless() -> None:
 
 
 def test_each_note_of_a_task_at_an_endpoint_is_told_before_the_next_request() -> None:
-    told, turns = list[object](), list[str]()
+    told, turns = list[Any](), list[str]()
 
     @contextmanager
     def turn() -> Iterator[None]:
@@ -52,6 +52,7 @@ def test_each_note_of_a_task_at_an_endpoint_is_told_before_the_next_request() ->
     assert [(claim.state, claim.upload) for claim in run.claim([A])] == [(ClaimState.RESUME, known)]
     (new,) = run.claim([B])
     with run.creation(B):
+        assert new.upload is not None
         assert (told, turns) == ([Creating(1, new.upload)], ["begins"])
         run.update(B, url="http://here:1/b")
     assert turns == ["begins", "ends"]
@@ -61,7 +62,7 @@ def test_each_note_of_a_task_at_an_endpoint_is_told_before_the_next_request() ->
 
 
 def test_task_elsewhere_tells_nothing() -> None:
-    told = list[object]()
+    told = list[Any]()
     run = TaskJournal(a_task(), told.append, lambda: nullcontext(told.append("turn")))
     run.claim([A])
     with run.creation(A):

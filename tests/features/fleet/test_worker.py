@@ -118,7 +118,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Import]:
 
 
 def test_process_creates_one_upload_at_a_time(run: Import) -> None:
-    sizes = dict.fromkeys("abcdefgh", 10)
+    sizes: dict[str, Any] = dict.fromkeys("abcdefgh", 10)
     assert run.go(**sizes).ok
     assert run.stored == sizes
     assert run.service.most_creating == 1

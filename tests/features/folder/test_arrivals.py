@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tracemalloc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import Clock
@@ -54,7 +54,8 @@ class Folder:
         return list(numbers)
 
     def end(self, name: str, *, failed: bool = False, gone: bool = False) -> None:
-        number, more = self.numbers[name], {"verified": True, "attempts": 1, "seconds": 0.0, "gone": gone}
+        number = self.numbers[name]
+        more: dict[str, Any] = {"verified": True, "attempts": 1, "seconds": 0.0, "gone": gone}
         if failed:
             self.arrivals.listen([ev.FileFailed(number, name, ev.FailureCode.NETWORK, "", retryable=True)])
         else:

@@ -235,7 +235,7 @@ def test_plain_lines_say_that_the_run_waits(server: EmbeddedServer, folder: Path
     how = {"home": folder.parent}
     process = start("upload", "--watch", folder, "-s", server.url, "--settle", str(SETTLE), **how)
     assert process.stderr is not None
-    lines = []
+    lines = list[str]()
     while not lines or lines[-1] != "waiting for new files\n":
         lines.append(process.stderr.readline())
     process.send_signal(signal.SIGTERM)

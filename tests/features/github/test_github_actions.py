@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from uploader_server.serving import EmbeddedServer
 
 
-def annotations(err: str) -> list[tuple[dict[str, str], str]]:
+def shown_errors(err: str) -> list[tuple[dict[str, str], str]]:
     """Parse as the runner does: properties and message of each error."""
     found = re.findall(r"^::error(?: ([^\n]*?))?::(.*)$", err, re.MULTILINE)
     return [(dict(pair.split("=", 1) for pair in head.split(",") if pair), unquote(text)) for head, text in found]
@@ -52,7 +52,7 @@ def test_each_failure_of_an_upload_is_printed_once_and_ten_are_annotated(
         done = uploader("upload", *(directory / name for name in names), "-s", server.url, home=tmp_path, **job)
         plain = uploader("upload", *(directory / name for name in names), "-s", server.url, home=tmp_path)
     assert done.code == plain.code == 4
-    found = annotations(done.err)
+    found = shown_errors(done.err)
     assert len(found) == 10
     for properties, message in found:
         assert (tmp_path / properties["file"]).is_file()
@@ -69,7 +69,7 @@ def test_annotation_of_a_run_that_ended_early(
     server.faults.add("status:session:401")
     done = uploader("upload", make_files(**{"a.mp4": 10}), "-s", server.url, home=tmp_path, GITHUB_ACTIONS="true")
     assert done.code == 5
-    assert [message.partition(":")[0] for _, message in annotations(done.err)] == ["the run ended early"]
+    assert [message.partition(":")[0] for _, message in shown_errors(done.err)] == ["the run ended early"]
 
 
 @pytest.mark.feature("smoke")
@@ -84,7 +84,7 @@ def test_smoke_annotates_its_failures_and_adds_to_the_step_summary(tmp_path: Pat
         quiet = uploader("smoke", "-s", server.url, *few, "--json", home=tmp_path, **job)
     assert done.code == quiet.code == 4
     for one in (done, quiet):
-        ((properties, message),) = annotations(one.err)  # `validate` does not count
+        ((properties, message),) = shown_errors(one.err)  # `validate` does not count
         assert properties == {"title": "uploader smoke%3A batch-one"}
         assert message.startswith("a batch of one file is stored")
     assert done.err.count("a batch of one file is stored") == done.err.count("--fail-file") == 1

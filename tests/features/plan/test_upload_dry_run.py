@@ -15,9 +15,10 @@ from tus_services import Plain
 
 from uploader_cli import Settings, upload
 from uploader_cli.core import events as ev
-from uploader_cli.features.plan.dry_run import Plan, history_of
+from uploader_cli.features.plan.dry_run import Plan
 from uploader_cli.features.plan.events import LimitsOrigin, PlanFinished, PlanStarted
 from uploader_cli.render.event_schema import schema_text
+from uploader_cli.run.run_journal import history_of
 from uploader_cli.selection.selecting import select
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def planned(settings: Settings, *paths: Path) -> tuple[PlanFinished, list[ev.Eve
 @contextmanager
 def server_for(kind: str, tmp_path: Path) -> Iterator[tuple[Settings, Callable[[], list[str]]]]:
     """A server, how to use it, and the calls that it got: polls and the socket's are not planned."""
-    state = {"state_dir": tmp_path / "journal", "chunk_size": 16 * KIB}
+    state: dict[str, Any] = {"state_dir": tmp_path / "journal", "chunk_size": 16 * KIB}
     if kind == "plain tus":
         with Plain() as plain, Proxy(plain.url) as relay:
             yield (
@@ -56,7 +57,7 @@ def server_for(kind: str, tmp_path: Path) -> Iterator[tuple[Settings, Callable[[
             return [call for call in seen if "/socket.io/" not in call and "/progress/" not in call]
 
         protocol: Any = "batch" if kind == "batch" else "auto"
-        asked = {"verify": "verified" in kind, "skip_existing": "look" in kind}
+        asked: dict[str, Any] = {"verify": "verified" in kind, "skip_existing": "look" in kind}
         yield Settings(server=server.url, protocol=protocol, **asked, **state), calls
 
 

@@ -116,7 +116,14 @@ def test_second_file_of_an_equal_place_fails_before_its_first_byte(
     """Where a service stores files under their metadata; the message names what tells them apart."""
     files = make_files(**{"a/same.mp4": 10, "b/same.mp4": 20, "c/other.mp4": 30})
     with Supabase() as service:
-        options = ("--tus-endpoint", service.url, *SUPABASE, "--metadata", "objectName={name}", "--json")
+        options: tuple[str, ...] = (
+            "--tus-endpoint",
+            service.url,
+            *SUPABASE,
+            "--metadata",
+            "objectName={name}",
+            "--json",
+        )
         header = ("--header", "x-upsert: true")
         done = uploader("upload", files, *options, *header, home=tmp_path)
         assert (done.code, done.finished["completed"], done.finished["failed"]) == (4, 2, 1), done.err
@@ -129,7 +136,7 @@ def test_second_file_of_an_equal_place_fails_before_its_first_byte(
             table = tmp_path / "list.csv"
             rows = [f"{files}/{name}/same.mp4,{name}.mp4" for name in "ab"]
             table.write_text("\n".join(["path,objectName", *rows]))
-            asked = ("--from-file", table)
+            asked: tuple[str | Path, ...] = ("--from-file", table)
         else:
             options, asked = (*options[:-3], "--json"), (files,)
         assert uploader("upload", *asked, *options, home=tmp_path).code == 0

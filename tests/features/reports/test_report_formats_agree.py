@@ -109,7 +109,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         sending, interrupts, receipts = Upload(settings, []), Interrupts(), Receipts()
         with Journal(settings.state_path) as journal:
             run = begin(settings, [], journal)
-            views = [*observers(settings, run.id), receipts, CtrlC(interrupts)]
+            views: list[Any] = [*observers(settings, run.id), receipts, CtrlC(interrupts)]
             outcome, notices = sending.send(run, views, interrupts)
     result = Result(outcome, tuple(receipts.kept))
     out, err = capfd.readouterr()

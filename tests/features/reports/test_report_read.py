@@ -133,7 +133,7 @@ def test_any_document_is_a_report_or_a_usage_error(data: st.DataObject) -> None:
     row = {"path": "a", "outcome": "completed", "size": 1, "seconds": 0.5, "attempts": 1}
     run = {"run": "r", "started": "s", "finished": "f", "shard": {"index": 1, "count": 2}}
     report = {"format": "uploader-report", "v": 1, **run, "runs": [run], "counts": {}, "files": [row]}
-    place = data.draw(st.sampled_from([report, run, row]))
+    place: Any = data.draw(st.sampled_from([report, run, row]))
     place[data.draw(st.sampled_from(sorted(place)))] = data.draw(VALUES)
     text = data.draw(st.sampled_from(BROKEN) | st.just(json.dumps(report)) | st.text(max_size=9))
     with tempfile.TemporaryDirectory() as directory:

@@ -10,7 +10,8 @@ import pytest
 from features.smoke.broken_servers import Broken, Call, Reply, failed, smoke
 
 from uploader_cli.features.checks.check import Verdict
-from uploader_cli.features.smoke.runner import CHECKS, watching
+from uploader_cli.features.smoke import watching
+from uploader_cli.features.smoke.runner import CHECKS
 from uploader_cli.features.smoke.smoke_report import check_json
 from uploader_server.auth import issue_token
 from uploader_server.batch.intake import Intake
@@ -54,6 +55,9 @@ def fields(**changed: Any) -> Callable[[Call, Reply], None]:
 def without(header: str) -> Callable[[Call, Reply], None]:
     """Remove a header from answers."""
     return lambda _, reply: void(reply.headers.pop(header, None))
+
+
+ONE_LEFT = {"x-ratelimit-remaining": "999"}
 
 
 def void(_: object) -> None:
@@ -481,7 +485,6 @@ BROKEN = {
         said=lambda _, reply: void(reply.headers.pop("x-ratelimit-reset", 0)),
     ),
 }
-ONE_LEFT = {"x-ratelimit-remaining": "999"}
 
 
 def _not_found() -> Reply:

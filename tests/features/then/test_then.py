@@ -9,13 +9,13 @@ import shutil
 import signal
 import threading
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import ended, finish, read_until, start, uploader
 from proxy import Cut, Onlooker, Proxy
 from scripted_server import Answer as Reply
-from serving import running_server
+from serving import inside, running_server
 from time_limits import PATIENCE
 from tus_services import Finishing, Plain, Service
 
@@ -147,8 +147,12 @@ def test_file_that_changes_after_it_was_read_is_kept(
         assert left(sent) == {"x": b""}
         again = uploader("upload", files, "-s", proxy.url, "--then", then, "--json", home=tmp_path)
         assert again.code == 0, again.err
-        more = {replace: {}, link: {"files/target": b"a" * 10}, rewrite: {"files/a (2).bin": rewritten}}[change]
-        assert left(server.root / "personal") == {"files/a.bin": b"a" * 10} | more
+        more: dict[Any, dict[str, bytes]] = {
+            replace: {},
+            link: {"files/target": b"a" * 10},
+            rewrite: {"files/a (2).bin": rewritten},
+        }
+        assert left(server.root / "personal") == {"files/a.bin": b"a" * 10} | more[change]
 
 
 def test_file_that_was_taken_away_is_removed_and_one_without_a_place_is_kept(
@@ -220,7 +224,7 @@ def test_stored_bytes_that_changed_unseen_keep_the_local_file(
     files = make_files(**{"a.bin": b"good", "b.bin": b"other"})
     with running_server(packs=True) as server:
         assert uploader("upload", "files", "-s", server.url, home=tmp_path).code == 0
-        stored, store = server.root / "personal/files/a.bin", server.app.state.store
+        stored, store = server.root / "personal/files/a.bin", inside(server).store
         stored.write_bytes(b"goop")
         identity = store.digests.identify("personal/files/a.bin")
         store.database.wait(store.digests.saved([(identity, hashlib.sha256(b"good").digest())]))

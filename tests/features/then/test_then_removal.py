@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from uploader_cli.core.plan import LocalFile
 from uploader_cli.errors import FileFailure
 from uploader_cli.features.then import removal
 from uploader_cli.features.then.removal import ASIDE
+from uploader_cli.sources.files import identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,9 +133,13 @@ def test_link_to_the_file_is_not_taken_for_its_copy(
 def test_copy_that_was_there_stays_where_the_file_changes(file: LocalFile, tmp_path: Path) -> None:
     """An interrupted move has left it; the file changes while the copy is compared."""
     (tmp_path / "sent").mkdir()
-    copy = shutil.copy2(file.path, tmp_path / "sent/a.bin")
+    copy = Path(shutil.copy2(file.path, tmp_path / "sent/a.bin"))
+
+    def change() -> None:
+        Path(file.path).write_bytes(b"new")
+
     with pytest.raises(FileFailure, match="it has changed since it was read"):
-        removal.move(file, str(copy), SHA256, lambda: Path(file.path).write_bytes(b"new") and None)
+        removal.move(file, str(copy), SHA256, change)
     assert (copy.read_bytes(), Path(file.path).read_bytes()) == (DATA, b"new")
 
 
@@ -219,7 +225,7 @@ def test_file_that_is_written_all_the_time_has_no_identity(file: LocalFile, monk
 
 def test_file_of_a_clock_that_was_ahead_has_an_identity(file: LocalFile, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(removal.time, "time", lambda: 0.0)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
     assert removal.identified(replace(file, identity=None), slept.append) == file
     assert slept == [removal.GRANULARITY]
 
@@ -235,7 +241,7 @@ def test_runs_that_set_files_of_a_directory_aside_wait_for_each_other(file: Loca
             with removal.set_aside(asked):
                 assert not os.path.exists(asked.path)
             info = os.lstat(asked.path)
-            asked = replace(asked, identity=removal.identity_of(info))
+            asked = replace(asked, identity=identity_of(info))
 
     def walk() -> None:
         for _ in range(ROUNDS):

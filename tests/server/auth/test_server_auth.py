@@ -11,7 +11,7 @@ import requests
 import socketio
 import websockets.sync.client
 from server.batches import DEADLINE, UNKNOWN, body_of, connected, eventually, file, socket_client, text
-from serving import running_server, server_process
+from serving import inside, running_server, server_process
 from websockets.exceptions import ConnectionClosed
 
 from uploader_server.auth import issue_token
@@ -190,7 +190,7 @@ def test_refused_long_poll_gets_no_event(fresh: EmbeddedServer, monkeypatch: pyt
     assert session not in told
     assert "upload-progress" not in told
     eventually(lambda: requests.get(own, timeout=DEADLINE).status_code == 400, "the end of the connection")
-    rooms = server.app.state.realtime.server.manager.rooms.get("/", {})
+    rooms = inside(server).realtime.server.manager.rooms.get("/", {})
     assert f"session:{session}" not in rooms
 
 
@@ -225,7 +225,7 @@ def test_no_spelling_of_a_path_bypasses_the_token(server: EmbeddedServer, path: 
 
 
 def websockets_of(server: EmbeddedServer) -> int:
-    connections = server.app.state.realtime.server.eio.sockets.values()
+    connections = inside(server).realtime.server.eio.sockets.values()
     return sum(connection.upgraded and not connection.closed for connection in connections)
 
 

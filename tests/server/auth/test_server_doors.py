@@ -33,7 +33,7 @@ from server.batches import (
 )
 from server.packs.packing import post_pack, send_pack
 from server.tus.tus_client import TUS, create, created, file_id, head
-from serving import running_server, server_process
+from serving import inside, running_server, server_process
 from websockets.exceptions import ConnectionClosed
 
 from uploader_server.auth import issue_token
@@ -427,7 +427,7 @@ def test_malformed_packets_and_aborted_bodies_print_no_traceback() -> None:
 def test_message_of_a_connection_that_has_ended_is_dropped() -> None:
     """It is handled in a task, which the end may overtake."""
     with running_server() as server:
-        realtime, loop = server.app.state.realtime.server, server.faults.loop
+        realtime, loop = inside(server).realtime.server, server.faults.loop
         assert loop is not None
         handled = realtime.eio.handlers["message"]("ended", "0")
         asyncio.run_coroutine_threadsafe(handled, loop).result(DEADLINE)

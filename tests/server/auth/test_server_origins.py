@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,8 +12,9 @@ import websockets.sync.client
 from server.batches import DEADLINE, UNKNOWN, connected, file, new_session, upload
 from server.packs.packing import send_pack
 from server.tus.tus_client import ENDPOINT, TUS, create, created
-from serving import running_server
+from serving import inside, running_server
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from uploader_server.__main__ import main
 from uploader_server.auth import issue_token
@@ -48,7 +50,7 @@ def call(server: EmbeddedServer, number: int, **headers: str) -> requests.Respon
 def websocket(url: str, origin: str) -> int:
     address = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
     try:
-        with websockets.sync.client.connect(address, origin=origin, open_timeout=DEADLINE, proxy=None):  # type: ignore[arg-type]
+        with websockets.sync.client.connect(address, origin=Origin(origin), open_timeout=DEADLINE, proxy=None):
             return 101
     except InvalidStatus as error:
         return error.response.status_code
@@ -58,11 +60,11 @@ def websocket(url: str, origin: str) -> int:
 @pytest.mark.parametrize("origin", [EVIL, "null", "http://127.0.0.1:1", "http://127.0.0.1.evil.example"])
 def test_cross_origin_calls_are_refused(server: EmbeddedServer, number: int, origin: str) -> None:
     """Also without a preflight: a session as text/plain."""
-    known = len(server.app.state.backend.sessions.known)  # type: ignore[attr-defined]
+    known = len(inside(server).backend.sessions.known)
     answer = call(server, number, Origin=origin, **{"Content-Type": "text/plain"})
     assert answer.status_code == 403
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
-    assert len(server.app.state.backend.sessions.known) == known  # type: ignore[attr-defined]
+    assert len(inside(server).backend.sessions.known) == known
     assert list((server.root / ".uploader/tus").iterdir()) == []
 
 
@@ -119,9 +121,9 @@ def embedded(server: EmbeddedServer, path: str, site: str, kind: dict[str, str],
 def test_page_of_another_origin_embeds_no_call(
     server: EmbeddedServer, path: str, site: str, kind: dict[str, str]
 ) -> None:
-    known = set(server.app.state.realtime.server.eio.sockets)
+    known = set(inside(server).realtime.server.eio.sockets)
     assert embedded(server, path, site, kind) == 403
-    assert set(server.app.state.realtime.server.eio.sockets) <= known
+    assert set(inside(server).realtime.server.eio.sockets) <= known
 
 
 def test_links_own_pages_and_stored_files_may_be_loaded(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
@@ -148,12 +150,12 @@ def test_page_of_an_allowed_origin_calls_with_its_origin() -> None:
 def test_jsonp_is_refused(subtests: pytest.Subtests, server: EmbeddedServer, index: str) -> None:
     opened = requests.get(server.url + POLLING, timeout=DEADLINE)
     sid = json.loads(opened.text.removeprefix("0"))["sid"]
-    known = set(server.app.state.realtime.server.eio.sockets)
+    known = set(inside(server).realtime.server.eio.sockets)
     for path in (f"{POLLING}&{index}", f"{POLLING}&sid={sid}&{index}"):
         with subtests.test(path=path):
             answer = requests.get(server.url + path, timeout=DEADLINE)
             assert (answer.status_code, "___eio" in answer.text) == (400, False)
-    assert set(server.app.state.realtime.server.eio.sockets) <= known
+    assert set(inside(server).realtime.server.eio.sockets) <= known
 
 
 @pytest.mark.parametrize("origin", ["app.example", "https://app.example/path", "https://", "ftp://a", ""])
@@ -191,7 +193,7 @@ def test_the_host_is_checked_on_loopback(host: str, status: int) -> None:
 def test_stored_file_is_never_rendered_as_a_page(server: EmbeddedServer, name: str) -> None:
     by_tus = created(server.url, 4, b"<svg", filename=name)
     upload(server.url, file("x", b"<svg"), paths=(name,))
-    stored = f"{server.url}/uploads/personal/{requests.utils.quote(name)}"
+    stored = f"{server.url}/uploads/personal/{urllib.parse.quote(name)}"
     for answer in (requests.get(url, timeout=DEADLINE) for url in (by_tus, stored)):
         assert answer.content == b"<svg"
         assert answer.headers["content-disposition"].startswith("attachment; filename*=UTF-8''")

@@ -46,7 +46,7 @@ ID = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 
 
 MINE = {"X-Session-Secret": "this-secret-has-many-characters"}
-OTHERS = (
+OTHERS: tuple[dict[str, str], ...] = (
     {},
     {"X-Session-Secret": "another-secret-of-a-stranger"},
     {"X-Session-Secret": "short"},

@@ -160,7 +160,7 @@ def test_a_captured_request_gets_the_captured_answer(name: str) -> None:
     for header in capture["headers"]:
         if header.startswith(("x-ratelimit", "retry-after", "accept-ranges")):
             assert header in answer.headers
-    body = answer.json() if answer.content else ""
+    body: Any = answer.json() if answer.content else ""
     if name == "delete-bad-token":
         body.pop("details", None)
     assert shape(body) == shape(capture["body"])
@@ -221,7 +221,7 @@ def test_cancel_does_not_stop_files_under_way(monkeypatch: pytest.MonkeyPatch) -
         with listening(server.url, session) as listener:
             sending = threading.Thread(target=lambda: answers.append(post_parts(server.url, parts)))
             sending.start()
-            events = []
+            events = list[Any]()
             while len(events) < len(expected):
                 events.append(listener.event())
                 if events[-1].get("totalProgress") == 30:
@@ -268,7 +268,7 @@ def test_3_4_completed_comes_twice_even_after_partial(server: EmbeddedServer) ->
     session = new_session(server.url, 2)
     with listening(server.url, session) as listener:
         upload(server.url, file("good.mp4", b"1"), file("bad.mp4", b"2"), session=session)
-        events = []
+        events = list[Any]()
         while len([e for e in events if e["overallStatus"] != "uploading"]) < 2:
             events.append(listener.event())
     partial, crude = events[-2:]

@@ -31,7 +31,7 @@ from server.tus.tus_client import (
     patching,
     terminate,
 )
-from serving import REPOSITORY, running_server
+from serving import REPOSITORY, inside, running_server
 
 from uploader_server.config import ServerConfig
 from uploader_server.storage import disk
@@ -154,7 +154,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, server: EmbeddedServer, failures: i
         flush(fd)
 
     monkeypatch.setattr(disk, "flush_data", once)
-    monkeypatch.setattr(server.app.state.store.disk, "syncfs", once)
+    monkeypatch.setattr(inside(server).store.disk, "syncfs", once)
 
 
 @pytest.mark.parametrize("place", [{}, {"finalKey": "k", "finalLength": "9000000", "partOffset": "0"}])

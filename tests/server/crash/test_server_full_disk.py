@@ -7,6 +7,7 @@ import errno
 import os
 import sqlite3
 import subprocess
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,7 @@ from server.tus.tus_client import append, create, created, error, head, offset_o
 from serving import running_server
 
 from uploader_server.auth import issue_token
-from uploader_server.storage import database, disk
+from uploader_server.storage import database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,7 +93,7 @@ def test_full_disk_of_the_database_is_507_for_every_call(
                 def refused(**_: object) -> None:
                     raise OSError(refusal, os.strerror(refusal))
 
-                patched.setattr(disk.tempfile, "TemporaryFile", refused)
+                patched.setattr(tempfile, "TemporaryFile", refused)
             got = answers(server, session, url)
         assert got == dict.fromkeys(got, expected)
         full.full = False

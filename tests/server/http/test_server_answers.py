@@ -13,7 +13,7 @@ import requests
 from server.batches import DEADLINE, eventually, new_session
 from server.packs.packing import send_pack
 from server.tus.tus_client import error
-from serving import running_server
+from serving import inside, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def server() -> Iterator[EmbeddedServer]:
 def test_answers_that_are_not_read_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     with running_server(packs=True, types=("mp4",)) as server, ExitStack() as opened:
         path, size = with_long_progress(server)
-        memory = server.app.state.memory
+        memory = inside(server).memory
         assert memory.used == 0
         monkeypatch.setattr(memory, "most", 4 * size + 4096)
         for number in (1, 2):
@@ -69,7 +69,7 @@ def test_answers_that_are_not_read_are_limited(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.thorough
 def test_answer_that_many_clients_share_counts_once(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     path, size = with_long_progress(server)
-    memory, together = server.app.state.memory, threading.Barrier(4)
+    memory, together = inside(server).memory, threading.Barrier(4)
     monkeypatch.setattr(memory, "most", 6 * size + 4096)  # for three answers of one client
     sizes: list[int] = []
 
@@ -88,8 +88,8 @@ def test_answer_that_many_clients_share_counts_once(server: EmbeddedServer, monk
 def test_client_that_does_not_read_its_answer_is_cut_off(server: EmbeddedServer) -> None:
     path, _ = with_long_progress(server)
     with unread(server.url, path) as connection:
-        eventually(lambda: server.app.state.memory.used > 0, "the answer")
-        eventually(lambda: server.app.state.memory.used == 0, "the end of the connection")
+        eventually(lambda: inside(server).memory.used > 0, "the answer")
+        eventually(lambda: inside(server).memory.used == 0, "the end of the connection")
         eventually(lambda: not server.app.tracker.busy(), "the end of the request")
         with pytest.raises(ConnectionResetError):
             list(iter(lambda: connection.recv(1 << 20), b""))

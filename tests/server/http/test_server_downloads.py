@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from server.batches import DEADLINE, eventually
-from serving import running_server
+from serving import inside, running_server
 
 from uploader_server.http import answers
 from uploader_server.http.answers import LARGEST_PIECE, PIECE, PacedSend
@@ -133,7 +133,7 @@ def test_client_that_disconnects_ends_the_download(server: EmbeddedServer) -> No
         assert descriptors(path) > 0
         response.close()
     eventually(lambda: descriptors(path) == 0, "the end of the downloads")
-    eventually(lambda: server.app.state.memory.used == 0, "the release of their memory")
+    eventually(lambda: inside(server).memory.used == 0, "the release of their memory")
     path.unlink()
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes import Clock
 
-from uploader_server import logs
 from uploader_server.logs import Formatter, Seldom
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def test_unexpected_errors_of_a_kind_are_one_line_a_second(
     printed: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(logs.time, "monotonic", clock)
+    monkeypatch.setattr("uploader_server.logs.time.monotonic", clock)
     for _ in range(3):
         fail(KeyError)
     fail(ValueError)

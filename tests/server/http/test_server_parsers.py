@@ -8,7 +8,7 @@ import itertools
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given
@@ -127,7 +127,7 @@ NOT_WHOLE, NO_NUMBER = ['"n" must be an integer'], ['"n" must be a number']
 @pytest.mark.parametrize(
     ("value", "strict", "lenient"),
     [(3, [], []), (3.0, NOT_WHOLE, []), (3.5, NOT_WHOLE, NOT_WHOLE), (True, NO_NUMBER, NO_NUMBER)]
-    + [(value, NO_NUMBER, NO_NUMBER) for value in ("3", None, [])]
+    + [(value, NO_NUMBER, NO_NUMBER) for value in tuple[Any, ...](("3", None, []))]
     + [(10, *[['"n" must be less than or equal to 9']] * 2), (float("nan"), NOT_WHOLE, NOT_WHOLE)],
 )
 def test_only_whole_numbers_are_integers(value: object, strict: list[str], lenient: list[str]) -> None:
@@ -192,7 +192,7 @@ def cut(body: bytes, cuts: list[int]) -> Iterator[bytes]:
     return (body[start:end] for start, end in itertools.pairwise(ends))
 
 
-def read_batch(body: bytes, cuts: list[int], directory: Path) -> object:
+def read_batch(body: bytes, cuts: list[int], directory: Path) -> tuple[Any, Any]:
     """What a reader makes of a body that arrives in these pieces."""
     reader = Noted(directory)
     pieces = [*cut(body, cuts)] or [b""]
@@ -205,12 +205,12 @@ def read_batch(body: bytes, cuts: list[int], directory: Path) -> object:
     def read(path: str | Path) -> bytes:
         return Path(path).read_bytes()
 
-    async def run() -> object:
+    async def run() -> tuple[Any, Any]:
         try:
             await reader.read(receive, "multipart/form-data; boundary=BOUNDARY", Pace(0, 60.0, 10.0))
             return reader.noted, [(one.original_name, read(one.data)) for one in reader.files if one.data]
         except Refusal as error:
-            return error.status, error.code
+            return as_api_error(error).status, error.code
         finally:
             await reader.discard()
 

@@ -21,7 +21,7 @@ from server.batches import (
     upload,
 )
 from server_clock import ServerClock
-from serving import running_server
+from serving import inside, running_server
 
 from uploader_server.auth import issue_token
 from uploader_server.storage.writing import Appender
@@ -267,7 +267,7 @@ def test_there_is_no_rate_limit_by_default(server: EmbeddedServer) -> None:
 def test_idle_sessions_expire_and_active_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = ServerClock(monkeypatch)
     with running_server() as server:
-        known = server.app.state.backend.sessions.known
+        known = inside(server).backend.sessions.known
         active, idle = new_session(server.url), new_session(server.url)
         body = body_of([text("sessionId", active), text("category", "personal"), file("a", b"x" * 1000)])
         with HalfSent(server.url, body) as request:

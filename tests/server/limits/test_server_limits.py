@@ -36,7 +36,7 @@ from server.batches import (
 from server.packs.packing import body_of_pack, half_sent, manifest_of, send_pack
 from server.tus.tus_client import create, created, error
 from server_clock import ServerClock
-from serving import running_server
+from serving import inside, running_server
 from websockets.exceptions import InvalidStatus
 
 from uploader_server.app import create_app
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 
 def sockets(server: EmbeddedServer) -> dict[str, Any]:
-    known: dict[str, Any] = server.app.state.realtime.server.eio.sockets
+    known: dict[str, Any] = inside(server).realtime.server.eio.sockets
     return known
 
 
@@ -96,7 +96,7 @@ def test_concurrent_packs_store_no_more_files_than_a_session_may_have() -> None:
             opened.enter_context(half_sent(server.url, body, sent=len(body) - 9, key=str(n)))
             for n, body in enumerate(bodies)
         ]
-        requests_of = server.app.state.backend.sessions.known[session].requests  # type: ignore[attr-defined]
+        requests_of = inside(server).backend.sessions.known[session].requests
         eventually(lambda: len(requests_of) == len(packs), "all packs")
         for pack, body in zip(packs, bodies, strict=True):
             pack.sendall(body[-9:])
@@ -117,7 +117,7 @@ def test_zero_is_no_limit() -> None:
 
 def emit(server: EmbeddedServer, session: str, megabytes: int) -> None:
     """Send events of 16 KiB to the watchers of a session."""
-    realtime, loop = server.app.state.realtime, server.faults.loop
+    realtime, loop = inside(server).realtime, server.faults.loop
     assert loop is not None
     for number in range(64 * megabytes):
         event = {"sessionId": session, "number": number, "message": "x" * (16 << 10)}
@@ -193,7 +193,7 @@ def test_second_websocket_of_a_connection_is_refused() -> None:
 
 
 def joined(server: EmbeddedServer, session: str) -> int:
-    rooms = server.app.state.realtime.server.manager.rooms.get("/", {})
+    rooms = inside(server).realtime.server.manager.rooms.get("/", {})
     return len(rooms.get(f"session:{session}", {}))
 
 
@@ -317,12 +317,12 @@ def test_rejoins_on_one_socket_stay_below_the_join_limit() -> None:
         for _ in range(30):
             assert watcher.join(session) == {"ok": True}
             assert watcher.client.call("leave-session", session, timeout=DEADLINE) == {"ok": True}
-        realtime = server.app.state.realtime
-        assert list(server.app.state.joins.joined.values()) == [set()]
+        realtime = inside(server).realtime
+        assert list(inside(server).joins.joined.values()) == [set()]
         rooms = realtime.server.manager.rooms["/"]
         assert [room for room in rooms if str(room).startswith("session:")] == []
         watcher.client.disconnect()
-        eventually(lambda: server.app.state.joins.joined == {}, "the end of the connection")
+        eventually(lambda: inside(server).joins.joined == {}, "the end of the connection")
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
@@ -347,13 +347,14 @@ class SkippingLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        select = self._selector.select
+        selector: Any = self._selector  # type: ignore[attr-defined]
+        select = selector.select
 
         def skip(timeout: float | None) -> Any:
             self.now += timeout or 0.0
             return select(None if timeout is None else 0)
 
-        self._selector.select = skip
+        selector.select = skip
 
     def time(self) -> float:
         return self.now
@@ -398,7 +399,7 @@ def test_a_session_is_not_swept_right_after_a_long_body(monkeypatch: pytest.Monk
     clock = ServerClock(monkeypatch)
     with running_server() as server:
         session = new_session(server.url)
-        backend: Any = server.app.state.backend
+        backend: Any = inside(server).backend
         body = body_of([text("sessionId", session), text("category", "personal"), file("a", b"x" * 1000)])
         with HalfSent(server.url, body) as request:
             request.send(500)
@@ -419,7 +420,7 @@ def test_a_session_is_not_swept_while_a_resumable_upload_is_processed(monkeypatc
         session = new_session(server.url)
         with ThreadPoolExecutor(1) as client:
             storing = client.submit(created, server.url, 3, b"abc", sessionId=session, filename="a.mp4")
-            backend: Any = server.app.state.backend
+            backend: Any = inside(server).backend
             eventually(lambda: [one.offset for one in list(backend.tus.open.values())] == [3], "the bytes")
             clock.ahead += server.config.session_ttl + 1
             clock.wait_for_sweeps()
@@ -432,9 +433,9 @@ def test_ended_sessions_are_swept_from_memory_and_disk() -> None:
     with running_server(session_ttl=0.2) as server:
         session = new_session(server.url)
         requests.post(f"{server.url}/api/upload/session/{session}/finish", timeout=DEADLINE)
-        backend: Any = server.app.state.backend
+        backend: Any = inside(server).backend
         eventually(lambda: backend.sessions.known == {}, "the sweep")
-        assert server.app.state.store.sessions(9) == []
+        assert inside(server).store.sessions(9) == []
 
 
 SERVE_AND_TELL = """

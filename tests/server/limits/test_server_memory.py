@@ -28,7 +28,7 @@ from server.batches import (
 )
 from server.packs.packing import body_of_pack, entry, headers_of, manifest_of, post_pack, send_pack
 from server.tus.tus_client import BODY, create, metadata
-from serving import ServerProcess, running_server
+from serving import ServerProcess, inside, running_server
 
 from uploader_server.batch.intake import Intake
 from uploader_server.http.memory import BUDGET, Held, Memory
@@ -133,7 +133,7 @@ KINDS = [head, manifest, parsed_manifest, data, texts, names, upload_metadata, l
 def test_unfinished_requests_fill_the_budget_and_not_more(
     shared: EmbeddedServer, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory, received = shared.app.state.memory, shared.app.tracker.received
+    memory, received = inside(shared).memory, shared.app.tracker.received
     most = 2 * MIB if kind in {upload_metadata, head} else 12 * MIB
     monkeypatch.setattr(memory, "most", most)
     request = kind(shared.url, MIB // 4)
@@ -204,29 +204,29 @@ def test_what_a_batch_kept_is_freed_when_it_fails(
 
 
 def test_pack_without_room_is_refused_before_its_data(shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared.app.state.memory, "most", 10 * MIB)
+    monkeypatch.setattr(inside(shared).memory, "most", 10 * MIB)
     request = data(shared.url, 3 * MIB)
     only_manifest = request._replace(sent=request.body.index(b"x" * 1000))
     with request.begin(shared.url):
-        eventually(lambda: shared.app.state.memory.used > 2 * MIB)
+        eventually(lambda: inside(shared).memory.used > 2 * MIB)
         with only_manifest.begin(shared.url) as connection:
             assert connection.recv(65536).startswith(b"HTTP/1.1 503 ")
 
 
 def test_download_of_a_large_file_keeps_one_piece(shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared.app.state.memory, "most", 2 * MIB)
+    monkeypatch.setattr(inside(shared).memory, "most", 2 * MIB)
     content = os.urandom(3 * MIB)
     upload(shared.url, file("large.mp4", content))
     for _ in range(3):
         answer = requests.get(f"{shared.url}/uploads/personal/large.mp4", timeout=DEADLINE)
         assert answer.content == content
-    assert shared.app.state.memory.used == 0
+    assert inside(shared).memory.used == 0
 
 
 @pytest.mark.thorough
 def test_each_client_leaves_as_much_as_it_keeps(shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """So slow requests of a few clients lock nobody out."""
-    memory, received = shared.app.state.memory, shared.app.tracker.received
+    memory, received = inside(shared).memory, shared.app.tracker.received
     monkeypatch.setattr(memory, "most", 8 * MIB)
     request = data(shared.url, MIB // 8)
     connections: list[socket.socket] = []
@@ -271,7 +271,7 @@ def test_open_session_keeps_no_files_that_are_recorded(shared: EmbeddedServer) -
     shown = progress(shared.url, session).json()
     assert [one["originalName"][:5] for one in shown["files"]] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4", "../xx"]
     assert (shown["completedFiles"], shown["failedFiles"], shown["overallStatus"]) == (5, 1, "uploading")
-    assert not shared.app.state.backend.sessions.known[session].files
+    assert not inside(shared).backend.sessions.known[session].files
 
 
 @pytest.mark.thorough
@@ -339,10 +339,10 @@ def test_marks_of_sessions_are_read_when_they_are_needed(tmp_path: Path, monkeyp
         sessions = [new_session(server.url, 9) for _ in range(2)]
         for session in sessions:
             assert post_pack(server.url, session, {"a": session.encode(), "b": b"2"}).status_code == 200
-        known = server.app.state.backend.sessions.known
+        known = inside(server).backend.sessions.known
         assert [known[session].counted is None for session in sessions] == [True, False]
     with running_server(root=tmp_path, packs=True) as server:
-        known = server.app.state.backend.sessions.known
+        known = inside(server).backend.sessions.known
         assert [known[session].counted for session in sessions] == [None, None]
         for session in sessions:
             assert post_pack(server.url, session, {"a": session.encode(), "c": b"3"}).status_code == 200

@@ -31,7 +31,7 @@ from server.batches import (
 )
 from server.tus.tus_client import BODY, TUS, append, concatenate, error, head, metadata, offset_of, part
 from server_clock import ServerClock
-from serving import running_server
+from serving import inside, running_server
 
 from uploader_server import shares
 from uploader_server.config import ServerConfig
@@ -232,11 +232,11 @@ def test_empty_sessions_and_uploads_expire_after_an_hour(monkeypatch: pytest.Mon
         with watching(server.url, session=watched):
             clock.ahead += EMPTY_TTL - 30
             clock.wait_for_sweeps()
-            assert set(server.app.state.backend.sessions.known) == {empty, used, watched}  # type: ignore[union-attr]
+            assert set(inside(server).backend.sessions.known) == {empty, used, watched}
             clock.ahead += 60
             clock.wait_for_sweeps()
-            assert set(server.app.state.backend.sessions.known) == {used, watched}  # type: ignore[union-attr]
-            assert set(server.app.state.backend.tus.open) == {u.rpartition("/")[2] for u in (one_byte, in_session)}  # type: ignore[union-attr]
+            assert set(inside(server).backend.sessions.known) == {used, watched}
+            assert set(inside(server).backend.tus.open) == {u.rpartition("/")[2] for u in (one_byte, in_session)}
         assert [head(u).status_code for u in (no_byte, one_byte, in_session)] == [410, 200, 200]
 
 

@@ -12,7 +12,7 @@ import requests
 from server.batches import FromAddress, eventually, new_session
 from server.packs.packing import body_of_pack, headers_of, manifest_of
 from server.tus.tus_client import DEADLINE, append, concatenate, create, created, part
-from serving import running_server
+from serving import inside, running_server
 
 from uploader_server.batch.lookup import Lookup
 from uploader_server.serving import SHORT_JOBS
@@ -89,7 +89,7 @@ def test_packs_of_one_client_delay_those_of_others_by_one(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(put.Linking, "run", slow)
     with running_server(packs=True) as server, ThreadPoolExecutor() as clients:
-        url, session, placing = server.url, new_session(server.url, 100), server.app.state.store.names_in_use
+        url, session, placing = server.url, new_session(server.url, 100), inside(server).store.names_in_use
         try:
             answers = [clients.submit(send, f"mine-{number}", "127.0.0.1") for number in range(3)]
             eventually(lambda: len(placing) == 6, "the packs of the first client")
@@ -139,7 +139,7 @@ def test_copy_of_a_data_file_with_a_second_name_is_not_made_on_the_event_loop(mo
 
 def test_a_digest_that_nobody_waits_for_keeps_no_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running_server(root=tmp_path) as server:
-        digests = server.app.state.store.digests
+        digests = inside(server).store.digests
         digests.patience = 0.3
         free = threading.Event()
 

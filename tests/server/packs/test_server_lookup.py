@@ -20,7 +20,7 @@ import requests
 from server.batches import DEADLINE, file, new_session, upload
 from server.packs.packing import send_pack
 from server.tus.tus_client import TUS, checksum, create
-from serving import running_server
+from serving import inside, running_server
 
 from uploader_server.storage.reading import Reading
 
@@ -108,7 +108,7 @@ def test_a_recorded_digest_counts_only_for_the_recorded_file(server: EmbeddedSer
     assert found(server, own)[0]["sha256"] == digest(b"bytes")
     assert all("repr-digest" in requests.head(url, headers=TUS, timeout=DEADLINE).headers for url in urls)
     if how == "early row":
-        database = server.app.state.store.database
+        database = inside(server).store.database
         database.wait(
             lambda db: db.execute("UPDATE digests SET changed = NULL, inode = NULL WHERE path LIKE '%early%'")
         )
@@ -137,7 +137,7 @@ def test_digests_that_are_asked_to_be_read_are_read_each_time(monkeypatch: pytes
     answer = {"exists": True, "size": 5, "location": "/uploads/personal/a"}
     with running_server(packs=True) as server:
         send_pack(server.url, new_session(server.url), {"a": b"bytes"})
-        digests = server.app.state.store.digests
+        digests = inside(server).store.digests
         digests.patience = 0.05
         assert look(server, body).json()["files"] == [{**answer, "pending": True}]
         go.set()
@@ -176,6 +176,7 @@ def test_symlink_out_of_the_category_reveals_no_file(server: EmbeddedServer, tmp
 
 def test_invalid_lookup_is_refused(subtests: pytest.Subtests, server: EmbeddedServer) -> None:
     one = {"relativePath": "t", "size": 3}
+    body: Any
     for body in (
         [],
         {"files": []},
@@ -201,7 +202,7 @@ def test_one_read_of_the_database_serves_a_thousand_files(server: EmbeddedServer
     files = {f"many/{n}": b"%d" % n for n in range(1000)}
     send_pack(server.url, new_session(server.url, 1000), files)
     statements: list[str] = []
-    database = server.app.state.store.database
+    database = inside(server).store.database
     database.wait(lambda db: db.set_trace_callback(statements.append))
     answered = found(server, *({"relativePath": path, "size": len(data)} for path, data in files.items()))
     database.wait(lambda db: db.set_trace_callback(None))
@@ -277,7 +278,7 @@ def test_failure_to_save_digests_after_the_answer_is_no_traceback(
     body = {"category": "personal", "files": [{"relativePath": "unknown", "size": 5}], "digests": "compute"}
     with running_server(packs=True) as server:
         (server.root / "personal" / "unknown").write_bytes(b"bytes")
-        store = server.app.state.store
+        store = inside(server).store
         store.database.wait(lambda db: db.execute(refuse))
         store.digests.patience = 0.05
         assert look(server, body).json()["files"][0]["pending"] is True

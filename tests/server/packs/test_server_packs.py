@@ -30,7 +30,7 @@ from server.packs.packing import (
     send_pack,
 )
 from server.tus.tus_client import create
-from serving import REPOSITORY, running_server, server_process
+from serving import REPOSITORY, inside, running_server, server_process
 
 from uploader_server.auth import issue_token
 from uploader_server.batch.packstore import Unpacking
@@ -418,7 +418,7 @@ def test_pack_answer_is_kept_for_the_upload_ttl() -> None:
         assert post_body(server.url, damaged, key="key").status_code == 200
         eventually(lambda: recalled(server.url, "key").status_code == 404)
         rows = "SELECT (SELECT count(*) FROM packs), (SELECT count(*) FROM files)"
-        database = server.app.state.store.database
+        database = inside(server).store.database
         eventually(lambda: tuple(database.wait(lambda db: db.execute(rows).fetchone())) == (0, 1))
 
 
@@ -475,8 +475,9 @@ def test_finish_counts_files_abandoned_by_the_client(tmp_path: Path) -> None:
     with running_server(packs=True, root=tmp_path) as server:
         session = new_session(server.url, 4)
         send_pack(server.url, session, {"a": b"1"})
-        for wrong in ([], {"failed": -1}, {"failed": "1"}, {"failed": True}, {"failed": 1, "more": 1}):
-            assert refused(finish(server.url, session, wrong)) == (400, "VALIDATION_ERROR")
+        wrong: tuple[Any, ...] = ([], {"failed": -1}, {"failed": "1"}, {"failed": True}, {"failed": 1, "more": 1})
+        for body in wrong:
+            assert refused(finish(server.url, session, body)) == (400, "VALIDATION_ERROR")
         for body in ({"failed": 2}, {"failed": 1}, None):  # the first one ends it
             answer = finish(server.url, session, body).json()
             known = answer["completedFiles"], answer["failedFiles"], answer["overallStatus"]
@@ -531,7 +532,7 @@ def test_kill_between_link_and_commit_stores_each_file_once(tmp_path: Path) -> N
 
 def test_a_pack_that_can_not_be_recorded_can_be_repeated(tmp_path: Path) -> None:
     with running_server(packs=True, root=tmp_path) as server:
-        session, database = new_session(server.url), server.app.state.store.database
+        session, database = new_session(server.url), inside(server).store.database
         refuse = "CREATE TRIGGER refuse BEFORE INSERT ON packs BEGIN SELECT RAISE(ABORT, 'by the test'); END"
         database.wait(lambda db: db.execute(refuse))
         assert refused(post_pack(server.url, session, {"a": b"1"}, key="key")) == (500, "UPLOAD_FAILED")

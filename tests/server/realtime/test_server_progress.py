@@ -12,7 +12,7 @@ import requests
 from server.batches import DEADLINE, eventually, file, new_session, progress, upload, watching
 from server.packs.packing import send_pack
 from server.tus.tus_client import append, concatenate, created, part
-from serving import running_server
+from serving import inside, running_server
 
 from uploader_server.storage.file_state import FileState
 from uploader_server.storage.store import Store
@@ -129,7 +129,7 @@ def test_file_is_uploading_until_it_is_recorded(server: EmbeddedServer, monkeypa
 def test_join_shows_the_file_that_is_arriving_without_reading_all(server: EmbeddedServer) -> None:
     session = new_session(server.url, 3)
     upload(server.url, file("done", b"x"), session=session)
-    known: Any = server.app.state.backend.sessions
+    known: Any = inside(server).backend.sessions
     state = known.known[session]
     state.add(FileState("arriving"))
     assert [one.original_name for one in state.files.values()] == ["arriving"]
@@ -168,7 +168,7 @@ def test_progress_counts_bytes(tmp_path: Path, cancelled: bool) -> None:
 
 
 def summary_of_session(server: EmbeddedServer) -> Any:
-    (session,) = server.app.state.backend.newest()
+    (session,) = inside(server).backend.newest()
     return {key: session.get(key) for key in ("receivedBytes", "totalBytes", "name", "endedAt")}
 
 

@@ -31,7 +31,7 @@ from server.tus.tus_client import (
     part,
     terminate,
 )
-from serving import running_server
+from serving import inside, running_server
 from time_limits import SLACK
 
 from uploader_server.auth import issue_token
@@ -228,7 +228,7 @@ def test_sweep_continues_after_an_error(monkeypatch: pytest.MonkeyPatch, caplog:
 def test_digests_of_removed_files_are_deleted() -> None:
     with running_server(session_ttl=3.0) as server:
         upload(server.url, *(file(f"{n}.txt", b"n") for n in range(3)))
-        database = server.app.state.store.database
+        database = inside(server).store.database
 
         def known() -> int:
             return database.wait(lambda db: int(db.execute("SELECT count(*) FROM digests").fetchone()[0]))
@@ -242,7 +242,7 @@ def test_no_request_reads_all_rows_of_a_table() -> None:
     """Each statement that the server runs for these requests finds its rows by an index."""
     statements: list[str] = []
     with running_server(packs=True) as server:
-        url, database = server.url, server.app.state.store.database
+        url, database = server.url, inside(server).store.database
         database.wait(lambda db: db.set_trace_callback(statements.append))
         session = new_session(url, 9)
         stored = created(url, 3, b"tus", filename="deleted", uploadKey="one", sessionId=session)
@@ -291,7 +291,7 @@ def test_ended_session_lists_its_files_from_the_database() -> None:
         assert after["completedFiles"] == after["totalFiles"] - 6 == 3
         names = [sorted(file["originalName"] for file in answer["files"]) for answer in (before, after)]
         assert names == [["by batch", "by pack", "by tus"]] * 2
-        assert server.app.state.backend.sessions.known[session].files == {}  # type: ignore[attr-defined]
+        assert inside(server).backend.sessions.known[session].files == {}
 
 
 def test_thread_that_outlives_its_server_gives_no_file_a_name(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from server.tus.tus_client import (
     metadata,
     offset_of,
 )
-from serving import running_server, server_process
+from serving import inside, running_server, server_process
 
 from uploader_server.app import create_app
 from uploader_server.auth import issue_token
@@ -181,7 +181,7 @@ def test_other_requests_are_answered_while_the_database_is_busy() -> None:
     with running_server(packs=True) as server:
         session, upload = new_session(server.url), created(server.url, 6, b"abc")
         try:
-            server.app.state.store.database.submit(lambda db: free.wait(DEADLINE), writes=False)
+            inside(server).store.database.submit(lambda db: free.wait(DEADLINE), writes=False)
             creating = threading.Thread(target=create, args=(server.url, 3, b"abc"))
             creating.start()
             assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
@@ -197,7 +197,7 @@ def test_other_requests_are_answered_while_the_database_is_busy() -> None:
 def test_two_creations_with_one_key_at_once_make_one_upload() -> None:
     free = threading.Event()
     with running_server(packs=True) as server:
-        database = server.app.state.store.database
+        database = inside(server).store.database
         database.submit(lambda db: free.wait(DEADLINE), writes=False)
         answers: list[requests.Response] = []
         threads = [
@@ -263,7 +263,21 @@ def test_uploads_and_session_of_the_released_version_continue(tmp_path: Path) ->
     fields = metadata(filename="half.txt", sessionId=session, uploadKey="k")
     with closing(sqlite3.connect(database_of(tmp_path))) as database, database:
         database.executescript(RELEASED)
-        row = (session, "personal", 3, "uploading", 50, "2026-11-01T00:00:00.000Z", now, 0, "", b"", "", 0, "")
+        row: tuple[object, ...] = (
+            session,
+            "personal",
+            3,
+            "uploading",
+            50,
+            "2026-11-01T00:00:00.000Z",
+            now,
+            0,
+            "",
+            b"",
+            "",
+            0,
+            "",
+        )
         database.execute(f"INSERT INTO sessions VALUES ({', '.join('?' * 13)})", row)
         for position, known in enumerate((stored, twice)):
             row = (known, session, position, "stored.txt", None, 6, "completed", 100, 0.0, "personal/stored.txt")

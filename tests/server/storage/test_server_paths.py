@@ -11,7 +11,7 @@ import requests
 from server.batches import DEADLINE, file, new_session, post_parts, progress, text, upload
 from server.packs.packing import body_of_pack, manifest_of, post_body, send_pack
 from server.tus.tus_client import create, error
-from serving import running_server
+from serving import inside, running_server
 
 from uploader_server.storage.paths import UnsafePathError, safe_parts
 
@@ -136,7 +136,7 @@ def test_only_the_beginning_of_a_refused_path_is_kept(shared: EmbeddedServer) ->
     assert all(len(path) < 300 for path in shown)
     batched(shared.url, "../" + "x" * 50_000, "good.mp4")
     longest = "SELECT max(length(original_name), length(relative_path), length(error)) FROM files"
-    database = shared.app.state.store.database
+    database = inside(shared).store.database
     assert max(row[0] or 0 for row in database.wait(lambda db: db.execute(longest).fetchall())) < 300
 
 

@@ -14,7 +14,7 @@ from server.batches import DEADLINE, eventually, file, new_session, progress, up
 from server.packs.packing import body_of_pack, half_sent, manifest_of, post_pack, recalled
 from server.tus.tus_client import append, create, created, head
 from server_clock import ServerClock
-from serving import running_server
+from serving import inside, running_server
 
 from uploader_server import sessions
 from uploader_server.auth import issue_token
@@ -34,7 +34,7 @@ DAY = 24 * 3600.0
 
 def names(server: EmbeddedServer) -> set[str]:
     """Return the names in the rows of files."""
-    rows = server.app.state.store.database.wait(lambda db: db.execute("SELECT original_name FROM files").fetchall())
+    rows = inside(server).store.database.wait(lambda db: db.execute("SELECT original_name FROM files").fetchall())
     return {row["original_name"] for row in rows}
 
 
@@ -93,7 +93,7 @@ def test_database_gives_the_pages_of_dead_rows_back(tmp_path: Path, monkeypatch:
     clock = ServerClock(monkeypatch)
     stored = tmp_path / ".uploader" / "server.sqlite3"
     with running_server(root=tmp_path) as server:
-        insert_dead(server.app.state.store.database, 6000)
+        insert_dead(inside(server).store.database, 6000)
         clock.wait_for_sweeps()
         assert names(server) == set()
         clock.wait_for_sweeps()
@@ -106,7 +106,7 @@ def test_file_stored_during_a_sweep_keeps_its_rows(tmp_path: Path, monkeypatch: 
     with running_server(root=tmp_path, packs=True, jwt_secret=SECRET) as server:
         stored = create(server.url, 3, b"abc", filename="a").headers["upload-file-id"]
         post_pack(server.url, new_session(server.url), {"b": b"b"})
-        pruner, missing = server.app.state.store.pruner, pruning.Pruner.missing
+        pruner, missing = inside(server).store.pruner, pruning.Pruner.missing
         seen: list[list[str]] = []
 
         def first_missing(self: pruning.Pruner, paths: Any) -> list[str]:
@@ -132,13 +132,13 @@ def test_session_used_while_a_sweep_waits_for_the_disk_is_kept(monkeypatch: pyte
         for session in (first, second):
             upload(server.url, file(session, b"1"), session=session)
         clock.wait_for_sweeps()
-        known, busy, free = server.app.state.backend.sessions.known, threading.Event(), threading.Event()  # type: ignore[union-attr]
+        known, busy, free = inside(server).backend.sessions.known, threading.Event(), threading.Event()
 
         def hold(_: object) -> None:
             busy.set()
             free.wait(DEADLINE)
 
-        threading.Thread(target=server.app.state.store.database.wait, args=[hold]).start()
+        threading.Thread(target=inside(server).store.database.wait, args=[hold]).start()
         assert busy.wait(DEADLINE)
         clock.ahead += DAY + 1
         eventually(lambda: first not in known, "the first deletion, which waits")
@@ -160,7 +160,7 @@ def test_session_of_a_pack_that_has_begun_is_kept(monkeypatch: pytest.MonkeyPatc
         upload(server.url, file("a", b"1"), session=session)
         body = body_of_pack(manifest_of(session, {"b": b"2"}), b"2")
         clock.ahead += 0.9 * DAY
-        known = server.app.state.backend.sessions.known[session]  # type: ignore[union-attr]
+        known = inside(server).backend.sessions.known[session]
         before = known.touched
         late = half_sent(server.url, body, sent=body.index(b'name="data"'))
         eventually(lambda: known.touched > before, "its manifest")
@@ -175,7 +175,7 @@ def test_sessions_beyond_the_limit_lose_their_rows(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sessions, "MAX_KNOWN", 4)
 
     def rows(server: EmbeddedServer) -> list[str]:
-        ids = server.app.state.store.database.wait(lambda db: db.execute("SELECT id FROM sessions").fetchall())
+        ids = inside(server).store.database.wait(lambda db: db.execute("SELECT id FROM sessions").fetchall())
         return sorted(row["id"] for row in ids)
 
     with running_server(root=tmp_path, jwt_secret=SECRET) as server:
@@ -189,7 +189,7 @@ def test_sessions_beyond_the_limit_lose_their_rows(tmp_path: Path, monkeypatch: 
         assert delete(server, ids[0]["id"]) == 200  # of a session without a row
     monkeypatch.setattr(sessions, "MAX_KNOWN", 3)
     with running_server(root=tmp_path) as server:
-        known = server.app.state.backend.sessions.known  # type: ignore[union-attr]
+        known = inside(server).backend.sessions.known
         assert sorted(known) == rows(server) == sorted([still_open, *ended[-2:]])
 
 
@@ -197,7 +197,7 @@ def test_upload_that_is_being_stored_does_not_expire(monkeypatch: pytest.MonkeyP
     clock = ServerClock(monkeypatch)
     with running_server() as server:
         url = created(server.url, 3, b"ab", filename="slow")
-        backend, begun, free = server.app.state.backend, threading.Event(), threading.Event()
+        backend, begun, free = inside(server).backend, threading.Event(), threading.Event()
         put = backend.sessions.put  # type: ignore[union-attr]
 
         async def late(*files: Any, **how: Any) -> None:
@@ -223,7 +223,7 @@ def test_record_of_an_upload_used_during_a_sweep_is_kept(monkeypatch: pytest.Mon
     clock = ServerClock(monkeypatch)
     with running_server() as server:
         url = created(server.url, 3, b"abc", filename="a", uploadKey="k" * 22)
-        backend = server.app.state.backend
+        backend = inside(server).backend
         clock.ahead += server.config.upload_ttl + 1
         with monkeypatch.context() as patched:
             real = backend.tus.expire  # type: ignore[union-attr]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 import pytest
@@ -37,7 +37,7 @@ def post(
     return requests.post(server.url + ENDPOINT, data=data, headers=sent, timeout=DEADLINE)
 
 
-def new(server: EmbeddedServer, **headers: str) -> str:
+def new(server: EmbeddedServer, **headers: Any) -> str:
     answer = post(server, **headers)
     assert answer.status_code == 201, answer.text
     return urljoin(server.url, answer.headers["location"])
@@ -207,7 +207,7 @@ ENDS = ("DELETE", "HEAD")
 
 
 def test_version_6_reads_the_lifetime_as_expires_and_404_for_an_ended_upload(server: EmbeddedServer) -> None:
-    version = {"Upload-Draft-Interop-Version": "6"}
+    version: dict[str, Any] = {"Upload-Draft-Interop-Version": "6"}
     answer = post(server, **version)
     url = urljoin(server.url, answer.headers["location"])
     assert ", expires=" in answer.headers["upload-limit"]

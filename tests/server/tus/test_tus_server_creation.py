@@ -28,7 +28,7 @@ from server.tus.tus_client import (
     offset_of,
     terminate,
 )
-from serving import running_server
+from serving import inside, running_server
 
 from uploader_server.auth import issue_token
 
@@ -143,7 +143,7 @@ def test_aborted_creation_keeps_the_received_bytes(server: EmbeddedServer) -> No
     with ByHand("POST", server.url + ENDPOINT, sent, claimed=6) as request:
         request.send(b"abc")
         key = ("", "broken creation")
-        eventually(lambda: server.app.state.backend.tus.unfinished(*key), "the upload")
+        eventually(lambda: inside(server).backend.tus.unfinished(*key), "the upload")
     again = create(server.url, 6, uploadKey="broken creation")
     assert again.status_code == 200
     offset = int(again.headers["upload-offset"])
@@ -326,7 +326,7 @@ def test_upload_key_is_separate_for_each_owner(server: EmbeddedServer) -> None:
 def test_upload_of_a_lost_session_continues_in_another(server: EmbeddedServer) -> None:
     lost = new_session(server.url)
     upload = created(server.url, 5, b"ab", uploadKey="lost session", sessionId=lost, filename="lost.txt")
-    del server.app.state.backend.sessions.known[lost]
+    del inside(server).backend.sessions.known[lost]
     fresh = new_session(server.url, category="scenic")
     again = create(server.url, 5, uploadKey="lost session", sessionId=fresh, filename="lost.txt")
     assert (again.status_code, again.headers["upload-offset"]) == (200, "2")
@@ -337,7 +337,7 @@ def test_upload_of_a_lost_session_continues_in_another(server: EmbeddedServer) -
 def test_finished_upload_counts_in_a_new_session_that_names_its_key(server: EmbeddedServer) -> None:
     lost = new_session(server.url)
     first = create(server.url, 3, b"abc", uploadKey="lost but finished", sessionId=lost, filename="counted.txt")
-    del server.app.state.backend.sessions.known[lost]
+    del inside(server).backend.sessions.known[lost]
     fresh = new_session(server.url)
     again = create(server.url, 3, uploadKey="lost but finished", sessionId=fresh, filename="counted.txt")
     assert again.headers["content-location"] == first.headers["content-location"]

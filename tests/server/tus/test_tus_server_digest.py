@@ -14,7 +14,7 @@ import pytest
 import requests
 from server.batches import file, upload
 from server.tus.tus_client import DEADLINE, TUS, append, checksum, content, create, created, digest_of, head
-from serving import running_server, server_process
+from serving import inside, running_server, server_process
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def test_other_uploads_have_a_digest_once_it_was_asked_for(
 
 
 def test_a_digest_that_takes_long_is_pending_and_ready_later(server: EmbeddedServer) -> None:
-    digests = server.app.state.store.digests
+    digests = inside(server).store.digests
     path = server.root / "tus" / "long.bin"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(bytes(30_000_000))

@@ -32,7 +32,7 @@ from server.tus.tus_client import (
     terminate,
 )
 from server_clock import ServerClock
-from serving import running_server, server_process
+from serving import inside, running_server, server_process
 
 from uploader_server.auth import issue_token
 
@@ -170,7 +170,7 @@ def test_a_part_of_deferred_length_can_be_split_later(server: EmbeddedServer, ke
         pass  # it breaks off: what was announced is free again
     assert offset_of(whole) == 4
     with patching(whole, 4, 1):
-        eventually(lambda: server.app.state.backend.tus.known.get(whole.rpartition("/")[2]).claimed == 5)
+        eventually(lambda: inside(server).backend.tus.known.get(whole.rpartition("/")[2]).claimed == 5)
         rest = claimed(server.url, key, 10, 6, 4, b"ghij")
     assert append(whole, 4, b"efX").status_code == 413
     assert append(whole, 4, iter([b"efX"])).status_code == 413  # chunked: the server learns the length by reading
@@ -185,7 +185,7 @@ def test_a_part_of_deferred_length_may_be_the_whole(server: EmbeddedServer, key:
     whole = claimed(server.url, key, 4, 0, None)
     with patching(whole, 0, length) as request:
         request.send(b"ab")
-        eventually(lambda: server.app.state.backend.tus.known.get(whole.rpartition("/")[2]).claimed == 4)
+        eventually(lambda: inside(server).backend.tus.known.get(whole.rpartition("/")[2]).claimed == 4)
         assert error(claim(server.url, key, 4, 2, 2)) == (409, "RANGE_CONFLICT")  # it is on its way
         request.send(b"cd")
         if length is None:
@@ -234,7 +234,7 @@ def test_failed_chunk_of_one_part_keeps_the_others(server: EmbeddedServer, key: 
     assert offset_of(first) == 0
     with patching(first, 0, 3_000_000) as request:
         request.send(data[:1_000_000])
-        eventually(lambda: server.app.state.backend.tus.known.get(first.rpartition("/")[2]).file.size == 1_000_000)
+        eventually(lambda: inside(server).backend.tus.known.get(first.rpartition("/")[2]).file.size == 1_000_000)
     assert offset_of(first) == 1_000_000
     assert append(first, 1_000_000, data[1_000_000:3_000_000], checksum(data[1_000_000:3_000_000])).status_code == 204
     final = concatenate(server.url, first, second, uploadKey=key)

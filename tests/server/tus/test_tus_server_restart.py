@@ -7,7 +7,7 @@ import random
 import sqlite3
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 import pytest
@@ -29,7 +29,7 @@ from server.tus.tus_client import (
     patching,
 )
 from server_clock import ServerClock
-from serving import running_server, server_process
+from serving import inside, running_server, server_process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,7 +150,7 @@ def test_linked_files_that_were_not_recorded_are_never_cut_or_replaced(
         rest = urljoin(old, made.headers["location"])
         assert append(rest, 0, data[100:], headers).status_code == 204
         refuse = "CREATE TRIGGER refuse BEFORE INSERT ON files BEGIN SELECT RAISE(ABORT, 'by the test'); END"
-        database = server.app.state.store.database
+        database = inside(server).store.database
         database.wait(lambda db: db.execute(refuse))
         finals = [
             ((first, rest), {"uploadKey": "in place", "filename": "in place.bin", "sessionId": session}),
@@ -258,7 +258,7 @@ def test_expired_upload_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
         finished = created(server.url, 3, b"abc", filename="stays.txt")
         pieces = part(server.url, b"ab")
         clock.wait_for_sweeps()
-        referred_to = [*server.app.state.backend.tus.known.values()]  # as by an error until the garbage collection
+        referred_to = [*inside(server).backend.tus.known.values()]  # as by an error until the garbage collection
         assert head(upload).status_code == head(pieces).status_code == 200
         clock.ahead += server.config.upload_ttl + 1
         eventually(lambda: not list((server.root / ".uploader" / "tus").iterdir()), "the sweep")
@@ -295,7 +295,7 @@ def test_requests_extend_the_expiry(how: str, monkeypatch: pytest.MonkeyPatch) -
             assert (append(upload, offset, b"x") if how == "patch" else head(upload)).ok
         with patching(upload, offset_of(upload), 3) as request:  # a slow body is use, too
             request.send(b"a")
-            eventually(lambda: server.app.state.backend.tus.known.get(upload.rpartition("/")[2]).writer is not None)
+            eventually(lambda: inside(server).backend.tus.known.get(upload.rpartition("/")[2]).writer is not None)
             clock.ahead += server.config.upload_ttl + 1
             clock.wait_for_sweeps()
             request.send(b"bc")
@@ -381,7 +381,7 @@ def test_server_killed_at_random_moments_stores_each_file_once(tmp_path: Path, k
 def test_small_upload_whose_row_was_not_saved_is_no_lost_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its bytes come before its row: a server that is killed between them has confirmed nothing."""
     with running_server(root=tmp_path, durability="none") as server:
-        saves, store = [], server.app.state.store
+        saves, store = list[Any](), inside(server).store
 
         async def killed(*_: object, **__: object) -> None:
             saves.extend(path.name for path in (tmp_path / ".uploader" / "tus").iterdir())

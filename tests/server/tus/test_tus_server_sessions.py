@@ -38,7 +38,7 @@ from server.tus.tus_client import (
     terminate,
 )
 from server_clock import ServerClock
-from serving import running_server
+from serving import inside, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,7 +157,7 @@ def test_cancel_ends_tus_writers_and_deletes_their_bytes(server: EmbeddedServer)
     assert all(path.exists() for path in data)
     with listening(server.url, session) as listener, patching(busy, 0, 5) as request:
         request.send(b"abc")
-        eventually(lambda: server.app.state.backend.tus.known.get(busy.rpartition("/")[2]).writer)
+        eventually(lambda: inside(server).backend.tus.known.get(busy.rpartition("/")[2]).writer)
         assert post(server, f"cancel/{session}").status_code == 200
         assert request.status() == 410
         while (event := listener.event())["overallStatus"] != "cancelled":
@@ -205,7 +205,7 @@ def test_finish_waits_for_writers(server: EmbeddedServer) -> None:
     up = created(server.url, 5, sessionId=session)
     with patching(up, 0, 5) as request:
         request.send(b"a")
-        eventually(lambda: server.app.state.backend.tus.known.get(up.rpartition("/")[2]).writer)
+        eventually(lambda: inside(server).backend.tus.known.get(up.rpartition("/")[2]).writer)
         assert error(post(server, f"session/{session}/finish")) == (409, "SESSION_BUSY")
     assert eventually(lambda: post(server, f"session/{session}/finish").status_code == 200)
 
@@ -262,9 +262,9 @@ def test_processing_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
         up = created(server.url, 3, sessionId=session, filename="stopped.mp4")
         with patching(up, 0, 3) as request, ThreadPoolExecutor(1) as other:
             request.send(b"abc")
-            eventually(lambda: server.app.state.backend.tus.known.get(up.rpartition("/")[2]).offset == 3)
+            eventually(lambda: inside(server).backend.tus.known.get(up.rpartition("/")[2]).offset == 3)
             cancelling = other.submit(post, server, f"cancel/{session}")
-            eventually(lambda: server.app.state.backend.sessions.known[session].status == "cancelled")
+            eventually(lambda: inside(server).backend.sessions.known[session].status == "cancelled")
             processed.set()
             assert cancelling.result().status_code == 200
             assert request.status() == 410
@@ -289,7 +289,7 @@ def test_session_does_not_expire_while_its_upload_is_requested(monkeypatch: pyte
             assert offset_of(up) == 2
         assert progress(server.url, session).status_code == 200
         clock.ahead += server.config.session_ttl + 1
-        eventually(lambda: session not in server.app.state.backend.sessions.known, "the end of the session")
+        eventually(lambda: session not in inside(server).backend.sessions.known, "the end of the session")
         assert offset_of(up) == 2  # the upload outlives it
         assert append(up, 2, b"cde").headers["content-location"].startswith("/uploads/personal/")
 
@@ -301,7 +301,7 @@ def test_finish_waits_for_a_file_that_is_being_stored(monkeypatch: pytest.Monkey
         up = created(server.url, 3, sessionId=session, filename="being stored.mp4")
         with patching(up, 0, 3) as request:
             request.send(b"abc")
-            eventually(lambda: server.app.state.backend.tus.known.get(up.rpartition("/")[2]).offset == 3)
+            eventually(lambda: inside(server).backend.tus.known.get(up.rpartition("/")[2]).offset == 3)
             assert error(post(server, f"session/{session}/finish")) == (409, "SESSION_BUSY")
             processed.set()
             assert request.status() == 204

@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 import google_crc32c
 import requests
 from server.batches import eventually
+from serving import inside
 from time_limits import PATIENCE
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def offset_of(upload: str) -> int:
 
 
 def state_of(server: EmbeddedServer, upload: str) -> Upload:
-    found: Upload = server.app.state.backend.tus.known.get(upload.rpartition("/")[2])
+    found: Any = inside(server).backend.tus.known.get(upload.rpartition("/")[2])
     return found
 
 

@@ -62,6 +62,7 @@ def test_confirmed_is_only_what_was_sent_to_the_end(
 ) -> None:
     """At a foreign server only by a success; a part may be confirmed, because the request that joins it decides."""
     if upload_state(offset, length, sent, ending, **how) is UploadState.CONFIRMED:
+        assert length is not None
         assert offset == length <= sent
         assert how["tells_stored"] or how["accepted"] or (how["part"] and ending in (Ending.NONE, Ending.LOST))
 

@@ -110,7 +110,8 @@ def test_sent_file_is_verified_or_spoiled_only_by_its_bytes() -> None:
         (False, None, False, True): Shown.UNVERIFIED,
         (False, None, False, False): Shown.STORED,
     }
-    for answer, *facts in product([EQUAL, OTHER, SILENT], *[[False, True]] * 4):
+    answers: Any = (EQUAL, OTHER, SILENT)
+    for answer, *facts in product(answers, *[[False, True]] * 4):
         wanted, may_tell, adopted, continued = facts
         rows = [row for row in silent if all(want in (None, fact) for want, fact in zip(row, facts, strict=True))]
         found = shown(answer, wanted=wanted, may_tell=may_tell, adopted=adopted, continued=continued)

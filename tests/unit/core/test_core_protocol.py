@@ -132,7 +132,7 @@ def test_a_file_is_named_by_its_path_where_the_server_reports_paths() -> None:
 
 # --- hostile shapes --------------------------------------------------------------------------------------------------
 
-HOSTILE = [
+HOSTILE: list[object] = [
     None,
     [],
     {},

@@ -7,6 +7,8 @@ attempt under way.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from uploader_cli.core import events as ev
@@ -416,7 +418,7 @@ def test_files_that_are_there_count_as_done_and_those_left_out_in_no_total(
 @pytest.mark.parametrize(("status", "failed", "whole"), [("completed", 0, True), ("partial", 1, False)])
 def test_watched_session_is_complete_only_if_no_file_failed(status: str, failed: int, whole: bool) -> None:
     state = ProgressState()
-    counts = {"completed": 2 - failed, "failed": failed, "total": 2}
+    counts: dict[str, Any] = {"completed": 2 - failed, "failed": failed, "total": 2}
     for event in (ev.SessionWatched("s"), ev.SessionProgress("s", Transport.HTTP, 1.0, status, 100.0, **counts)):
         reduce(state, event, 0.0)
     assert (state.fraction == 1.0) is whole
@@ -473,7 +475,7 @@ def test_server_event_does_not_end_an_own_file() -> None:
 def test_session_totals_are_capped_and_never_fall() -> None:
     run = Run("start")
     for completed, failed, total in ((2, 0, 2), (4, 1, 2), (1, 0, None), (None, None, None)):
-        totals = {"completed": completed, "failed": failed, "total": total}
+        totals: dict[str, Any] = {"completed": completed, "failed": failed, "total": total}
         run.put(ev.SessionProgress(SESSION, Transport.HTTP, None, None, **totals))
     session = run.state.sessions[SESSION]
     assert (session.completed, session.failed, session.total) == (2, 1, 2)

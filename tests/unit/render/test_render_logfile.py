@@ -38,7 +38,7 @@ OF_EACH_LEVEL: list[tuple[str, ev.Event]] = [
 
 def lines(*events: ev.Event, **options: Any) -> list[dict[str, Any]]:
     """What is written of `events`."""
-    stream = io.StringIO()
+    stream: Any = io.StringIO()
     log = LogFile(stream, "cafe", lambda: NOON, **options)
     for event in events:
         log.handle(event, ProgressState(), 0.0)
@@ -101,7 +101,8 @@ class FullDisk(io.StringIO):
 
 def test_full_disk_ends_the_log_and_is_reported_at_the_end() -> None:
     told: list[str] = []
-    log = LogFile(FullDisk(), "cafe", lambda: NOON, lost=told.append)
+    full: Any = FullDisk()
+    log = LogFile(full, "cafe", lambda: NOON, lost=told.append)
     for _ in range(3):
         log.handle(call(200), ProgressState(), 0.0)
     assert told == []

@@ -26,7 +26,7 @@ class Watch(Script):
         self.put(*map(ev.SessionWatched, sessions))
 
     def hear(self, session: str, status: str, *files: str, **more: Any) -> None:
-        said = tuple(FileStatus(*word.split("=")) for word in files)
+        said = tuple(FileStatus(name, state) for name, _, state in (word.partition("=") for word in files))
         self.put(ev.SessionProgress(session, Transport.WEBSOCKET, self.now, status, files=said, **more))
 
     def part(self, session: str, status: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import Clock
@@ -60,7 +60,7 @@ def completed(file: int) -> ev.FileCompleted:
     return ev.FileCompleted(file, f"{file}.mp4", 5, None, None, False, 1, 0.1)
 
 
-def loop_of(*observers: Onlooker, listeners: Sequence[Onlooker] = (), clock: Clock | None = None) -> Loop:
+def loop_of(*observers: Any, listeners: Sequence[Onlooker] = (), clock: Clock | None = None) -> Loop:
     loop = Loop(observers, Alarms(stall=30.0), clock or Clock())
     loop.listeners += [one.listen for one in listeners]
     loop.apply(STARTED)
@@ -70,7 +70,7 @@ def loop_of(*observers: Onlooker, listeners: Sequence[Onlooker] = (), clock: Clo
 
 
 def test_no_event_reaches_observers_before_the_run_starts() -> None:
-    onlooker = Onlooker()
+    onlooker: Any = Onlooker()
     loop = Loop([onlooker], Alarms(stall=0.0))
     loop.emit(ev.RunWarning(ev.WarningCode.STALLED, "early"))
     loop.turn()
@@ -100,7 +100,7 @@ def test_listeners_get_a_batch_at_once_before_the_observers_refresh() -> None:
 
 def test_events_wait_for_the_end_of_the_frame() -> None:
     """Only the end of the engine is passed on at once."""
-    onlooker = Onlooker()
+    onlooker: Any = Onlooker()
     began = time.monotonic()
     loop = Loop([onlooker], Alarms(stall=0.0))
     loop.turn()

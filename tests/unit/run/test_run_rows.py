@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from uploader_cli.render import UNFOLDED
@@ -10,7 +12,11 @@ from uploader_cli.run.runs import run_rows
 from uploader_cli.transfer.journal.run_rows import RunInfo
 
 FAILED = {"done": 3, "total": 10, "failed": 7, "failures": [{"path": "视频.mp4", "code": "network", "message": "lost"}]}
-OUTCOMES = [("interrupted", FAILED), ("interrupted", {}), ("finished", {"done": 9_999, "total": 9_999})]
+OUTCOMES: list[tuple[str, dict[str, Any]]] = [
+    ("interrupted", FAILED),
+    ("interrupted", {}),
+    ("finished", {"done": 9_999, "total": 9_999}),
+]
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200, UNFOLDED])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -83,8 +84,9 @@ def test_limits_of_size_and_time_are_inclusive(size: int, mtime: float, wanted: 
 @pytest.mark.parametrize("pattern", ["!", "[z-a]"])
 @pytest.mark.parametrize("option", ["include", "exclude"])
 def test_a_pattern_that_gitignore_would_not_take_is_a_usage_error(option: str, pattern: str) -> None:
+    rules: dict[str, Any] = {option: ["*.tmp", pattern]}
     with pytest.raises(UsageError, match=f"--{option}: not a gitignore pattern") as caught:
-        Filters(**{option: ["*.tmp", pattern]})
+        Filters(**rules)
     assert "'*.tmp'" in caught.value.hint
 
 

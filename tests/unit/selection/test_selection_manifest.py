@@ -53,7 +53,7 @@ def refused(listed: Manifest) -> UsageError:
 
 
 def selected(listed: Manifest) -> list[Selected]:
-    found = list(listed.files(Filters()))
+    found = [item for item in listed.files(Filters()) if item is not None]
     assert [item.file for item in found] == list(range(len(found)))
     return found
 

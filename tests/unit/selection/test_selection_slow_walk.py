@@ -10,6 +10,7 @@ from time_limits import PATIENCE
 
 from uploader_cli import Settings, upload
 from uploader_cli.selection import selecting, selection
+from uploader_cli.selection.walk import walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def test_first_file_is_stored_during_the_walk(
     server: EmbeddedServer, make_files: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored, walk = threading.Event(), selecting.walk
+    stored = threading.Event()
 
     def slow(*arguments: object, **options: object) -> Iterator[Step]:
         until = time.monotonic() + PATIENCE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import Clock, local_file
@@ -99,7 +99,7 @@ def test_what_can_not_be_sent_is_not_collected_without_end() -> None:
 def test_known_files_are_returned_in_order_without_a_thread() -> None:
     told: list[ev.Event] = []
     one, two = files(2)
-    odd = [
+    odd: list[Any] = [
         FileSkipped(2, "link", SkipReason.SYMLINK),
         FileFailed(3, "locked", FailureCode.UNREADABLE, "no", retryable=False),
     ]

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import Any
 
 import feature_samples
 import pytest
@@ -138,7 +139,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
     }.get(name, "7")
     if OPTIONS[name].default is False:
         written = "yes"
-    flags = {"server": None} if name in ("server", "tus_endpoint") else {}
+    flags: dict[str, Any] = {"server": None} if name in ("server", "tus_endpoint") else {}
     if name in TUS_ONLY:
         flags = {"server": None, "tus_endpoint": "tus.example"}
     if name.startswith("result_"):

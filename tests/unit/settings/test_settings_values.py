@@ -165,16 +165,16 @@ def test_jobs_are_a_number_or_auto() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "amount"), [("auto", 8 << 20), ("1M", 1 << 20), ("1024", 1024), (4096, 4096), (5e6, 5_000_000)]
+    ("raw", "amount"), [("auto", "8M"), ("1M", 1 << 20), ("1024", 1024), (4096, 4096), (5e6, 5_000_000)]
 )
-def test_size_or_keyword(raw: object, amount: int) -> None:
-    assert values.size(1024, auto=8 << 20)(raw) == amount
+def test_size_or_keyword(raw: object, amount: int | str) -> None:
+    assert values.size(1024, auto="8M")(raw) == amount
 
 
 @pytest.mark.parametrize("raw", ["1023", "0", 0, 1023, True, None, 1.5, [1]])
 def test_too_small_or_missing_size_is_refused(raw: object) -> None:
     with pytest.raises(Invalid, match="must be auto or a size of at least 1024, not"):
-        values.size(1024, auto=8 << 20)(raw)
+        values.size(1024, auto="8M")(raw)
 
 
 @pytest.mark.parametrize("written", ["9" * 5000, "9" * 400 + ".5"])

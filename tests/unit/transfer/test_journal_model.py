@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -46,9 +47,9 @@ class JournalMachine(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
         self.journals = [self.open(), self.open()]
-        self.handles = [None, None]
-        self.rows: list[tuple[int, int] | None] = [None, None]  # run number, serial at its beginning
-        self.last: list[tuple[int, int, str] | None] = [None, None]  # the unfinished run of each command
+        self.handles: list[Any] = [None, None]
+        self.rows: list[Any] = [None, None]  # run number, serial at its beginning
+        self.last: list[Any] = [None, None]  # the unfinished run of each command
         self.model = Model()
         self.claimed: list[set[str]] = [set(), set()]
         """Paths that each process has claimed: only those may be changed."""

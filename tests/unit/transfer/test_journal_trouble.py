@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from time_limits import PATIENCE
@@ -90,7 +90,7 @@ def test_error_in_a_function_of_a_statement_damages_nothing(
     with Journal(tmp_path) as journal:
         begin(journal)
 
-    def fail(path: object, *how: int) -> int:
+    def fail(path: Any, *how: int) -> int:
         if "run-" in str(path):
             raise error
         return open_(path, *how)

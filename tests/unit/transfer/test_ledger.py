@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import Clock, local_files
@@ -147,7 +147,8 @@ def test_cancel_all_ends_the_open_files() -> None:
     book.complete(book.files[1])
     book.ledger.cancel_all()
     assert book.told[-1] == ev.FilesCancelled((0, 2))
-    assert book.told[-1].local == (book.files[0], book.files[2])
+    last: Any = book.told[-1]
+    assert last.local == (book.files[0], book.files[2])
     assert not book.ledger.open
 
 

@@ -319,9 +319,9 @@ def test_403_does_not_refresh_the_token() -> None:
 # --- outages ----------------------------------------------------------------------------------------------------------
 
 
-def in_threads(*calls: Callable[[], object]) -> list[object]:
+def in_threads(*calls: Callable[[], object]) -> list[Any]:
     """Run each call in its own thread; return what each returned or raised."""
-    results: list[object] = [None] * len(calls)
+    results: list[Any] = [None] * len(calls)
 
     def run(index: int, call: Callable[[], object]) -> None:
         try:
@@ -492,7 +492,7 @@ def test_pause_of_the_user_may_end_at_any_moment() -> None:
 
     clock = Clock()
     began = clock.now
-    Looked(FakeStop(clock), RateBudget(clock), Settings(), [].append).wait_out_pause()
+    Looked(FakeStop(clock), RateBudget(clock), Settings(), list[Any]().append).wait_out_pause()
     assert clock.now == began + HELD
     assert list(looks) == [False]  # it looked again after the sleep
 

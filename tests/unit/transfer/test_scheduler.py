@@ -821,7 +821,7 @@ def test_a_cancel_that_fails_is_a_warning(tmp_path: Path) -> None:
     run = Run(tmp_path, cancel_on_interrupt=True)
 
     class Deaf(FakeApi):
-        def cancel(self, session: str) -> dict[str, object]:
+        def cancel(self, session: str) -> dict[str, Any]:
             raise lost(body_sent=True)
 
     def cut(_request: Request) -> Any:

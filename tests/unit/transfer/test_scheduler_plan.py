@@ -50,7 +50,7 @@ class Walk:
 
 def sessions(run: Run) -> str:
     """Return the sessions with their files, as `[a.mp4 b.mp4] [c.avi]`, in the order of their creation."""
-    names = {event.session: [] for event in run.all(ev.SessionCreated)}
+    names: dict[str, list[str]] = {event.session: [] for event in run.all(ev.SessionCreated)}
     for event in run.all(ev.FileStarted):
         names[event.session].append(event.wire_name)
     return " ".join(f"[{' '.join(files)}]" for files in names.values())
@@ -135,7 +135,7 @@ class Counting(Supplied):
 
     def __init__(self, run: Run) -> None:
         super().__init__(run.files)
-        self.ahead = self.ahead[:1]
+        self.ahead = run.files[:1]
         self.most = self._taken = 0
         self._run = run
 

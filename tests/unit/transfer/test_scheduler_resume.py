@@ -255,7 +255,7 @@ class Readable(FakeApi):
         answer = self.digests.popleft()
         if isinstance(answer, BaseException):
             raise answer
-        return FoundFile(*answer, None)
+        return FoundFile(answer[0], answer[1], None)
 
     def read_back(self, where: str, take: Any) -> bool:
         del where, take

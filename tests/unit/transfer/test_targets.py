@@ -92,8 +92,9 @@ class TestHealth:
 
     @pytest.mark.parametrize(("option", "value"), [("dest", "here"), ("if_exists", "fail")])
     def test_option_that_the_server_can_not_serve_opens_no_session(self, option: str, value: str) -> None:
+        asked: dict[str, Any] = {option: value}
         with pytest.raises(errors.UsageError):
-            meet(Rule(Answer(200, {"status": "OK"}), "GET /health"), **{option: value})
+            meet(Rule(Answer(200, {"status": "OK"}), "GET /health"), **asked)
 
     def test_protocol_that_is_not_offered_is_a_usage_error(self) -> None:
         with pytest.raises(errors.UsageError, match="offers no resumable uploads"):
@@ -210,7 +211,8 @@ def test_server_of_the_ietf_protocol_says_itself_what_is_complete(ietf: bool) ->
 def test_checksum_of_an_endpoint_counts_where_a_setting_or_the_server_says_so(
     algorithm: str, sessions: bool, says_so: bool, announced: bool, compares: bool
 ) -> None:
-    settings = Settings(**({"server": "http://h"} if sessions else {"tus_endpoint": HERE}), checksum_compared=says_so)
+    where: dict[str, Any] = {"server": "http://h"} if sessions else {"tus_endpoint": HERE}
+    settings = Settings(**where, checksum_compared=says_so)
     offered = Capabilities(HERE, frozenset({"checksum"}), frozenset({algorithm}), compares_checksums=announced)
     known = target_of(settings).agreed(Offer(tus=offered), ())
     assert (known.checksum, known.trusts_checksums) == (algorithm, compares)

@@ -19,10 +19,10 @@ from uploader_cli.sources.content import (
     FileObject,
     Stream,
     content_of,
-    open_unchanged,
     read_at,
     read_range,
 )
+from uploader_cli.sources.unchanged import open_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable

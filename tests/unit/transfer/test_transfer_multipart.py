@@ -8,7 +8,7 @@ import io
 import os
 import resource
 from email.parser import BytesParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import multipart
 import pytest
@@ -77,6 +77,7 @@ def parsed_by_email(body: Body, data: bytes) -> list[tuple[str, str | None, byte
     message = BytesParser(policy=email.policy.compat32).parsebytes(head + data)
     assert not message.defects
     out = []
+    part: Any
     for part in message.get_payload():
         assert not part.defects
         # Undo what the parser does to bytes beyond ASCII.
@@ -155,7 +156,7 @@ def test_independent_parsers_read_equal_bytes(tmp_path: Path, amount: int) -> No
     files = [write(tmp_path, f"datei {number}.mp4", data, number) for number, data in enumerate(contents)]
     body = body_of(files)
     data = drain(body, amount)
-    expected = [("sessionId", None, b"s-1"), ("category", None, b"personal")]
+    expected: list[tuple[str, str | None, bytes]] = [("sessionId", None, b"s-1"), ("category", None, b"personal")]
     expected += [("files", file.name, content) for file, content in zip(files, contents, strict=True)]
     assert parsed_by_multipart(body, data) == expected
     assert parsed_by_email(body, data) == expected
@@ -208,7 +209,7 @@ def test_closed_body_holds_no_file_open(tmp_path: Path) -> None:
     body.close()
     if before is not None:
         assert len(os.listdir("/proc/self/fd")) == before
-    assert body.read(1000) == b""
+    assert bytes(body.read(1000)) == b""
 
 
 # --- what is reported of the bytes -----------------------------------------------------------------------------------

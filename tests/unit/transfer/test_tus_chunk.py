@@ -21,7 +21,8 @@ from uploader_cli.errors import FileError, Interrupted
 from uploader_cli.sources import checksums, content
 from uploader_cli.sources import chunks as chunks_module
 from uploader_cli.sources.chunks import LEAST_AHEAD, Buffers, HashedChunks
-from uploader_cli.sources.content import PIECE, hash_range, open_unchanged, read_at, read_block
+from uploader_cli.sources.content import PIECE, hash_range, read_at, read_block
+from uploader_cli.sources.unchanged import open_unchanged
 from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.pacer import Stop
 
@@ -305,7 +306,8 @@ class TestHashedChunks:
         """Its memory is free for others then."""
         buffers = Buffers(40)
         chunks = HashedChunks(file, "sha256", lambda: None, helper, buffers)
-        assert chunks.of(0, 20).data == DATA[:20]
+        data: Any = chunks.of(0, 20).data
+        assert data == DATA[:20]
         os.utime(file.path, ns=(1, 1))
         chunks.prepare(0, 20)
         with pytest.raises(FileError):

@@ -14,7 +14,7 @@ from unit.transfer.tus_model import file_of
 from uploader_cli import errors
 from uploader_cli.core.confirmation import Reading
 from uploader_cli.core.events import FailureCode
-from uploader_cli.sources.content import open_unchanged
+from uploader_cli.sources.unchanged import open_unchanged
 from uploader_cli.transfer.answers import Answer
 from uploader_cli.transfer.bodies import Body, Piece
 from uploader_cli.transfer.http_client import REDIRECTS
@@ -34,9 +34,9 @@ TOKEN = {"Authorization": "Bearer secret"}
 class Scripted:
     """Replaces `HttpClient`: returns answers from a list and records what was sent."""
 
-    def __init__(self, *answers: tuple[int, dict[str, str]], body: object = None) -> None:
+    def __init__(self, *answers: tuple[int, dict[str, str]], body: Any = None) -> None:
         self.answers, self.body = deque(answers), body
-        self.sent: list[tuple[str, str, dict[str, str], bytes, bool]] = []
+        self.sent: list[tuple[str, str, dict[str, str], bytes]] = []
 
     def request(
         self,

@@ -230,7 +230,7 @@ class FakeApi:
         answer = self.heads.popleft() if self.heads else None if self.limits else (None, None)
         if isinstance(answer, errors.UploaderError):
             raise answer
-        return FoundFile(*answer, None) if answer is not None else None
+        return FoundFile(answer[0], answer[1], None) if answer is not None else None
 
     def finish(self, session: str, failed: int = 0, retries: int | None = None) -> None:
         del failed
@@ -268,7 +268,7 @@ def stored(request: Request) -> tuple[StoredFile, ...]:
             relative_path=path,
         )
         for name, data, path in zip(
-            request.names, request.data, request.paths or [None] * len(request.names), strict=True
+            request.names, request.data, request.paths or [""] * len(request.names), strict=True
         )
     )
 

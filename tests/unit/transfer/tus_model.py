@@ -86,7 +86,7 @@ class Model:
     def __init__(self, words: Iterable[str] = (), *, keys: bool = True, checks: bool = True, most: int = 5000) -> None:
         self.words = deque(words)
         self.sockets = Sockets()
-        self.keys = {} if keys else None
+        self.keys: dict[str, Any] | None = {} if keys else None
         self.checks = checks
         self.keeps_parts = False
         """Whether parts stay beside what they were joined to."""

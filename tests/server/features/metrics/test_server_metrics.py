@@ -24,7 +24,7 @@ from server.batches import (
     upload,
     watching,
 )
-from serving import running_server
+from serving import inside, running_server
 
 from uploader_server.auth import issue_token
 from uploader_server.config import ServerConfig
@@ -146,7 +146,7 @@ def test_the_reference_backend_has_no_metrics() -> None:
     with running_server(flavour="reference") as server:
         assert requests.get(f"{server.url}/metrics", timeout=DEADLINE).status_code == 404
         new_session(server.url)
-        assert server.app.state.backend.statuses()["pending"] == 1
+        assert inside(server).backend.statuses()["pending"] == 1
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_access_log_on_a_full_disk_changes_no_answer(caplog: pytest.LogCaptureFi
 
 def test_failing_metrics_change_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with running_server() as server:
-        server.app.keep.append(lambda _: {}["x"])
+        server.app.keep.append(lambda _: 1 // 0)
         assert requests.get(f"{server.url}/health", timeout=DEADLINE).status_code == 200
 
 
