@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import importlib
 import importlib.util
 import itertools
@@ -29,6 +30,7 @@ kinds: Any = importlib.import_module("re._constants")
 parser: Any = importlib.import_module("re._parser")
 USES = {"match", "fullmatch", "search", "sub", "finditer", "findall", "split"}
 SHORT, LONG = 2048, 8192  # characters
+TIMES = 16  # how much longer than SHORT the text is whose time is compared
 QUICK = 0.003  # seconds that a linear search of LONG characters does not need, on a slow machine
 OWN_INPUT = {"uploader_cli.cli.app"}  # modules whose patterns see only our own texts
 
@@ -118,17 +120,24 @@ def attacks(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str]]:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    began = time.thread_time()
-    call()
-    return time.thread_time() - began
+    gc.disable()  # a collection looks at the objects of all tests before
+    try:
+        began = time.thread_time()
+        call()
+        return time.thread_time() - began
+    finally:
+        gc.enable()
 
 
 def is_linear(read: Callable[[int], Callable[[], object]]) -> bool:
-    """Whether four times as many characters need about four times as long (a square: 16 times)."""
+    """Say whether 16 times as many characters need about 16 times as long (quadratic time: 256 times).
+
+    The limit is between the two, far from both: a busy machine can make one measurement several times too long.
+    """
     if min(seconds(read(LONG)) for _ in range(2)) < QUICK:
         return True
-    short, long = (min(seconds(read(size)) for _ in range(3)) for size in (SHORT, LONG))
-    return long < 9 * short
+    short, long = (min(seconds(read(size)) for _ in range(3)) for size in (SHORT, TIMES * SHORT))
+    return long < 4 * TIMES * short
 
 
 def modules() -> list[str]:
