@@ -310,11 +310,12 @@ TRANSLOADIT = [{"ok": "ASSEMBLY_UPLOADING"}, {"ok": "ASSEMBLY_EXECUTING"}, {"ok"
 @pytest.mark.parametrize(
     ("host", "endpoint", "states", "path"),
     [
-        (
+        pytest.param(
             "https://api.cloudflare.com",
             "/client/v4/accounts/ACCOUNT/stream",
             [{"result": {"status": {"state": "inprogress"}}, "success": True}, {"result": CLOUDFLARE}],
             "/client/v4/accounts/ACCOUNT/stream/id%200",
+            marks=pytest.mark.feature("presets"),
         ),
         ("https://api2.transloadit.com", "/resumable/files/", TRANSLOADIT, "/assemblies/5f3c"),
     ],
