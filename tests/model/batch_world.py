@@ -37,6 +37,7 @@ from uploader_cli.transfer.protocols.machine import (
     Query,
     Renew,
     Renewed,
+    Retry,
     Wait,
     Waited,
 )
@@ -53,7 +54,7 @@ class World(Record, frozen=True):
     """Everything. `copies` are the stored files by name, `journal` says of each: open, uncertain or stored.
 
     `paths`: the bundled server, which keeps paths and stores no equal file twice, and not the reference backend.
-    `groups` are the next requests, `failed` is the request that is repeated, `came` is what comes of the last one.
+    `groups` are the next requests.
     """
 
     files: tuple[LocalFile, ...]
@@ -63,7 +64,6 @@ class World(Record, frozen=True):
     groups: tuple[tuple[LocalFile, ...], ...] = ()
     state: batch.BatchState | None = None
     wanted: Act | None = None
-    failed: errors.UploaderError | None = None
     tries: Tries | None = None
     ended: tuple[str, ...] = ()
     session: int = 1
@@ -90,7 +90,7 @@ def begin_run(world: World) -> World:
     left = tuple(file for file, end in zip(world.files, ended, strict=True) if not end)
     groups = (left,) if left else ()
     begun = replace(world, journal=tuple(journal), ended=tuple(ended), groups=groups, state=None, wanted=None)
-    return replace(begun, failed=None, tries=None, renewed=False, requests=0, faults=(), over=False)
+    return replace(begun, tries=None, renewed=False, requests=0, faults=(), over=False)
 
 
 def killed(world: World) -> World:
@@ -179,11 +179,13 @@ def moves(world: World, left: Budget) -> Iterator[Move[World]]:
         case Renew(_, error):
             session = 0 if world.renewed else world.session + 1
             came = Renewed(f"s{session}" if session else "", error)
-            then = replace(world, session=session or world.session, renewed=True, failed=None, tries=new_tries())
+            then = replace(world, session=session or world.session, renewed=True, tries=new_tries())
             yield Move("no other session" if world.renewed else "another session", fed(then, came))
         case Wait():
             yield Move("kill while waiting", killed(world), kills=1)
             yield Move("waited", fed(world, Waited()))
+        case Retry(error):
+            yield Move("again, or not", waited(world, error))
         case Hear() | Query() | Find():
             yield from looked(world, world.wanted)
         case End():
@@ -196,12 +198,12 @@ def next_group(world: World) -> Move[World]:
         return Move("end of the run", replace(world, over=True))
     group, *rest = world.groups
     state = batch.BatchState(ENDPOINT, f"s{world.session}", "personal", group, paths=world.paths)
-    begun = replace(world, state=state, groups=tuple(rest), tries=new_tries(), failed=None)
+    begun = replace(world, state=state, groups=tuple(rest), tries=new_tries())
     return Move("request", fed(begun, Begin()))
 
 
 def fed(world: World, came: Came) -> World:
-    """Tell the machine what came, and do what the driver does before the next request."""
+    """Tell the machine what came, and journal what is certain."""
     assert world.state is not None
     state, wanted = batch.step(world.state, came)
     if isinstance(wanted, Certain):
@@ -209,14 +211,15 @@ def fed(world: World, came: Came) -> World:
         for file in wanted.files:
             journal[file.file] = "open"
         world, wanted = replace(world, journal=tuple(journal)), wanted.after
-    world = replace(world, state=state, wanted=wanted)
-    if world.failed is None or isinstance(wanted, Look | Renew):
-        return world
-    error, tries = world.failed, copy(world.tries)
+    return replace(world, state=state, wanted=wanted)
+
+
+def waited(world: World, error: errors.UploaderError) -> World:
+    state, tries = world.state, copy(world.tries)
+    assert state is not None
     assert tries is not None
-    world = replace(world, failed=None, tries=tries)
-    if not isinstance(wanted, Ask) or tries.waited_out(error):
-        return world
+    if tries.waited_out(error):
+        return fed(replace(world, tries=tries), Waited())
     if not ends_run(error):
         return fed(world, GaveUp(error))
     _, end = batch.step(state, GaveUp(error))
@@ -246,7 +249,6 @@ def posted(world: World, ask: Ask) -> Iterator[Move[World]]:
             copies=tuple(sorted(copies)),
             journal=tuple(journal),
             faults=(*world.faults, name) if faults else world.faults,
-            failed=came.error if isinstance(came, Failed) else None,
         )
         yield Move(f"kill before {name}", killed(then), faults=faults, kills=1)
         yield Move(name, fed(then, came), faults, pair=("paths" if world.paths else "names", name))
@@ -302,7 +304,7 @@ def ended(world: World, end: End) -> World:
     if any(isinstance(result.error, errors.SessionLost) for result in end.results):
         left = {file.file for group in groups for file in group}
         over = replace(over, groups=(), ended=tuple("failed" if n in left else e for n, e in enumerate(ends)))
-    return replace(over, state=None, wanted=None, failed=None, tries=None)
+    return replace(over, state=None, wanted=None, tries=None)
 
 
 def check_end(world: World) -> None:

@@ -19,8 +19,21 @@ from uploader_cli.core.terms import Terms
 from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pacer import Tries
 from uploader_cli.transfer.protocols import join
-from uploader_cli.transfer.protocols.machine import Begin, Create, Failed, GaveUp, Locate, Position, Waited
-from uploader_cli.transfer.protocols.upload import Done, Kept, Retry, Told
+from uploader_cli.transfer.protocols.machine import (
+    Begin,
+    Came,
+    Create,
+    Done,
+    Failed,
+    GaveUp,
+    Locate,
+    Position,
+    Retry,
+    Told,
+    Waited,
+    Wanted,
+)
+from uploader_cli.transfer.protocols.upload import Kept
 
 SIZE = 20
 PARTS = ("https://up.example/files/1", "https://up.example/files/2")
@@ -45,7 +58,7 @@ class World(Record, frozen=True):
     copies: int = 0
     kept: Kept = Kept()
     state: join.Join | None = None
-    wanted: join.Wanted | None = None
+    wanted: Wanted | None = None
     tries: Tries | None = None
     mark: int = -1
     searches: bool = True
@@ -80,12 +93,12 @@ def killed(world: World, *, asked: bool = False) -> World:
     return begin_run(replace(world, run=world.run + 1, doubt=doubt))
 
 
-def tell(world: World, came: join.Came) -> World:
+def tell(world: World, came: Came) -> World:
     assert world.state is not None
     state, wanted = (join.search if world.searches else join.step)(world.state, came)
     assert not world.searches or state.kept == world.kept, "a search changes nothing in the journal"
-    if state.most > world.mark:
-        world = replace(world, tries=FRESH, mark=state.most)
+    if state.progress > world.mark:
+        world = replace(world, tries=FRESH, mark=state.progress)
     return replace(world, state=state, wanted=wanted, kept=state.kept)
 
 
@@ -109,7 +122,7 @@ def refused(status: int, *, by_server: bool = True) -> errors.AnswerError:
     return error
 
 
-def to_join(world: World) -> Iterator[tuple[str, bool, bool, join.Came]]:
+def to_join(world: World) -> Iterator[tuple[str, bool, bool, Came]]:
     """Yield what can come of the request: class, whether it joins the parts, whether that is uncertain, what comes."""
     yield "ok", True, False, Told(Position(JOINED, SIZE, {}))
     yield "wrong offset", False, False, Told(Position(JOINED, SIZE - 1, {}))
@@ -129,7 +142,7 @@ def to_join(world: World) -> Iterator[tuple[str, bool, bool, join.Came]]:
 GONE = Failed(errors.UploadGone("no", status=404))
 
 
-def to_locate(url: str, usual: join.Came) -> Iterator[tuple[str, join.Came]]:
+def to_locate(url: str, usual: Came) -> Iterator[tuple[str, Came]]:
     """Yield what can come of a question for an offset."""
     yield "ok", usual
     if url == JOINED:
@@ -143,7 +156,7 @@ def to_locate(url: str, usual: join.Came) -> Iterator[tuple[str, join.Came]]:
     yield "lost", Failed(errors.ConnectionLost("lost", body_sent=True))
 
 
-def known(world: World, url: str) -> join.Came:
+def known(world: World, url: str) -> Came:
     """Return what the server says of an upload, without a fault."""
     if url == JOINED:
         return Told(Position(url, SIZE, {})) if world.copies else GONE

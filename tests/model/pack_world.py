@@ -37,10 +37,10 @@ from uploader_cli.transfer.protocols.machine import (
     How,
     Named,
     NewKey,
-    Read,
-    Ready,
     Renew,
     Renewed,
+    Retry,
+    Waited,
     Wanted,
 )
 from uploader_cli.transfer.results import FileResult
@@ -380,13 +380,8 @@ def moves(world: World, left: Budget) -> Iterator[Move[World]]:
     match wanted:
         case Ask():
             yield from asked(world, wanted, left)
-        case Read():
-            digests = tuple(digest_of(file) for file in world.state.files)
-            yield told_machine(world, Ready(digests), "read")
-            ends = list(world.ended)
-            ends[world.state.files[0].file] = "failed"
-            changed = replace(world, ended=tuple(ends), doubt=False, faults=(*world.faults, "unreadable"))
-            yield told_machine(changed, Ready((None, *digests[1:])), "the first file can't be read")._replace(faults=1)
+        case Retry(error):
+            yield waited(world, error)
         case NewKey():
             key, entries = f"k{world.keys + 1}", list(world.journal)
             for index, file in enumerate(world.state.files):
@@ -408,6 +403,17 @@ def moves(world: World, left: Budget) -> Iterator[Move[World]]:
             stored = sum(result.error is None for result in wanted.results)
             for missing in range(stored + 1 if left.kills else 0):
                 yield Move(f"kill, and {missing} receipts are lost", killed(move.world, missing), kills=1)
+
+
+def waited(world: World, error: errors.UploaderError) -> Move[World]:
+    tries = copy(world.tries)
+    assert tries is not None
+    if tries.waited_out(error):
+        return told_machine(replace(world, tries=tries), Waited(), "again")
+    if ends_run(error):
+        ends = tuple(end or "not tried" for end in world.ended)
+        return Move("end of the run", replace(world, state=None, jobs=(), ended=ends))
+    return told_machine(world, GaveUp(error), "given up")
 
 
 def told_machine(world: World, came: Came, label: str) -> Move[World]:
@@ -432,11 +438,26 @@ def next_job(world: World) -> Iterator[Move[World]]:
             entries[file.file], ends[file.file] = Entry(stored=True), "stored"
         yield Move("by tus", replace(world, server=server, journal=tuple(entries), ended=tuple(ends)))
         return
-    state = pack.PackState(ENDPOINT, world.session, job.files, earlier=world.earlier, tries=job.tries, retries=RETRIES)
+    yield begun(world, job, job.files)
+    ends = list(world.ended)
+    ends[job.files[0].file] = "failed"
+    changed = replace(world, ended=tuple(ends), faults=(*world.faults, "unreadable"))
+    yield begun(changed, job, job.files[1:])._replace(label="the first file can't be read", faults=1)
+
+
+def begun(world: World, job: Job, files: tuple[LocalFile, ...]) -> Move[World]:
+    """Begin the machine with the files of a job that were read."""
+    if not files:
+        return Move("no file can be read", replace(world, state=None))
+    digests = tuple(digest_of(file) for file in files)
+    state = pack.PackState(
+        ENDPOINT, world.session, files, digests, earlier=world.earlier, tries=job.tries, retries=RETRIES
+    )
     if job.claims:
         state = pack.begin(state, job.claims, sent_before=job.sent_before)
-    begun = replace(world, state=state, tries=new_tries(), doubt=state.sent_before, asked=())
-    yield told_machine(begun, Begin(), "job")
+    return told_machine(
+        replace(world, state=state, tries=new_tries(), doubt=state.sent_before, asked=()), Begin(), "job"
+    )
 
 
 def asked(world: World, ask: Ask, left: Budget) -> Iterator[Move[World]]:
@@ -466,20 +487,7 @@ def asked(world: World, ask: Ask, left: Budget) -> Iterator[Move[World]]:
         if name == "ok" and ask.method == "POST":
             yield Move("kill before the answer", killed(then), kills=1, pair=(kind, "kill"))
         next_state, wanted = pack.step(state, came)
-        if not (isinstance(came, Failed) and isinstance(wanted, Ask)):
-            yield Move(name, replace(then, state=next_state, wanted=wanted), faults, pair=pair)
-            continue
-        tries = copy(world.tries)
-        assert tries is not None
-        error = came.error
-        if tries.waited_out(error):
-            yield Move(name, replace(then, state=next_state, wanted=wanted, tries=tries), faults, pair=pair)
-        elif ends_run(error):
-            ends = tuple(end or "not tried" for end in then.ended)
-            yield Move(name, replace(then, state=None, jobs=(), ended=ends), faults, pair=pair)
-        else:
-            next_state, wanted = pack.step(next_state, GaveUp(error))
-            yield Move(name, replace(then, state=next_state, wanted=wanted), faults, pair=pair)
+        yield Move(name, replace(then, state=next_state, wanted=wanted), faults, pair=pair)
 
 
 def ended(world: World, end: End) -> Move[World]:

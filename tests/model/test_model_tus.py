@@ -15,7 +15,7 @@ from model.tus_world import Case
 from msgspec.structs import replace
 
 from uploader_cli.transfer.protocols import upload
-from uploader_cli.transfer.protocols.machine import Named
+from uploader_cli.transfer.protocols.machine import Named, NewKey, Read
 
 KINDS = ("bundled", "finishes", "forgets", "ietf")
 CASES = [Case(kind, file) for file, kind in product(("chunks", "empty", "stream"), KINDS)]
@@ -91,7 +91,7 @@ def test_upload_in_place_of_another_one_knows_nothing_of_it() -> None:
     world = tus_world.first_world(CASES[0])
     assert world.state is not None
     told = {"adopted": True, "unchecked": True, "accepted": True, "declared": True, "continued": True, "reach": 9}
-    before = replace(world.state, doing=upload.Replace(), restarts=2, **told)
+    before = replace(world.state, doing=NewKey(), restarts=2, **told)
     after, wanted = upload.step(before, Named("new"))
-    assert (after.key, after.restarts, wanted) == ("new", 2, upload.Prepare(0, creates=True))
+    assert (after.key, after.restarts, wanted) == ("new", 2, Read(0, creates=True))
     assert {name: getattr(after, name) for name in told} == dict.fromkeys(told, 0)

@@ -31,13 +31,25 @@ from uploader_cli.transfer.protocols.machine import (
     Append,
     Begin,
     Call,
+    Came,
     Create,
+    Done,
     Failed,
     GaveUp,
     Locate,
     Named,
+    NewKey,
     Position,
+    Read,
+    ReadBack,
+    ReadLast,
+    Ready,
+    Recall,
+    Recalled,
+    Retry,
+    Told,
     Waited,
+    Wanted,
 )
 from uploader_cli.transfer.protocols.tus_dialect import TusDialect
 
@@ -121,7 +133,7 @@ class World(Record, frozen=True):
     server: Server = Server()
     entry: Entry = Entry()
     state: upload.Upload | None = None
-    wanted: upload.Wanted | None = None
+    wanted: Wanted | None = None
     tries: Tries | None = None
     mark: int = -1
     known: dialect.Known = dialect.Known()
@@ -232,7 +244,7 @@ def key_of(world: World) -> Hashable:
 # --- the server
 
 
-Came = Answer | errors.UploaderError
+Given = Answer | errors.UploaderError
 
 
 class Outcome(NamedTuple):
@@ -241,7 +253,7 @@ class Outcome(NamedTuple):
     name: str
     faults: int
     server: Server
-    came: Came
+    came: Given
     sent: int | None = None  # bytes of the body; None: all
 
 
@@ -413,16 +425,16 @@ def moves(world: World, left: Budget) -> Iterator[Move[World]]:
         case Append():
             checksum = "crc32c AAAA" if state.task.checksum else None
             yield from asked(world, replace(wanted, checksum=checksum), left)
-        case upload.ReadLast(found):
+        case ReadLast(found):
             is_there = any(url == found.url for url, _ in world.server.stored)
             said = Reading.STORED if is_there else Reading.MISSING
             means = read_state([said], tells=False) or UploadState.UNKNOWN
-            yield Move("read", fed(world, upload.ReadBack(means)), pair=("ReadLast", said.name.lower()))
-            silent = fed(world, upload.ReadBack(UploadState.UNKNOWN))
+            yield Move("read", fed(world, ReadBack(means)), pair=("ReadLast", said.name.lower()))
+            silent = fed(world, ReadBack(UploadState.UNKNOWN))
             yield Move("no reading", silent, faults=1, pair=("ReadLast", "silent"))
             lost = fed(world, Failed(errors.ConnectionLost("lost", body_sent=True)))
             yield Move("the reading is lost", lost, faults=1, pair=("ReadLast", "lost"))
-        case upload.Done():
+        case Done():
             over = ended(world, wanted)
             yield Move("end", over)
             if left.kills:
@@ -431,15 +443,15 @@ def moves(world: World, left: Budget) -> Iterator[Move[World]]:
                 yield Move("kill, and the receipt is lost", killed(replace(over, entry=world.entry)), kills=1)
 
 
-def prepared(world: World, offset: int) -> upload.Prepared:
+def prepared(world: World, offset: int) -> Ready:
     """Return the next chunk; the end of a stream is found when nothing more comes."""
     case, size = world.case, len(world.case.content)
     length = min(CHUNK, size - offset)
     if case.file == "stream":
-        return upload.Prepared(length, size if not length else ENDLESS)
+        return Ready(length, size if not length else ENDLESS)
     in_one = case.file in ("small", "first", "empty") and (case.kind != "ietf" or case.file == "small")
     known = terms_of(case).keys or world.said == (True,)
-    return upload.Prepared(length, size, (size if known else size - (size > 0)) if in_one else None)
+    return Ready(length, size, (size if known else size - (size > 0)) if in_one else None)
 
 
 def asked(world: World, call: Call, left: Budget) -> Iterator[Move[World]]:
@@ -462,7 +474,7 @@ def asked(world: World, call: Call, left: Budget) -> Iterator[Move[World]]:
         yield Move(f"{type(call).__name__} {name}", after, faults, pair=(kind, name))
 
 
-def heard(world: World, call: Call, came: Came, data: str, sent: int) -> World:
+def heard(world: World, call: Call, came: Given, data: str, sent: int) -> World:
     """Tell the machine what an answer says after `sent` bytes of `data`."""
     words, exchange = dialect_of(world.case), dialect.Exchange(call, posts=world.known.posts)
     try:
@@ -482,11 +494,11 @@ def heard(world: World, call: Call, came: Came, data: str, sent: int) -> World:
         return fed(world, Failed(error, accepted=world.known.created))
     if isinstance(call, Create):
         world = replace(world, known=replace(world.known, created=True))
-        return fed(world, upload.Told(found, sent, sent >= call.size))
-    return fed(world, upload.Told(found, sent))
+        return fed(world, Told(found, sent, sent >= call.size))
+    return fed(world, Told(found, sent))
 
 
-def fed(world: World, came: upload.Came) -> World:
+def fed(world: World, came: Came) -> World:
     """Tell the machine what came, and do what the driver does before the next request."""
     assert world.state is not None
     state, wanted = upload.step(world.state, came)
@@ -494,7 +506,7 @@ def fed(world: World, came: upload.Came) -> World:
     entry, said = replace(world.entry, kept=state.kept), {*world.said, state.told_new} - {None}
     world = replace(world, state=state, wanted=wanted, entry=entry, warned=world.warned or told)
     world = replace(world, said=tuple(sorted(said)))
-    if isinstance(wanted, upload.Retry):
+    if isinstance(wanted, Retry):
         tries = copy(world.tries)
         assert tries is not None
         try:
@@ -502,21 +514,21 @@ def fed(world: World, came: upload.Came) -> World:
         except errors.UploaderError as error:
             return fed(replace(world, tries=tries), GaveUp(error))
         return fed(replace(world, tries=tries), Waited() if again else GaveUp(wanted.error))
-    if state.most > world.mark:
-        world = replace(world, tries=FRESH, mark=state.most)
+    if state.progress > world.mark:
+        world = replace(world, tries=FRESH, mark=state.progress)
     match wanted:
-        case upload.Prepare(offset):
+        case Read(offset):
             return fed(world, prepared(world, offset))
-        case upload.Recall():
-            return fed(world, upload.Recalled(stored=False))
-        case upload.Replace(failed):
+        case Recall():
+            return fed(world, Recalled(stored=False))
+        case NewKey(failed=failed):
             key, replaced = f"k{world.keys + 1}", (*entry.replaced, *([failed] if failed else []))
             entry = replace(entry, key=key, kept=upload.Kept(), replaced=replaced)
             return fed(replace(world, entry=entry, keys=world.keys + 1), Named(key))
     return world
 
 
-def ended(world: World, done: upload.Done) -> World:
+def ended(world: World, done: Done) -> World:
     """Write the receipt, and delete uploads that were replaced, as `TusFile` and the steps after it do."""
     state, entry, case = world.state, world.entry, world.case
     assert state is not None

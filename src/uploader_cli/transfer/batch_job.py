@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import ExitStack
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
+from uploader_cli.core import events as ev
 from uploader_cli.core.plan import request_length
+from uploader_cli.core.protocol import sent_name
+from uploader_cli.transfer.bodies import Body, multipart, upload_form
+from uploader_cli.transfer.pacer import holding
 from uploader_cli.transfer.protocols import batch
-from uploader_cli.transfer.protocols.machine import How
+from uploader_cli.transfer.protocols.machine import (
+    Ask,
+    Find,
+    Form,
+    Found,
+    GaveUp,
+    Hear,
+    Heard,
+    How,
+    Look,
+    Queried,
+    Query,
+    Wait,
+    Waited,
+)
 from uploader_cli.transfer.results import FileResult
-from uploader_cli.transfer.send import Driver
+from uploader_cli.transfer.send import FilesDriver
+from uploader_cli.transfer.stored_files import equal_on_server
 from uploader_cli.transfer.upload_session import UploadSession
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.protocol import Session
     from uploader_cli.transfer.api import Api
     from uploader_cli.transfer.pool import Worker
-    from uploader_cli.transfer.protocols.machine import Again
+    from uploader_cli.transfer.protocols.machine import Again, Came, End, Wanted
     from uploader_cli.transfer.send import Sent
     from uploader_cli.transfer.upload_session import RunContext
 
@@ -42,6 +62,82 @@ class Flow:
     def measured(self, sent: Sent) -> None:
         if sent.length >= MEASURABLE and sent.seconds > 0:
             self.rate = sent.length / sent.seconds
+
+
+class BatchDriver(FilesDriver[batch.BatchState]):
+    """Send one batch, and find out what the server has of it."""
+
+    unanswered = False  # whether the server may have stored the files, and is not known to have
+
+    def __init__(
+        self, context: RunContext, worker: Worker, session: UploadSession, state: batch.BatchState, turn: threading.Lock
+    ) -> None:
+        """`turn` is held while a form is sent."""
+        super().__init__(context, worker, session, batch.step, state)
+        self._turn = turn
+
+    def _tell(self, came: Came) -> None:
+        super()._tell(came)
+        if not isinstance(self._wanted, Look) and not isinstance(came, GaveUp):
+            self.unanswered = False
+
+    def _done(self, wanted: Wanted) -> Came:
+        api, heard = self._worker.api, self._context.followers.last_heard
+        match wanted:
+            case Ask(body=Form() as form, files=files):
+                for file in files:
+                    self._context.ledger.start(file, self._session.id, sent_name(file, paths=form.paths))
+                with ExitStack() as turn:  # until the last byte is out
+                    turn.enter_context(holding(self._turn, self._context.stop.checkpoint))
+                    self._context.pacer.wait_out_pause()  # one may have begun meanwhile
+                    return self._ask(wanted, self._body(form, files, turn.close), whole=True)
+            case Wait(seconds):
+                self._context.stop.sleep(min(api.budget.poll_interval(), seconds))
+                return Waited()
+            case Hear(session, names):
+                return Heard(tuple(heard.of(session, name) for name in names))
+            case Find(files):
+                return Found(tuple(equal_on_server(api, file) for file in files))
+            case Query(session):
+                return self._query(session)
+        return super()._done(wanted)
+
+    def _body(self, form: Form, files: Sequence[LocalFile], release: Callable[[], None]) -> Body:
+        """Return the body, which reports its bytes as they leave; `release` is called when it is out."""
+        context, session = self._context, self._session.id
+
+        def on_sent(file: LocalFile, sent: int) -> None:
+            context.emit(ev.BytesSent(file.file, context.ledger.attempt(file), sent))
+
+        def on_through() -> None:
+            self.unanswered = True
+            release()
+            context.emit(ev.BodySent(tuple(file.file for file in files)))
+            context.followers.body_sent(session)
+
+        return Body(
+            *multipart(upload_form(form.fields, files, sized=form.paths)),
+            checkpoint=context.stop.checkpoint,
+            throttle=context.throttle,
+            on_sent=on_sent,
+            on_last=lambda: context.run.uncertain(files),  # a kill from here on may leave the files stored
+            on_through=on_through,
+            on_read=context.digests.read,
+            on_doubt=context.doubts.add,
+        )
+
+    def _query(self, session: str) -> Queried:
+        try:
+            progress = self._worker.api.progress(session, patient=True)
+        except errors.RateLimited:
+            return Queried(None, limited=True)
+        except errors.Interrupted:
+            raise
+        except errors.UploaderError:
+            return Queried(None)
+        if progress is not None:
+            self._context.followers.last_heard.note(progress)
+        return Queried(progress)
 
 
 class BatchJob:
@@ -85,7 +181,12 @@ class BatchJob:
             if context.fails_fast:
                 self.session.skip(api, self._take_rest())
                 return
-            yield from self._send(worker, self._next_group(api))
+            state = self._begin(self._next_group(api))
+            driver = BatchDriver(context, worker, self.session, state, self._flow.body)
+            end = driver.run(worker)
+            self._flow.unanswered = self._flow.unanswered or driver.unanswered
+            yield from driver.stopped(end)
+            yield from self._ended(driver.sent, end)
 
     def _next_group(self, api: Api) -> Sequence[LocalFile]:
         if self._halves:
@@ -100,15 +201,9 @@ class BatchJob:
         self._waiting.clear()
         return rest
 
-    def _send(self, worker: Worker, files: Sequence[LocalFile]) -> Iterator[Sequence[FileResult]]:
-        driver = Driver(self._context, worker, self.session, files, self._flow.body)
-        try:
-            end = yield from driver.run(batch.step, self._begin(files))
-        finally:
-            if driver.unanswered:
-                self._flow.unanswered = True
-        if driver.sent is not None:
-            self._flow.measured(driver.sent)
+    def _ended(self, sent: Sent | None, end: End) -> Iterator[Sequence[FileResult]]:
+        if sent is not None:
+            self._flow.measured(sent)
         if end.fetched:
             self.session.ends_itself = False  # the file may have been there before
         for again in end.again:

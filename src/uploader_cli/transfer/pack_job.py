@@ -2,30 +2,105 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from uploader_cli import errors
+from uploader_cli.core import events as ev
 from uploader_cli.core.events import WarningCode
+from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.presence import ClaimState
+from uploader_cli.core.protocol import sent_name
 from uploader_cli.core.sizes import REMOTE
+from uploader_cli.sources.content import read_whole, sha256_of
+from uploader_cli.sources.unchanged import failure
+from uploader_cli.transfer.bodies import Body, pack_form
 from uploader_cli.transfer.journal.reading import Claim, pack_position
 from uploader_cli.transfer.pacer import backoff
 from uploader_cli.transfer.protocols import pack
-from uploader_cli.transfer.protocols.machine import Again, How
+from uploader_cli.transfer.protocols.machine import Again, Ask, How, Named, NewKey, Packed
 from uploader_cli.transfer.results import FileResult
-from uploader_cli.transfer.send import Driver
+from uploader_cli.transfer.send import FilesDriver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from uploader_cli.core.plan import LocalFile
     from uploader_cli.core.sizes import PackSize
     from uploader_cli.transfer.pool import Pool, Worker
+    from uploader_cli.transfer.protocols.machine import Came, Wanted
     from uploader_cli.transfer.upload_session import RunContext, UploadSession
 
     Claimed = Sequence[tuple[LocalFile, Claim]]
 
 REFUSED = "the server takes no packs"
+
+
+class Contents:
+    """What was read of the files of a pack: their bytes and digests, and the results of those that can't be read."""
+
+    def __init__(self, context: RunContext, files: Iterable[LocalFile]) -> None:
+        """Read the files. Raise `Interrupted`."""
+        self.files, self.digests, self.data = list[LocalFile](), list[str](), list[bytearray]()
+        self.unread = list[FileResult]()
+        began = time.monotonic()
+        for file in files:
+            data = bytearray(file.size)
+            try:
+                digest = _read(context, file, data)
+            except errors.FileError as error:
+                self.unread.append(FileResult(file, error))
+            else:
+                self.files.append(file)
+                self.digests.append(digest)
+                self.data.append(data)
+        self.seconds = time.monotonic() - began
+
+
+def _read(context: RunContext, file: LocalFile, data: bytearray) -> str:
+    """Read a file into `data` and return its SHA-256; one in doubt is read twice. Raise `FileError`."""
+    checkpoint, doubts = context.stop.checkpoint, []
+    digest = read_whole(file, memoryview(data), checkpoint, lambda *doubt: doubts.append(doubt))
+    if doubts and sha256_of(file, checkpoint) != digest:
+        raise failure(file, "it changed while it was being read")
+    return digest
+
+
+class PackDriver(FilesDriver[pack.PackState]):
+    """Send one pack."""
+
+    def __init__(
+        self, context: RunContext, worker: Worker, session: UploadSession, state: pack.PackState, data: list[bytearray]
+    ) -> None:
+        super().__init__(context, worker, session, pack.step, state)
+        self._data = data
+
+    def _done(self, wanted: Wanted) -> Came:
+        context, files = self._context, self.state.files
+        match wanted:
+            case Ask():
+                for file in files:
+                    context.ledger.start(file, self._session.id, sent_name(file, paths=True), packed=True)
+                body = self._body(wanted.body.manifest) if isinstance(wanted.body, Packed) else None
+                return self._ask(wanted, body, whole=False)
+            case NewKey(error):
+                key = context.run.packed(files)
+                if error is not None:
+                    context.ledger.retry(files, error)
+                return Named(key)
+        return super()._done(wanted)
+
+    def _body(self, manifest: bytes) -> Body:
+        """Return the body, with the bytes before the data and after it reported in proportion."""
+        context, numbers = self._context, tuple(file.file for file in self.state.files)
+        form = pack_form(manifest, self._data)
+        data, length = sum(map(len, self._data)), sum(piece.length for piece in form[1])
+        return Body(
+            *form,
+            checkpoint=context.stop.checkpoint,
+            throttle=context.throttle,
+            on_count=lambda sent: context.emit(ev.PackSent(numbers, sent * data // length)),
+            on_through=lambda: context.emit(ev.BodySent(numbers)),
+        )
 
 
 class PackJob:
@@ -50,13 +125,18 @@ class PackJob:
         if self._tries:
             context.stop.sleep(backoff(self._tries))
         self._cut()
-        files = [file for file, _ in self._files]
-        driver = Driver(context, worker, self.session, files)
-        end = yield from driver.run(pack.step, self._begin(worker))
+        contents = Contents(context, [file for file, _ in self._files])
+        if contents.unread:
+            yield contents.unread
+        if not contents.files:
+            return
+        driver = PackDriver(context, worker, self.session, self._begin(worker, contents), contents.data)
+        end = driver.run(worker)
+        yield from driver.stopped(end)
         if driver.sent is not None:
             length, _, seconds = driver.sent
-            remote = sum(file.is_remote for file in files)  # their store was asked for them
-            size.measured(length + REMOTE * remote, seconds + (driver.reading if remote else 0.0))
+            remote = sum(file.is_remote for file, _ in self._files)  # their store was asked for them
+            size.measured(length + REMOTE * remote, seconds + (contents.seconds if remote else 0.0))
         if end.fetched:
             self.session.ends_itself = False  # the files may count in an earlier session
         results = [*end.results, *self._given_back(end.again)]
@@ -72,13 +152,14 @@ class PackJob:
             self._put(files[count:], self._tries)
             self._files = self._files[:count]
 
-    def _begin(self, worker: Worker) -> pack.PackState:
+    def _begin(self, worker: Worker, contents: Contents) -> pack.PackState:
         """Return the first state, with the journaled key where that covers exactly these files in this order."""
         context, claims = self._context, [claim for _, claim in self._files]
         state = pack.PackState(
             self._size.endpoint,
             self.session.id,
-            tuple(file for file, _ in self._files),
+            tuple(contents.files),
+            tuple(contents.digests),
             earlier=worker.api.earlier,
             tries=self._tries,
             retries=context.settings.retries,

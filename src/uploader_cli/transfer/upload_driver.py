@@ -1,15 +1,10 @@
-"""The drivers of an upload and of the joining of parts: they do what the machine wants, and tell it what came.
-
-They repeat nothing by themselves: where a machine wants a `Retry`, the pacer waits, or refuses. Its retries count anew
-after progress.
-"""
+"""The drivers of an upload and of the joining of parts: what they do for the machines, journal and report."""
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -17,144 +12,106 @@ from uploader_cli import errors
 from uploader_cli.core.protocol import utf8
 from uploader_cli.sources.content import Stream
 from uploader_cli.transfer.bodies import Body
-from uploader_cli.transfer.pacer import Tries
 from uploader_cli.transfer.protocols import join, upload
 from uploader_cli.transfer.protocols.join import Join
-from uploader_cli.transfer.protocols.machine import Append, Begin, Create, Failed, GaveUp, Locate, Named, Waited
-from uploader_cli.transfer.protocols.upload import (
+from uploader_cli.transfer.protocols.machine import (
+    Append,
+    Create,
     Done,
+    Failed,
     Interim,
-    Kept,
-    Prepare,
-    Prepared,
+    Locate,
+    Machine,
+    Named,
+    NewKey,
+    Position,
+    Read,
     ReadBack,
     ReadLast,
+    Ready,
     Recall,
     Recalled,
-    Replace,
-    Retry,
-    Task,
     Told,
-    Upload,
 )
+from uploader_cli.transfer.protocols.upload import Kept, Task, Upload
+from uploader_cli.transfer.send import Driver
 from uploader_cli.transfer.tus_chunks import Chunks
 from uploader_cli.transfer.tus_state import ONE_TRIP_LESS, is_far
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from uploader_cli.transfer.bodies import Piece
     from uploader_cli.transfer.journal.reading import PendingPart
     from uploader_cli.transfer.pool import Worker
-    from uploader_cli.transfer.protocols.machine import Position
+    from uploader_cli.transfer.protocols.machine import Came, Step, Wanted
     from uploader_cli.transfer.tus_state import Tus, TusFileState
     from uploader_cli.transfer.upload_calls import UploadCalls
 
 
-State = TypeVar("State", Upload, Join)
-Wanted: TypeAlias = upload.Wanted | join.Wanted
-Came: TypeAlias = upload.Came | join.Came
+class OfUpload(Machine, Protocol):
+    """The state of a machine that ends at a position in an upload."""
+
+    @property
+    def kept(self) -> Kept:
+        """What the journal has of it."""
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the journal forgets the file, which the server has refused for good."""
 
 
-class PositionDriver(ABC, Generic[State]):
-    """Run a machine that ends at a position in an upload; `state` is what is known. Its progress renews the retries."""
+State = TypeVar("State", bound=OfUpload)
+
+
+class PositionDriver(Driver[State, Position]):
+    """Run a machine that ends at a position in an upload."""
 
     _client: UploadCalls
-    _wanted: Wanted
     _part: int | None = None  # the part in whose entry of the journal it is kept; None: that of the file
 
-    def __init__(
-        self, file: TusFileState, tus: Tus, step: Callable[[State, Any], tuple[State, Wanted]], state: State
-    ) -> None:
-        self.state: State = state
-        self._step: Callable[[State, Any], tuple[State, Wanted]] = step
-        self._kept = state.kept
-        self._file, self._tus, self._context = file, tus, tus.context
-
-    def run(self, worker: Worker) -> Position:
-        """Return once the server has all of it. Raise the last error, or what stopped it."""
-        self._client = worker.tus
-        with self._opened(worker):
-            self._tell(Begin())
-            tries = self._fresh_tries()
-            while not isinstance(self._wanted, Done):
-                with tries.leave():
-                    mark = self.state.most
-                    while not (isinstance(self._wanted, Retry | Done) or self.state.most > mark):
-                        self._do(self._wanted)
-                    if isinstance(self._wanted, Retry):
-                        self._wait_out(tries, self._wanted.error)
-                        continue
-                tries.succeeded()
-                tries = self._fresh_tries()
-        if (failure := self._wanted.error) is not None:
-            failure.forgets = failure.forgets or self.state.forgets
-            raise failure
-        return self._wanted.position
+    def __init__(self, file: TusFileState, tus: Tus, step: Step[State], state: State) -> None:
+        super().__init__(tus.context, step, state)
+        self._file, self._tus = file, tus
 
     @contextmanager
     def _opened(self, worker: Worker) -> Iterator[None]:
-        """Keep open what the machine needs."""
-        del worker
+        self._client = worker.tus
         yield
 
-    def _fresh_tries(self) -> Tries:
-        pacer = self._context.pacer
-        return Tries(pacer, pacer.retries, self._repeats, self._shrink, self._file.sleep)
+    def _alone(self, wanted: Wanted) -> AbstractContextManager[None]:
+        """No other request creates an upload until its URL is journaled."""
+        return self._context.run.creation(self._file.file) if isinstance(wanted, Create) else nullcontext()
 
-    def _wait_out(self, tries: Tries, error: errors.UploaderError) -> None:
-        """Wait until what has failed may be repeated, if that can help. The leave is held meanwhile."""
-        came: Came
-        try:
-            came = Waited() if tries.waited_out(error) else GaveUp(error)
-        except errors.UploaderError as stopped:
-            came = GaveUp(stopped)
-        self._tell(came)
+    def _over(self, end: Wanted) -> Position:
+        """Return where the server has all of it. Raise the last error, or what stopped it."""
+        if not isinstance(end, Done):
+            raise TypeError(end)
+        if (failure := end.error) is not None:
+            failure.forgets = failure.forgets or self.state.forgets
+            raise failure
+        return end.position
 
-    def _tell(self, came: Came) -> None:
-        """Tell the machine what came; journal what is to be kept, before what it wants is done."""
-        state, self._wanted = self._step(self.state, came)
-        self._go_to(state)
+    def _keep(self, before: State) -> None:
+        kept, old = self.state.kept, before.kept
+        if kept != old:
+            changed = [name for name in Kept.__struct_fields__ if getattr(kept, name) != getattr(old, name)]
+            values = {name: getattr(kept, name) for name in changed}
+            self._context.run.update(self._file.file, part=self._part, **values)
 
-    def _go_to(self, state: State) -> None:
-        """Take the next state, and journal what is to be kept of it."""
-        self.state, kept = state, self._kept
-        if state.kept == kept:
-            return
-        self._kept = state.kept
-        names = [name for name in Kept.__struct_fields__ if getattr(state.kept, name) != getattr(kept, name)]
-        changed = {name: getattr(state.kept, name) for name in names}
-        self._context.run.update(self._file.file, part=self._part, **changed)
-
-    def _do(self, wanted: Wanted) -> None:
-        """Do what is wanted, and tell what came. No other request creates an upload until its URL is journaled."""
-        alone = self._context.run.creation(self._file.file) if isinstance(wanted, Create) else nullcontext()
-        with alone:
-            came: Came
-            try:
-                came = self._done(wanted)
-            except errors.UploaderError as error:
-                came = Failed(error, accepted=self._client.has_created)
-            self._tell(came)
-
-    @abstractmethod
-    def _done(self, wanted: Wanted) -> Came:
-        """Do what is wanted; return what came."""
+    def _failure(self, error: errors.UploaderError) -> Failed:
+        return Failed(error, accepted=self._client.has_created)
 
     def _locate(self, wanted: Locate) -> Told:
-        self._take_leave()
-        return Told(self._client.ask(wanted))
-
-    def _take_leave(self, *, creates: bool = False) -> None:
         self._file.checkpoint()
-        self._context.pacer.wait_out_pause(self._file.sleep, creates=creates)
+        return Told(self._client.ask(wanted))
 
     def _repeats(self, error: errors.UploaderError, delay: float) -> None:
         self._file.retry(error, delay)
 
-    def _shrink(self) -> bool:
-        """Make the request smaller, which is too large, and return whether that is possible."""
-        return False
+    def _sleep(self, seconds: float) -> None:
+        self._file.sleep(seconds)
 
 
 class JoinDriver(PositionDriver[Join]):
@@ -165,7 +122,7 @@ class JoinDriver(PositionDriver[Join]):
         file: TusFileState,
         tus: Tus,
         urls: Iterable[str],
-        step: Callable[[Join, join.Came], tuple[Join, join.Wanted]] = join.step,
+        step: Step[Join] = join.step,
     ) -> None:
         kept = Kept(url=file.upload.url, ending=file.upload.ending)
         resends = tus.context.settings.resend_unknown
@@ -209,6 +166,7 @@ class UploadDriver(PositionDriver[Upload]):
 
     @contextmanager
     def _opened(self, worker: Worker) -> Iterator[None]:
+        self._client = worker.tus
         far = is_far(worker.api.request_ids.round_trip) and self._file.size >= ONE_TRIP_LESS
         self.state = replace(self.state, task=replace(self.state.task, far=far))
         with self._chunks.opened(worker):
@@ -216,7 +174,8 @@ class UploadDriver(PositionDriver[Upload]):
 
     def found(self, offset: int) -> None:
         """Record the server's offset before the machine begins."""
-        self._go_to(upload.found(self.state, offset))
+        before, self.state = self.state, upload.found(self.state, offset)
+        self._keep(before)
         self._file.found(self._number, offset)
 
     def _tell(self, came: Came) -> None:
@@ -237,8 +196,8 @@ class UploadDriver(PositionDriver[Upload]):
 
     def _done(self, wanted: Wanted) -> Came:
         match wanted:
-            case Prepare(offset, creates):
-                return self._prepare(offset, creates=creates)
+            case Read(offset, creates):
+                return self._read(offset, creates=creates)
             case Create():
                 return self._create(wanted)
             case Append(offset=offset, size=size):
@@ -256,22 +215,23 @@ class UploadDriver(PositionDriver[Upload]):
                 return ReadBack(found)
             case Recall():
                 return Recalled(self._file.recall())
-            case Replace(failed):
+            case NewKey(failed=failed):
                 key = self._file.renew(self.state.task.index, failed)
-                self._kept = Kept()
+                self.state = replace(self.state, kept=Kept())  # the journal has nothing of the new one
                 self._file.lost(self._number)
                 return Named(key)
         raise TypeError(wanted)
 
-    def _prepare(self, offset: int, *, creates: bool) -> Prepared:
-        """Take the leave when the length of the chunk is known; a creation may be sent without it."""
+    def _read(self, offset: int, *, creates: bool) -> Ready:
+        """Wait out a pause when the length of the chunk is known; a creation may be sent without it."""
         length = self._chunks.available(offset)
-        self._take_leave(creates=creates)
+        self._file.checkpoint()
+        self._context.pacer.wait_out_pause(self._file.sleep, creates=creates)
         if not creates:
             self._chunk = self._chunks.chunk(offset, length)
         size = self._chunks.size
         at_creation = self._tus.with_creation(size) if self._tus.in_one_request(size) else None
-        return Prepared(length, size, at_creation)
+        return Ready(length, size, at_creation)
 
     def _create(self, wanted: Create) -> Told:
         state, file, local = self.state, self._file, self._file.file

@@ -22,7 +22,7 @@ from uploader_cli.core.events import FailureCode
 from uploader_cli.errors import FileError
 from uploader_cli.settings import Settings
 from uploader_cli.sources.content import read_whole
-from uploader_cli.transfer import send
+from uploader_cli.transfer import pack_job
 from uploader_cli.transfer.pacer import Stop
 from uploader_cli.transfer.protocols import pack
 from uploader_server.batch.packstore import Unpacking
@@ -280,7 +280,7 @@ def test_file_that_changes_before_its_pack_is_read_fails_alone(sending: Sending,
             os.utime(file.path, ns=(0, 0))
         return read(file, *how, **more)
 
-    monkeypatch.setattr(send, "read_whole", meddled)
+    monkeypatch.setattr(pack_job, "read_whole", meddled)
     result = sending.run()
     failed = [one for one in result.receipts if one.status == "failed"]
     assert [(os.path.basename(one.path), one.code) for one in failed] == [("03.bin", "changed")]
@@ -303,7 +303,7 @@ def test_file_with_another_ctime_is_read_twice_before_its_pack_is_sent(
             os.utime(path, ns=(0, file.mtime_ns))
         return digest
 
-    monkeypatch.setattr(send, "read_whole", meddled)
+    monkeypatch.setattr(pack_job, "read_whole", meddled)
     failed = [(os.path.basename(one.path), one.code) for one in sending.run().receipts if one.status == "failed"]
     assert failed == [(path.name, "changed")] * rewrites
 
@@ -365,7 +365,7 @@ def test_422_of_something_else_ends_the_files_without_a_loop(sending: Sending) -
 def test_corrupted_pack_is_resent_and_then_fails_with_integrity(sending: Sending, monkeypatch: Any) -> None:
     read = read_whole
     monkeypatch.setattr(
-        send, "read_whole", lambda *how, **more: hashlib.sha256(read(*how, **more).encode()).hexdigest()
+        pack_job, "read_whole", lambda *how, **more: hashlib.sha256(read(*how, **more).encode()).hexdigest()
     )
     result = sending.run(retries=1)
     codes = {one.code for one in result.receipts if one.status == "failed"}
@@ -377,7 +377,7 @@ def test_abandoned_files_make_the_session_partial(sending: Sending, monkeypatch:
     def unreadable(file: Any, *_how: Any, **_more: Any) -> str:
         raise FileError("it changed", path=file.path, code=FailureCode.CHANGED)
 
-    monkeypatch.setattr(send, "read_whole", unreadable)
+    monkeypatch.setattr(pack_job, "read_whole", unreadable)
     sending.run()
     (session,) = inside(sending.server).backend.sessions.known.values()
     assert session.status == "partial"

@@ -42,6 +42,7 @@ from uploader_cli.transfer.protocols.machine import (
     Query,
     Renew,
     Renewed,
+    Retry,
     Wait,
     Waited,
     Wanted,
@@ -91,12 +92,15 @@ class BatchState(Record, frozen=True):
     queries: int = 0
     misses: int = 0
 
+    @property
+    def progress(self) -> int:
+        """Nothing but another session renews its retries: files that are stored do not excuse the others."""
+        return 0
+
 
 def step(state: BatchState, came: Came) -> tuple[BatchState, Wanted]:
     """Return the next state and what is wanted, after what `came`."""
     match came:
-        case Begin():
-            return state, _post(state)
         case Answered():
             return _answered(state, came)
         case Failed(errors.SessionLost() as error):
@@ -107,8 +111,10 @@ def step(state: BatchState, came: Came) -> tuple[BatchState, Wanted]:
             return _failed(state, error, sent=sent)
         case Heard(said):
             return _heard(state, said)
-        case Waited():
+        case Waited() if state.error is not None:
             return state, Find(state.files) if state.paths else Query(state.session)
+        case Begin() | Waited():
+            return state, _post(state)
         case Queried():
             return _queried(state, came)
         case Found(results):
@@ -179,7 +185,7 @@ def _failed(state: BatchState, error: errors.UploaderError, *, sent: bool) -> tu
             doubtful = False
         case _:
             doubtful = isinstance(error, errors.ProtocolError)
-    return _settle(state, error) if doubtful else (state, Certain(state.files, _post(state)))
+    return _settle(state, error) if doubtful else (state, Certain(state.files, Retry(error)))
 
 
 def _settle(state: BatchState, error: errors.UploaderError, *, suspected: bool = False) -> tuple[BatchState, Wanted]:
@@ -218,7 +224,7 @@ def _queried(state: BatchState, came: Queried) -> tuple[BatchState, Wanted]:
     progress = came.progress
     if state.suspected:  # a request that is refused leaves no file of it in the session
         if progress is None or {status.name for status in progress.files}.isdisjoint(_names(state)):
-            return state, Certain(state.files, _post(state))
+            return _repeat(state, state.files)
         state = replace(state, suspected=False)
     elif came.limited:
         state = replace(state, queries=LONGEST)
@@ -242,10 +248,15 @@ def _settled(state: BatchState, found: Sequence[FileResult | Literal[False] | No
             results.append(one)
         else:
             left.append(file)
-    fetched, error = state.fetched or len(left) < len(state.files), state.error
-    state = replace(state, files=tuple(left), results=tuple(results), fetched=fetched, error=None)
-    repeats = left and not isinstance(error, errors.ProtocolError)
-    return state, Certain(tuple(certain), _post(state) if repeats else _given_up(state, error))
+    fetched = state.fetched or len(left) < len(state.files)
+    return _repeat(replace(state, files=tuple(left), results=tuple(results), fetched=fetched), certain)
+
+
+def _repeat(state: BatchState, certain: Sequence[LocalFile]) -> tuple[BatchState, Wanted]:
+    """Repeat the request for the files that are left, where that can help; the server does not have those `certain`."""
+    error, state = state.error, replace(state, error=None)
+    repeats = state.files and error is not None and not isinstance(error, errors.ProtocolError)
+    return state, Certain(tuple(certain), Retry(error) if error is not None and repeats else _given_up(state, error))
 
 
 def _given_up(state: BatchState, error: errors.UploaderError | None) -> End:

@@ -12,7 +12,7 @@ Before the parts are sent, `search` looks for what an earlier run has left:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -20,8 +20,21 @@ from uploader_cli import errors
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.confirmation import UNCERTAIN, Ending
 from uploader_cli.core.record import Record
-from uploader_cli.transfer.protocols.machine import Begin, Create, Failed, GaveUp, Locate, Position, Waited
-from uploader_cli.transfer.protocols.upload import Done, Kept, Retry, Told, ended, is_refused, refusal
+from uploader_cli.transfer.protocols.machine import (
+    Begin,
+    Came,
+    Create,
+    Done,
+    Failed,
+    GaveUp,
+    Locate,
+    Position,
+    Retry,
+    Told,
+    Waited,
+    Wanted,
+)
+from uploader_cli.transfer.protocols.upload import Kept, ended, is_refused, refusal
 
 if TYPE_CHECKING:
     from uploader_cli.core.terms import Terms
@@ -30,16 +43,12 @@ JOINED = "the server was asked to join its parts, and no answer tells whether it
 FOUND = "the server answered the joining of its parts with an upload that it may have had before (no 201)"
 
 
-Wanted: TypeAlias = Create | Locate | Retry | Done
-Came: TypeAlias = Begin | Told | Waited | Failed | GaveUp
-
-
 class Join(Record, frozen=True):
     """All that is known of the upload of `size` bytes that the parts at `urls` (empty: it has none) are joined to.
 
     `offsets` is what the server has of the first parts, as far as a search has found it, None for one that is gone.
     `kept` is what the journal has of the upload. `unsure` is how the first request ended after which it may be stored,
-    `tried` counts those of this run that the server has at least tried to carry out. `most` is the progress: 0 once the
+    `tried` counts those of this run that the server has at least tried to carry out. `progress` is 0 once the
     parts are joined, in a search the number of parts that were asked for. `resends`: a file is sent again that may be
     stored.
     """
@@ -52,7 +61,7 @@ class Join(Record, frozen=True):
     resends: bool = False
     unsure: Ending = Ending.NONE
     tried: int = 0
-    most: int = -1
+    progress: int = -1
     forgets: bool = False
 
 
@@ -65,17 +74,17 @@ def search(state: Join, came: Came) -> tuple[Join, Wanted]:
     """
     match came:
         case Begin() if state.terms.keys or state.kept.url is None:
-            return _look(replace(state, most=0))
+            return _look(replace(state, progress=0))
         case Begin() | Waited():
             return _look(state)
-        case Told(position) if state.most < 0:
-            return (state, Done(position)) if position.offset == state.size else _look(replace(state, most=0))
+        case Told(position) if state.progress < 0:
+            return (state, Done(position)) if position.offset == state.size else _look(replace(state, progress=0))
         case Told(position) if len(state.offsets) == len(state.urls):
             return state, Done(position)
         case Told(position):
             return _look(_with_part(state, position.offset))
         case Failed(errors.UploadGone()):
-            return _look(replace(state, most=0) if state.most < 0 else _with_part(state, None))
+            return _look(replace(state, progress=0) if state.progress < 0 else _with_part(state, None))
         case Failed(error):
             return state, Retry(error)
         case GaveUp(error):
@@ -84,7 +93,7 @@ def search(state: Join, came: Came) -> tuple[Join, Wanted]:
 
 
 def _look(state: Join) -> tuple[Join, Wanted]:
-    if state.most < 0:
+    if state.progress < 0:
         return state, Locate(state.kept.url or "")
     if len(state.offsets) < len(state.urls):
         url = state.urls[len(state.offsets)]
@@ -94,7 +103,7 @@ def _look(state: Join) -> tuple[Join, Wanted]:
 
 
 def _with_part(state: Join, offset: int | None) -> Join:
-    return replace(state, most=state.most + 1, offsets=(*state.offsets, offset))
+    return replace(state, progress=state.progress + 1, offsets=(*state.offsets, offset))
 
 
 def step(state: Join, came: Came) -> tuple[Join, Wanted]:
@@ -108,23 +117,23 @@ def step(state: Join, came: Came) -> tuple[Join, Wanted]:
         case Told(position) if not (position.new or state.terms.tells_stored):
             return state, Done(error=errors.OutcomeUnknown(FOUND))
         case Told(position):
-            state = replace(state, most=0, kept=replace(state.kept, url=position.url))
+            state = replace(state, progress=0, kept=replace(state.kept, url=position.url))
             return _go_on(state) if position.offset is None else _joined(state, position)
-        case Failed(errors.UploadGone()) if state.most >= 0 and not state.terms.tells_stored:
+        case Failed(errors.UploadGone()) if state.progress >= 0 and not state.terms.tells_stored:
             # The success of the join has confirmed the file: servers and their hooks may delete its upload then.
             return state, Done(Position(state.kept.url or "", state.size, {}))
         case Failed(error):
-            return (state, Retry(error)) if state.most >= 0 else _failed(state, error)
+            return (state, Retry(error)) if state.progress >= 0 else _failed(state, error)
         case GaveUp(error):
             # the parts may be refused because they were joined before
-            refused = isinstance(error, errors.AnswerError) and not error.retryable and state.most < 0
+            refused = isinstance(error, errors.AnswerError) and not error.retryable and state.progress < 0
             refused = refused and not isinstance(error, errors.Unauthorized | errors.SessionCancelled)
             return state, Done(error=errors.OutcomeUnknown(JOINED, after=error) if refused and state.unsure else error)
     raise TypeError(came)
 
 
 def _go_on(state: Join) -> tuple[Join, Wanted]:
-    if state.most >= 0:
+    if state.progress >= 0:
         return state, Locate(state.kept.url or "")
     if not state.terms.tells_stored:  # also for a process that is killed before the answer
         state = replace(state, kept=replace(state.kept, ending=Ending.LOST))

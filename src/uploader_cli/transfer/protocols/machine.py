@@ -4,41 +4,55 @@ A protocol is a machine: a pure function `step(state, came)` that returns the ne
 clock, thread, socket, file or journal; the driver (`transfer.send`) does what it wants and tells it what came. A state
 is a value: a test may keep it, and go on from it with every answer that a server can give.
 
-The driver repeats nothing by itself. Where a machine asks again after `Failed`, the pacer waits, or refuses. Its
-retries count from the beginning, and anew from each `Named` and `Renewed`. Between a failure and its repetition a
-machine may find out what the server has: `Wait`, `Hear`, `Query` and `Find` are no requests of their own to the pacer,
-and the next `Ask` repeats the one that has failed.
+The driver repeats nothing by itself: where a machine wants a `Retry`, the pacer waits, or refuses. Its retries count
+from the beginning, and anew once the `progress` of the state has grown, and in another session.
 
 | wanted | what comes |
 |---|---|
 | `Read` | `Ready` |
-| `Ask` | `Answered`; or `Failed`, and `GaveUp` where the machine asks again and the pacer does not allow that |
+| `Create` | `Interim`, as often as the server tells the URL before its answer; `Told` |
+| `Locate`, `Append` | `Told` |
+| `Ask` | `Answered` |
 | `Wait` | `Waited` |
 | `Hear` | `Heard` |
 | `Query` | `Queried` |
 | `Find` | `Found` |
+| `ReadLast` | `ReadBack` |
+| `Recall` | `Recalled` |
 | `NewKey` | `Named` |
 | `Renew` | `Renewed` |
+| `Retry` | `Waited`; or `GaveUp`, after which the server may be asked once more |
 | `Certain` | what comes of its `after` |
-| `End` | nothing: the job is over |
+| `End`, `Done` | nothing: it is over |
 
-What ends the run comes as `GaveUp`, after any of these but `End`: the results that a machine ends with then count.
+`Failed` comes in place of any of these but `Retry`. What stops the run comes as `GaveUp`: the results that a machine
+ends with then count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from uploader_cli import errors
+from uploader_cli.core.confirmation import UploadState
 from uploader_cli.core.events import FileStatus, SessionProgress
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.core.protocol import NOT_YOURS
 from uploader_cli.core.record import Record
 from uploader_cli.transfer.results import FileResult
 
-State = TypeVar("State")
+
+class Machine(Protocol):
+    """The state of a machine."""
+
+    @property
+    def progress(self) -> int:
+        """A number that grows when retries count anew."""
+
+
+State = TypeVar("State", bound=Machine)
 Kinds: TypeAlias = Mapping[tuple[int, str], type[errors.AnswerError]]
 
 SESSION_ERRORS: Kinds = {  # 500: see `refused` (docs/protocol.md, section 3.14)
@@ -117,7 +131,10 @@ Call: TypeAlias = Create | Append | Locate
 
 
 class Read(Record, frozen=True):
-    """Read all files of the job into memory."""
+    """Make the chunk at `offset` ready, and take the leave for the request that follows, which may be a creation."""
+
+    offset: int
+    creates: bool
 
 
 class Packed(Record, frozen=True):
@@ -181,16 +198,43 @@ class Find(Record, frozen=True):
     files: tuple[LocalFile, ...]
 
 
+class ReadLast(Record, frozen=True):
+    """Read the last byte of the file at a position with its full offset.
+
+    `refused`: the creation of the empty file succeeded, and the server refused the PATCH after it.
+    """
+
+    position: Position
+    refused: bool = False
+
+
+class Recall(Record, frozen=True):
+    """Look for a receipt of the file, all of which the server had before the upload was created."""
+
+    position: Position
+    accepted: bool
+
+
 class NewKey(Record, frozen=True):
-    """Journal a new key for the files of the job, because of `error`, if one made it necessary."""
+    """Journal a new key for what is sent, because of `error`, if one made it necessary.
+
+    `failed` is the URL of an upload with the key before, which the server failed to store.
+    """
 
     error: errors.UploaderError | None = None
+    failed: str | None = None
 
 
 class Renew(Record, frozen=True):
     """Replace the session `lost`, in which the job can't go on because of `error`."""
 
     lost: str
+    error: errors.UploaderError
+
+
+class Retry(Record, frozen=True):
+    """Wait until what has failed may be repeated."""
+
     error: errors.UploaderError
 
 
@@ -219,8 +263,15 @@ class End(Record, frozen=True):
     fetched: bool = False
 
 
+class Done(Record, frozen=True):
+    """End an upload at a `position`, or because of an `error`."""
+
+    position: Position = Position("", None, {})
+    error: errors.UploaderError | None = None
+
+
 Look: TypeAlias = Wait | Hear | Query | Find
-Act: TypeAlias = Read | Ask | Look | NewKey | Renew | End
+Act: TypeAlias = Read | Call | Ask | Look | ReadLast | Recall | NewKey | Renew | Retry | End | Done
 
 
 class Certain(Record, frozen=True):
@@ -237,13 +288,36 @@ Wanted: TypeAlias = Act | Certain
 
 
 class Begin(Record, frozen=True):
-    """The job begins."""
+    """The work begins."""
 
 
 class Ready(Record, frozen=True):
-    """The files were read: the SHA-256 (hex) of each, None for one that can't be, which has ended."""
+    """The chunk has `length` bytes, the upload `size` (`ENDLESS`: the end of a stream is not found).
 
-    digests: tuple[str | None, ...]
+    `at_creation` of its bytes are sent with the creation where all of them fit in one request, else None.
+    """
+
+    length: int
+    size: int
+    at_creation: int | None = None
+
+
+class Interim(Record, frozen=True):
+    """The URL of an upload whose creation is not answered yet."""
+
+    url: str
+
+
+class Told(Record, frozen=True):
+    """The answer to a call: where the upload is, and of a new one the ID of its file.
+
+    Before it `sent` bytes of the body went, with `through` all.
+    """
+
+    position: Position
+    sent: int = 0
+    through: bool = True
+    server_id: str | None = None
 
 
 class Answered(Record, frozen=True):
@@ -264,8 +338,20 @@ class Failed(Record, frozen=True):
     accepted: bool = False
 
 
+class ReadBack(Record, frozen=True):
+    """What a reading of the last byte says."""
+
+    found: UploadState
+
+
+class Recalled(Record, frozen=True):
+    """Whether there is a receipt of the file, which counts."""
+
+    stored: bool
+
+
 class Waited(Record, frozen=True):
-    """The wait is over."""
+    """The wait is over; what has failed may be repeated."""
 
 
 class Heard(Record, frozen=True):
@@ -288,13 +374,13 @@ class Found(Record, frozen=True):
 
 
 class GaveUp(Record, frozen=True):
-    """The request that has failed because of `error` is not repeated: that can't help, or all retries are used up."""
+    """What has failed because of `error` is not repeated: it can't help, or all retries are used, or it was stopped."""
 
     error: errors.UploaderError
 
 
 class Named(Record, frozen=True):
-    """The files have a new key, which the journal has."""
+    """There is a new key, which the journal has."""
 
     key: str
 
@@ -306,5 +392,21 @@ class Renewed(Record, frozen=True):
     error: errors.UploaderError
 
 
-Came: TypeAlias = Begin | Ready | Answered | Failed | Waited | Heard | Queried | Found | GaveUp | Named | Renewed
+Came: TypeAlias = (
+    Begin
+    | Ready
+    | Interim
+    | Told
+    | Answered
+    | Failed
+    | Waited
+    | Heard
+    | Queried
+    | Found
+    | ReadBack
+    | Recalled
+    | GaveUp
+    | Named
+    | Renewed
+)
 Step: TypeAlias = Callable[[State, Came], tuple[State, Wanted]]

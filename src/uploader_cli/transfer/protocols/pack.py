@@ -1,8 +1,8 @@
 """The machine that sends many small files in one request (docs/extensions.md).
 
-    read ─▶ name ─▶ fetch ⇄ post ─▶ end
+    name ─▶ fetch ⇄ post ─▶ end
 
-The files are read, and get a new key unless the journal has one for exactly these. Where the server may have the pack
+Files that were read get a new key unless the journal has one for exactly these. Where the server may have the pack
 already, its answer is requested by that key, which costs no bytes; otherwise the pack is sent. A repeated key gets the
 same answer, so that nothing is stored twice.
 """
@@ -33,10 +33,10 @@ from uploader_cli.transfer.protocols.machine import (
     Named,
     NewKey,
     Packed,
-    Read,
-    Ready,
     Renew,
     Renewed,
+    Retry,
+    Waited,
     Wanted,
 )
 from uploader_cli.transfer.results import FileResult, not_stored
@@ -61,7 +61,7 @@ KNOWN = ((200, ""), (403, NOT_YOURS), (409, "SESSION_ENDED"), (404, ""))
 
 
 class PackState(Record, frozen=True):
-    """All that is known of one pack.
+    """All that is known of one pack: its `files`, which were read, and their `digests` (SHA-256, hex).
 
     `key` is that of the journal for exactly these files, or empty; with `sent_before` an earlier run may have sent it,
     in one of the sessions `earlier`. `in_doubt`: the server may have the whole request. `asked` are the sessions in
@@ -72,10 +72,10 @@ class PackState(Record, frozen=True):
     endpoint: str
     session: str
     files: tuple[LocalFile, ...]
+    digests: tuple[str, ...]
     key: str = ""
     sent_before: bool = False
     earlier: tuple[str, ...] = ()
-    digests: tuple[str, ...] = ()
     in_doubt: bool = False
     asked: tuple[str, ...] = ()
     renamed: bool = False
@@ -83,11 +83,17 @@ class PackState(Record, frozen=True):
     retries: int = 0
     if_exists: str = ""
 
+    @property
+    def progress(self) -> int:
+        """Another key: its retries count anew."""
+        return int(self.renamed)
+
 
 def begin(state: PackState, places: Sequence[tuple[str, int] | None], *, sent_before: bool) -> PackState:
     """Return `state` with the key of the journal, if its `places` (key, position) are exactly those of the files.
 
-    `sent_before`: an earlier run may have sent them under it.
+    The places are those of all files of the job, also of files that can't be read. `sent_before`: an earlier run may
+    have sent them under the key.
     """
     key = places[0][0] if places[0] is not None else ""
     if not key or list(places) != [(key, index) for index in range(len(state.files))]:
@@ -99,9 +105,9 @@ def step(state: PackState, came: Came) -> tuple[PackState, Wanted]:
     """Return the next state and what is wanted, after what `came`."""
     match came:
         case Begin():
-            return state, Read()
-        case Ready(digests):
-            return _ready(state, digests)
+            return _next(state) if state.key else (state, NewKey())
+        case Waited():
+            return _next(state)
         case Named(key):
             return _next(replace(state, key=key, sent_before=False, in_doubt=False, asked=()))
         case Renewed(session) if session:
@@ -116,20 +122,11 @@ def step(state: PackState, came: Came) -> tuple[PackState, Wanted]:
             return _rename(state, error)
         case Failed(error, sent):
             lost = isinstance(error, errors.PackInProgress | errors.TimedOut | errors.ConnectionLost)
-            return _next(replace(state, in_doubt=sent, asked=()) if lost and _is_posting(state) else state)
+            state = replace(state, in_doubt=sent, asked=()) if lost and _is_posting(state) else state
+            return state, Retry(error)
         case GaveUp(error):
             return state, _given_up(state, error)
     raise TypeError(came)
-
-
-def _ready(state: PackState, digests: tuple[str | None, ...]) -> tuple[PackState, Wanted]:
-    read = [(file, digest) for file, digest in zip(state.files, digests, strict=True) if digest is not None]
-    files, known = tuple(file for file, _ in read), tuple(digest for _, digest in read)
-    same = bool(state.key) and len(files) == len(state.files)
-    state = replace(state, files=files, digests=known)
-    if not files:
-        return state, End()
-    return _next(state) if same else (state, NewKey())
 
 
 def _next(state: PackState) -> tuple[PackState, Ask]:

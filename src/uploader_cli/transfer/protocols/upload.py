@@ -1,33 +1,20 @@
 """The machine of one upload: a file, or one part of it, with tus or the IETF's protocol (docs/resumable-uploads.md).
 
-    prepare ─▶ create ─▶ prepare ─▶ append ─▶ end
-       ▲                  ▲  └─────────┘
-       └────── locate ────┘      after each failure, and in a later run: it tells the offset of the server
-                 └─▶ read last   where nothing else tells whether the file is stored
+    read ─▶ create ─▶ read ─▶ append ─▶ done
+     ▲                 ▲ └───────┘
+     └───── locate ────┘      after each failure, and in a later run: it tells the offset of the server
+               └─▶ read last   where nothing else tells whether the file is stored
 
 An upload that the server has lost, that somebody else has written to, or that the server failed to store is replaced by
 another one, with another key. `core.confirmation` says what an offset means.
 
 `Upload` is all that is known. Its `kept` is what the journal has: it is written when it changes, before what is wanted.
-The driver (`transfer.upload_driver`) also tells its new `warnings`, and reports its `offset` when it becomes known.
-
-| wanted | what comes |
-|---|---|
-| `Prepare` | `Prepared` |
-| `Create` | `Interim`, as often as the server tells the URL before its answer; `Told` |
-| `Locate`, `Append` | `Told` |
-| `ReadLast` | `ReadBack` |
-| `Recall` | `Recalled` |
-| `Replace` | `Named` |
-| `Retry` | `Waited`, or `GaveUp`, after which the server may be asked once more |
-| `Done` | nothing |
-
-`Failed` comes in place of any of these but `Retry`.
+Its driver (`transfer.upload_driver`) also tells its new `warnings`, and reports its `offset` when it becomes known.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -49,13 +36,26 @@ from uploader_cli.core.record import Record
 from uploader_cli.transfer.protocols.machine import (
     Append,
     Begin,
+    Came,
     Create,
+    Done,
     Failed,
     GaveUp,
+    Interim,
     Locate,
     Named,
+    NewKey,
     Position,
+    Read,
+    ReadBack,
+    ReadLast,
+    Ready,
+    Recall,
+    Recalled,
+    Retry,
+    Told,
     Waited,
+    Wanted,
 )
 
 if TYPE_CHECKING:
@@ -72,106 +72,6 @@ EARLIER = "the server answered an earlier request for its last bytes with an err
 NOT_NEW = "the server may have had its empty upload before (its creation got no 201): it counts as stored"
 NO_PATCH_TAKEN = "the server created it, took no request after that, and does not give it out: it counts as stored"
 NOT_ENDED = "all bytes arrived and their end was declared, and the server says that the upload is not complete"
-
-
-# --- what it wants. Offsets and sizes are in bytes from the start of the file, or of the part
-
-
-class Prepare(Record, frozen=True):
-    """Make the chunk at `offset` ready, and take the leave for the request that follows, which may be a creation."""
-
-    offset: int
-    creates: bool
-
-
-class ReadLast(Record, frozen=True):
-    """Read the last byte of the file at a position with its full offset.
-
-    `refused`: the creation of the empty file succeeded, and the server refused the PATCH after it.
-    """
-
-    position: Position
-    refused: bool = False
-
-
-class Recall(Record, frozen=True):
-    """Look for a receipt of the file, all of which the server had before the upload was created."""
-
-    position: Position
-    accepted: bool
-
-
-class Replace(Record, frozen=True):
-    """Journal another upload, with a new key; `failed` is the URL of one that the server failed to store.
-
-    With an `error` the creation is repeated because of it.
-    """
-
-    failed: str | None = None
-    error: errors.UploaderError | None = None
-
-
-class Retry(Record, frozen=True):
-    """Wait until what has failed may be repeated."""
-
-    error: errors.UploaderError
-
-
-class Done(Record, frozen=True):
-    """End at a `position`, or because of an `error`."""
-
-    position: Position = Position("", None, {})
-    error: errors.UploaderError | None = None
-
-
-Wanted: TypeAlias = Prepare | Create | Locate | Append | ReadLast | Recall | Replace | Retry | Done
-
-
-# --- what comes
-
-
-class Prepared(Record, frozen=True):
-    """The chunk has `length` bytes, the upload `size` (`ENDLESS`: the end of a stream is not found).
-
-    `at_creation` of its bytes are sent with the creation where all of them fit in one request, else None.
-    """
-
-    length: int
-    size: int
-    at_creation: int | None = None
-
-
-class Interim(Record, frozen=True):
-    """The URL of an upload whose creation is not answered yet."""
-
-    url: str
-
-
-class Told(Record, frozen=True):
-    """The answer to a request: where the upload is, and of a new one the ID of its file.
-
-    Before it `sent` bytes of the body went, with `through` all.
-    """
-
-    position: Position
-    sent: int = 0
-    through: bool = True
-    server_id: str | None = None
-
-
-class ReadBack(Record, frozen=True):
-    """What a reading of the last byte says."""
-
-    found: UploadState
-
-
-class Recalled(Record, frozen=True):
-    """Whether there is a receipt of the file, which counts."""
-
-    stored: bool
-
-
-Came: TypeAlias = Begin | Prepared | Interim | Told | ReadBack | Recalled | Named | Waited | Failed | GaveUp
 
 
 # --- the state
@@ -247,8 +147,8 @@ class Upload(Record, frozen=True):
     # what the server has said
     offset: int | None = None
     """The server's offset; None while it is unknown."""
-    most: int = -1
-    """The highest offset so far: progress is what exceeds it."""
+    progress: int = -1
+    """The highest offset so far."""
     last: Position | None = None
     deferred: bool = False
     """The server does not know the end."""
@@ -267,7 +167,7 @@ class Upload(Record, frozen=True):
     # what is being done
     doing: Wanted | None = None
     """What was wanted last, apart from waits."""
-    prepared: Prepared = Prepared(0, 0)
+    ready: Ready = Ready(0, 0)
     restarts: int = 0
     """New uploads in place of lost ones."""
     renewed: bool = False
@@ -329,8 +229,8 @@ def step(state: Upload, came: Came) -> tuple[Upload, Wanted]:
     match came:
         case Begin() | Waited():
             return _go_on(state)
-        case Prepared():
-            return _prepared(state, came)
+        case Ready():
+            return _ready(state, came)
         case Interim(url):
             return _announced(replace(state, url=url)), state.doing or Done()
         case Told():
@@ -366,8 +266,8 @@ def _want(state: Upload, wanted: Wanted) -> tuple[Upload, Wanted]:
 def _go_on(state: Upload) -> tuple[Upload, Wanted]:
     """Want what comes next: a creation, the offset, or a chunk."""
     if state.url is None:
-        return _want(state, Prepare(0, creates=True))
-    return _want(state, Locate(state.url) if state.offset is None else Prepare(state.offset, creates=False))
+        return _want(state, Read(0, creates=True))
+    return _want(state, Locate(state.url) if state.offset is None else Read(state.offset, creates=False))
 
 
 def _retry(state: Upload, error: errors.UploaderError) -> tuple[Upload, Wanted]:
@@ -380,8 +280,8 @@ def _warned(state: Upload, code: WarningCode, text: str) -> Upload:
     return replace(state, warnings=(*state.warnings, (code, f"{state.task.name}: {text}")))
 
 
-def _prepared(state: Upload, came: Prepared) -> tuple[Upload, Wanted]:
-    state = replace(state, size=came.size, prepared=came, dropped=state.task.stream and bool(state.offset))
+def _ready(state: Upload, came: Ready) -> tuple[Upload, Wanted]:
+    state = replace(state, size=came.size, ready=came, dropped=state.task.stream and bool(state.offset))
     return _create(state) if state.url is None else _append(state, state.url, state.offset or 0)
 
 
@@ -412,15 +312,15 @@ def _first_length(state: Upload) -> int:
         return state.size
     if state.asked:
         return 0
-    if state.prepared.at_creation is not None:
-        return state.prepared.at_creation
+    if state.ready.at_creation is not None:
+        return state.ready.at_creation
     has_key = state.task.terms.keys and state.task.capabilities.creates_with_upload
-    return state.prepared.length if state.task.far and has_key and not state.task.stream else 0
+    return state.ready.length if state.task.far and has_key and not state.task.stream else 0
 
 
 def _append(state: Upload, url: str, offset: int) -> tuple[Upload, Wanted]:
     """Send one chunk. The offset is unknown until the answer."""
-    size, reach = state.prepared.length, state.reach
+    size, reach = state.ready.length, state.reach
     state = replace(
         state,
         offset=None,
@@ -481,9 +381,10 @@ def _created(state: Upload, create: Create, came: Told) -> tuple[Upload, Wanted]
 
 
 def _at_url(state: Upload, url: str, server_id: str | None) -> Upload:
-    """Record the URL of a new upload; the journal of this process finds one whose bytes went with it by its key."""
+    """Record the URL of a new upload; the journal of this process finds one whose bytes all went with it by its key."""
     create, state = state.doing, replace(state, url=url, broken=False)
-    is_sent = isinstance(create, Create) and create.size == state.size and state.prepared.at_creation is not None
+    is_sent = isinstance(create, Create) and create.size == state.size <= state.reach
+    is_sent = is_sent and state.ready.at_creation is not None
     if state.task.index is None and not state.task.elsewhere and is_sent:
         return state
     return _announced(state, server_id if state.task.index is None else None)
@@ -491,7 +392,7 @@ def _at_url(state: Upload, url: str, server_id: str | None) -> Upload:
 
 def _announced(state: Upload, server_id: str | None = None) -> Upload:
     """Record the URL of a new upload, also of one whose creation is not answered yet, with its first chunk."""
-    reach = state.reach if state.task.terms.may_forget else max(state.reach, state.prepared.length)
+    reach = state.reach if state.task.terms.may_forget else max(state.reach, state.ready.length)
     return replace(state, kept=_with_url(state, reach, server_id))
 
 
@@ -608,7 +509,7 @@ def _settle(state: Upload, position: Position, *, accepted: bool = False) -> tup
     """
     offset = position.offset or 0
     means = _state_at(state, offset, accepted=accepted)
-    if means is UploadState.INTRUDED and state.task.given and not state.task.resumes and state.most < 0:
+    if means is UploadState.INTRUDED and state.task.given and not state.task.resumes and state.progress < 0:
         words = f"{offset:,} bytes of its upload were sent elsewhere: they are not verified"
         state = replace(_warned(state, WarningCode.FOREIGN_BYTES, words), unchecked=True, reach=state.size)
         means = _state_at(state, offset)
@@ -616,7 +517,7 @@ def _settle(state: Upload, position: Position, *, accepted: bool = False) -> tup
         there, sent = f"the server has {offset:,} bytes of its upload", f"and {state.reach:,} were sent"
         error = errors.ProtocolError(f"{there}, {sent}: somebody else writes to it")
         state, wanted = _restart(state, error)
-        if isinstance(wanted, Replace):
+        if isinstance(wanted, NewKey):
             state = _warned(state, WarningCode.FOREIGN_BYTES, f"{error}; it is sent again from the beginning")
         return state, wanted
     if means is UploadState.UNKNOWN and state.task.index is None:
@@ -647,7 +548,8 @@ def _settled(state: Upload, position: Position, means: UploadState) -> tuple[Upl
 def _confirm(state: Upload, position: Position, offset: int, *, done: bool) -> tuple[Upload, Wanted]:
     if state.twice and not offset:
         state = _warned(state, WarningCode.MAY_BE_STORED, TWICE)
-    state = replace(found(state, offset), offset=offset, most=max(state.most, offset), last=position, twice=False)
+    progress = max(state.progress, offset)
+    state = replace(found(state, offset), offset=offset, progress=progress, last=position, twice=False)
     return (state, Done(position)) if done else _go_on(state)
 
 
@@ -692,7 +594,7 @@ def _restart(state: Upload, error: errors.UploaderError, *, failed: bool = False
         asked=failed,
         reason=None,
     )
-    return _want(state, Replace(state.url if failed else None))
+    return _want(state, NewKey(failed=state.url if failed else None))
 
 
 def _named(state: Upload, key: str) -> tuple[Upload, Wanted]:
@@ -713,7 +615,7 @@ def _named(state: Upload, key: str) -> tuple[Upload, Wanted]:
     )
     if state.given_up is not None:
         return state, Done(error=state.given_up)
-    error = replaced.error if isinstance(replaced, Replace) else None
+    error = replaced.error if isinstance(replaced, NewKey) else None
     return _go_on(state) if error is None else _retry(state, error)
 
 
@@ -748,7 +650,7 @@ def _not_sent(
         state = replace(state, reason=reason, forgets=is_refused(state.task.terms, error, given=state.task.given))
         if state.url is None and state.ending is Ending.ERROR and isinstance(error, errors.ServerFault):
             # A creation with all bytes: what follows is the new upload. By its key it would be the failed one.
-            return _want(replace(state, renewed=True), Replace(error=error))
+            return _want(replace(state, renewed=True), NewKey(error))
     if not isinstance(error, errors.AnswerError):
         return _retry(state, error)
     if isinstance(doing, Create) and not accepted and _may_concern_the_file(state, doing, error):
@@ -795,7 +697,7 @@ def _not_created(state: Upload, error: errors.AnswerError) -> tuple[Upload, Want
 def _not_found(state: Upload, url: str, error: errors.NotFound) -> tuple[Upload, Wanted]:
     """Begin another upload in place of one that the server does not have, or end."""
     if not isinstance(error, errors.UploadGone):  # perhaps of a proxy, which does not know a wrong URL either
-        wrong = state.task.given and not state.reach and state.most < 0
+        wrong = state.task.given and not state.reach and state.progress < 0
         return _restart(state, error) if wrong else _retry(state, error)
     # All bytes were sent: servers and their hooks may delete an upload once its file is stored.
     sent, unsure = state.task.index is None and (state.accepted or state.ending in UNCERTAIN), _may_be_stored(state)
@@ -812,7 +714,7 @@ def _given_up(state: Upload, error: errors.UploaderError) -> tuple[Upload, Wante
     completes = isinstance(doing, Create | Append) and doing.completes
     if completes and state.url is not None and isinstance(error, errors.ConnectionLost | errors.ServerFault):
         return _want(replace(state, given_up=error), Locate(state.url))
-    return state, Done(error=error)
+    return state, Done(error=state.given_up or error)
 
 
 def refusal(error: errors.UploaderError) -> errors.UploaderError:
