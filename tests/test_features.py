@@ -127,7 +127,7 @@ def test_core_of_the_server_has_no_name_of_a_feature(feature: server.Feature) ->
 @pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)
 def test_what_a_feature_names_can_be_loaded(feature: Feature) -> None:
     hooks = [value for value in feature if isinstance(value, str) and ":" in value]
-    hooks += [place for _, place in (*feature.steps, *feature.exports)]
+    hooks += [place for _, place in (*feature.steps, *feature.exports, *feature.brings)]
     hooks += [option.parse for option in feature.options if ":" in option.parse]
     hooks += [module for module in (feature.words, feature.sources, feature.head, feature.view) if module]
     hooks += [one.function for one in feature.commands]

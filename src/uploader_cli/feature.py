@@ -204,6 +204,8 @@ class Feature(NamedTuple):
     gone with the feature."""
     trial: str = ""
     """The command that tries an upload without a server of the user's."""
+    brings: tuple[tuple[str, str], ...] = ()
+    """What it adds to another feature: the name of that one, and a module as that one describes it."""
 
     def load(self, name: str) -> Any:
         """Return what the feature has under a name `module` or `module:name`; the module is imported now."""
@@ -270,6 +272,11 @@ def trial() -> str:
 def exported() -> dict[str, tuple[Feature, str]]:
     """Return the classes that features add to the library: by name, the feature and what it loads."""
     return {name: (feature, place) for feature in features() for name, place in feature.exports}
+
+
+def brought(to: str) -> list[Any]:
+    """Return the modules that features add to the feature of this name."""
+    return [feature.load(module) for feature in features() for name, module in feature.brings if name == to]
 
 
 def job_page(env: Mapping[str, str]) -> JobPage | None:

@@ -13,6 +13,7 @@ FEATURES: tuple[str, ...] = (
     "checks",
     "doctor",
     "smoke",
+    "ietf",
     "metrics",
     "on_failure",
     "github",

@@ -16,7 +16,7 @@ from uploader_cli import errors
 from uploader_cli.core.masking import mask
 from uploader_cli.core.names import json_line
 from uploader_cli.exit_status import Exit
-from uploader_cli.feature import JobPage, job_page
+from uploader_cli.feature import JobPage, brought, job_page
 from uploader_cli.features.checks.check import (
     BROKEN,
     Check,
@@ -30,7 +30,7 @@ from uploader_cli.features.checks.check import (
     checks_of,
     run,
 )
-from uploader_cli.features.smoke import basics, bulk, ietf_uploads, limits, resumable, watching
+from uploader_cli.features.smoke import basics, bulk, limits, resumable, watching
 from uploader_cli.features.smoke.site import Site
 from uploader_cli.features.smoke.smoke_report import (
     SmokePage,
@@ -51,7 +51,8 @@ from uploader_cli.run.interrupts import Interrupts, interruptible
 from uploader_cli.settings import Settings
 
 CHECKS = checks_of(basics, watching, resumable, bulk, limits)  # ordered so that a failure explains the following ones
-ON_REQUEST = checks_of(ietf_uploads)  # those that run only if `--only` names them
+ON_REQUEST = checks_of(*brought("smoke"))
+"""The checks of modules that other features bring. They run only if `--only` names them."""
 OF_ENDPOINTS = (*checks_of(resumable), limits.body_limit, limits.clean_up)
 """The checks of a tus endpoint, which has no sessions."""
 

@@ -1,4 +1,4 @@
-"""Create sessions and send batches, and record them for the clean-up; what checks of tus and of the IETF share."""
+"""Create sessions and send batches, and record them for the clean-up; what checks of resumable uploads share."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def send(
 
 
 def stored_id(site: Site, answer: Answer) -> str:
-    """Return the ID of the file that a request has stored by tus or the IETF's protocol; empty if it stored none."""
+    """Return the ID of the file that a request has stored by resumable uploads; empty if it stored none."""
     return "" if site.settings.tus_endpoint else answer.headers.get("Upload-File-Id", "")
 
 

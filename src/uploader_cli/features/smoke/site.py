@@ -17,7 +17,6 @@ from uploader_cli.transfer.answers import Answer, answer_error, is_tus, not_an_u
 
 BUDGET = 150  # a server with everything needs 100, more with small sessions; a rate limit is respected as well
 CALL_LIMIT = 30.0  # seconds; the reference backend takes 2.7 per file (docs/protocol.md section 3.2)
-IETF = {"Upload-Draft-Interop-Version": "8"}  # headers of each request of that protocol
 TUS = {"Tus-Resumable": TUS_VERSION}
 EVENT_LIMIT = 10.0  # seconds to wait for expected events, which usually arrive within a fraction of one
 
@@ -42,7 +41,7 @@ class Site(CheckedServer):
         self.sessions: set[str] = set()  # created sessions that have not ended
         self.slots: list[str] = []  # sessions for tus uploads, each as often as it has space
         self.uploads: set[str] = set()  # URLs of unfinished uploads
-        self.of_ietf: set[str] = set()  # URLs of uploads that the IETF's protocol created
+        self.spoken: dict[str, Mapping[str, str]] = {}  # headers of requests to uploads that are not of tus, by URL
         self.files: dict[str, str] = {}  # IDs of stored files, with their paths under `/uploads/` if known
         self.tus_files: dict[str, str] = {}
         """The URLs of uploads of stored files, which some servers delete without a token."""
@@ -182,7 +181,7 @@ class Site(CheckedServer):
         while self.uploads:
             url = self.uploads.pop()
             if self.terminates:
-                self._remove(f"the upload {url}", "DELETE", url, IETF if url in self.of_ietf else TUS)
+                self._remove(f"the upload {url}", "DELETE", url, self.spoken.get(url, TUS))
             else:
                 self.unowned.append(f"the upload {url}: the server has no termination")
         while self.sessions:
@@ -195,7 +194,7 @@ class Site(CheckedServer):
                 self._remove(name, "DELETE", f"/api/upload/file/{file}")
             elif file in self.tus_files and self.terminates:
                 url = self.tus_files[file]
-                self._remove(name, "DELETE", url, IETF if url in self.of_ietf else TUS)
+                self._remove(name, "DELETE", url, self.spoken.get(url, TUS))
             else:
                 self.unowned.append(f"{name}: no token")
 
@@ -204,7 +203,7 @@ class Site(CheckedServer):
         left = (*(_named(*file) for file in self.files.items()), *self.sessions, *self.uploads)
         self.undeleted += [f"{thing}: interrupted" for thing in left]
 
-    def _remove(self, what: str, method: str, where: str, headers: dict[str, str] | None = None) -> None:
+    def _remove(self, what: str, method: str, where: str, headers: Mapping[str, str] | None = None) -> None:
         why = ""
         try:
             if self.gone:

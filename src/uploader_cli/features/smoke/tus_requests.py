@@ -33,7 +33,7 @@ def offered(site: Site, extension: str = "") -> Capabilities:
     if tus is None:
         raise NotOffered("the session response has no tus endpoint")
     if tus.ietf:
-        raise NotOffered("the endpoint speaks the IETF's protocol: --only 'ietf-*' checks that")
+        raise NotOffered("the endpoint speaks the IETF's protocol, and not tus")
     if extension and extension not in tus.extensions:
         raise NotOffered(f"{extension} is not among the tus extensions")
     return tus

@@ -27,9 +27,11 @@ from uploader_cli.features.smoke.sending import (
     session_of,
     terms,
 )
-from uploader_cli.features.smoke.site import IETF, Site
+from uploader_cli.features.smoke.site import Site
 from uploader_cli.transfer.answers import Answer
 
+IETF = {"Upload-Draft-Interop-Version": "8"}
+"""Headers of each request."""
 BODY_TYPE = "application/partial-upload"
 REFUSAL = range(400, 500)
 
@@ -84,7 +86,7 @@ def create(site: Site, label: str, length: int | None) -> tuple[str, Answer]:
     except ValueError as error:
         raise Violation(what, expected="a Location on this server", got=location) from error
     site.uploads.add(url)
-    site.of_ietf.add(url)
+    site.spoken[url] = IETF
     if session:
         site.slots.pop()
     return url, answer
