@@ -126,7 +126,7 @@ def sftp(top: Path) -> Iterator[Store]:
             0,
             server_factory=Door,
             server_host_keys=[asyncssh.generate_private_key("ssh-ed25519")],
-            sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=str(top)),
+            sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=os.fsencode(top)),
         )
 
     async def close(listening: asyncssh.SSHAcceptor) -> None:
