@@ -19,11 +19,10 @@ from uploader_cli.transfer.ledger import ends_run
 from uploader_cli.transfer.pacer import Tries
 from uploader_cli.transfer.protocols import batch
 from uploader_cli.transfer.protocols.machine import (
-    Act,
     Ask,
     Begin,
+    BodyOut,
     Came,
-    Certain,
     End,
     Failed,
     Find,
@@ -40,6 +39,7 @@ from uploader_cli.transfer.protocols.machine import (
     Retry,
     Wait,
     Waited,
+    Wanted,
 )
 from uploader_cli.transfer.results import FileResult
 
@@ -63,7 +63,7 @@ class World(Record, frozen=True):
     copies: tuple[str, ...] = ()
     groups: tuple[tuple[LocalFile, ...], ...] = ()
     state: batch.BatchState | None = None
-    wanted: Act | None = None
+    wanted: Wanted | None = None
     tries: Tries | None = None
     ended: tuple[str, ...] = ()
     session: int = 1
@@ -203,15 +203,13 @@ def next_group(world: World) -> Move[World]:
 
 
 def fed(world: World, came: Came) -> World:
-    """Tell the machine what came, and journal what is certain."""
+    """Tell the machine what came, and journal what is certain, and what is not."""
     assert world.state is not None
     state, wanted = batch.step(world.state, came)
-    if isinstance(wanted, Certain):
-        journal = list(world.journal)
-        for file in wanted.files:
-            journal[file.file] = "open"
-        world, wanted = replace(world, journal=tuple(journal)), wanted.after
-    return replace(world, state=state, wanted=wanted)
+    journal = list(world.journal)
+    for number in state.unsure ^ world.state.unsure:
+        journal[number] = "uncertain" if number in state.unsure else "open"
+    return replace(world, state=state, wanted=wanted, journal=tuple(journal))
 
 
 def waited(world: World, error: errors.UploaderError) -> World:
@@ -234,20 +232,18 @@ def posted(world: World, ask: Ask) -> Iterator[Move[World]]:
     assert ask.files, "a request without files"
     assert ask.session == f"s{world.session}", "a request in another session"
     assert all(world.journal[file.file] == "open" for file in ask.files), "a request while its outcome is uncertain"
+    assert fed(world, BodyOut()).wanted == ask, "another request than the one that is being sent"
     world = replace(world, requests=world.requests + 1)
     yield Move("kill before the request", killed(world), kills=1)
     for name, faults, stored, came in to_post(ask):
-        copies, journal = list(world.copies), list(world.journal)
+        copies = list(world.copies)
         for one in stored:
             if not (world.paths and one in copies):
                 copies.append(one)
         is_out = not isinstance(came, Failed) or came.sent
-        for file in ask.files if is_out else ():
-            journal[file.file] = "uncertain"
         then = replace(
-            world,
+            fed(world, BodyOut()) if is_out else world,
             copies=tuple(sorted(copies)),
-            journal=tuple(journal),
             faults=(*world.faults, name) if faults else world.faults,
         )
         yield Move(f"kill before {name}", killed(then), faults=faults, kills=1)

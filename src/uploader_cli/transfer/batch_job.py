@@ -17,6 +17,7 @@ from uploader_cli.transfer.pacer import holding
 from uploader_cli.transfer.protocols import batch
 from uploader_cli.transfer.protocols.machine import (
     Ask,
+    BodyOut,
     Find,
     Form,
     Found,
@@ -81,6 +82,13 @@ class BatchDriver(FilesDriver[batch.BatchState]):
         if not isinstance(self._wanted, Look) and not isinstance(came, GaveUp):
             self.unanswered = False
 
+    def _keep(self, before: batch.BatchState) -> None:
+        old, new, run = before.unsure, self.state.unsure, self._context.run
+        if added := new - old:
+            run.uncertain([file for file in before.files if file.file in added])
+        if gone := old - new:
+            run.certain([file for file in before.files if file.file in gone])
+
     def _done(self, wanted: Wanted) -> Came:
         api, heard = self._worker.api, self._context.followers.last_heard
         match wanted:
@@ -120,7 +128,7 @@ class BatchDriver(FilesDriver[batch.BatchState]):
             checkpoint=context.stop.checkpoint,
             throttle=context.throttle,
             on_sent=on_sent,
-            on_last=lambda: context.run.uncertain(files),  # a kill from here on may leave the files stored
+            on_last=lambda: self._tell(BodyOut()),
             on_through=on_through,
             on_read=context.digests.read,
             on_doubt=context.doubts.add,

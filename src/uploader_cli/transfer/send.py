@@ -19,7 +19,6 @@ from uploader_cli.transfer.protocols.machine import (
     Ask,
     Begin,
     Came,
-    Certain,
     Done,
     End,
     Failed,
@@ -200,13 +199,6 @@ class FilesDriver(Driver[Files, End]):
         if others:
             yield others
         raise self._fatal
-
-    def _tell(self, came: Came) -> None:
-        super()._tell(came)
-        if isinstance(self._wanted, Certain):
-            files, self._wanted = self._wanted.files, self._wanted.after
-            if files:
-                self._context.run.certain(files)
 
     def _done(self, wanted: Wanted) -> Came:
         if not isinstance(wanted, Renew):

@@ -27,8 +27,8 @@ from uploader_cli.transfer.protocols.machine import (
     Answered,
     Ask,
     Begin,
+    BodyOut,
     Came,
-    Certain,
     End,
     Failed,
     Find,
@@ -72,8 +72,10 @@ LONGEST = 300  # most queries for one request
 class BatchState(Record, frozen=True):
     """All that is known of one batch.
 
-    `files` are those that have no result yet, `results` those of the others. `fetched`: the server was asked for one of
-    these, and may have had it before. `error` is that of a request after which the server may have stored its files;
+    `files` are those that have no result yet, `results` those of the others. `unsure` are the numbers of files of which
+    the journal has that the server may have stored them: it is written when that changes, before what is wanted. Of a
+    stored file its receipt says so, and not before. `fetched`: the server was asked for one of these, and may have had
+    it before. `error` is that of a request after which the server may have stored its files;
     `suspected`: only if its session has one of them. `queries` counts those since then, `misses` the last ones without
     news.
     """
@@ -86,6 +88,7 @@ class BatchState(Record, frozen=True):
     if_exists: str = ""
     resend_unknown: bool = False
     results: tuple[FileResult, ...] = ()
+    unsure: frozenset[int] = frozenset()
     fetched: bool = False
     error: errors.UploaderError | None = None
     suspected: bool = False
@@ -103,10 +106,8 @@ def step(state: BatchState, came: Came) -> tuple[BatchState, Wanted]:
     match came:
         case Answered():
             return _answered(state, came)
-        case Failed(errors.SessionLost() as error):
-            return state, Certain(state.files, Renew(state.session, error))
-        case Failed(errors.FileError() as error):
-            return state, Certain(state.files, _given_up(state, error))
+        case BodyOut():
+            return replace(state, unsure=state.unsure | _numbers(state.files)), _post(state)
         case Failed(error, sent):
             return _failed(state, error, sent=sent)
         case Heard(said):
@@ -155,7 +156,16 @@ def _answered(state: BatchState, answer: Answered) -> tuple[BatchState, Wanted]:
         results.append(_result(state, file, item))
         if item is not None and results[-1].error is not None:
             refused.append(file)
-    return state, Certain(tuple(refused), End(tuple(results), fetched=state.fetched))
+    return _certain(state, refused), End(tuple(results), fetched=state.fetched)
+
+
+def _certain(state: BatchState, files: Sequence[LocalFile]) -> BatchState:
+    """Return the state in which the server is known not to have `files`."""
+    return replace(state, unsure=state.unsure - _numbers(files))
+
+
+def _numbers(files: Sequence[LocalFile]) -> set[int]:
+    return {file.file for file in files}
 
 
 def _result(state: BatchState, file: LocalFile, item: StoredFile | None) -> FileResult:
@@ -173,6 +183,10 @@ def _result(state: BatchState, file: LocalFile, item: StoredFile | None) -> File
 def _failed(state: BatchState, error: errors.UploaderError, *, sent: bool) -> tuple[BatchState, Wanted]:
     """Repeat a request after which nothing is stored; find out what is after another one (3.15)."""
     match error:
+        case errors.SessionLost():
+            return _certain(state, state.files), Renew(state.session, error)
+        case errors.FileError():
+            return _certain(state, state.files), _given_up(state, error)
         case errors.ConnectionLost():
             doubtful = error.body_sent
         case errors.ServerFault():
@@ -185,7 +199,7 @@ def _failed(state: BatchState, error: errors.UploaderError, *, sent: bool) -> tu
             doubtful = False
         case _:
             doubtful = isinstance(error, errors.ProtocolError)
-    return _settle(state, error) if doubtful else (state, Certain(state.files, Retry(error)))
+    return _settle(state, error) if doubtful else (_certain(state, state.files), Retry(error))
 
 
 def _settle(state: BatchState, error: errors.UploaderError, *, suspected: bool = False) -> tuple[BatchState, Wanted]:
@@ -242,7 +256,7 @@ def _settled(state: BatchState, found: Sequence[FileResult | Literal[False] | No
             words = f"{state.error}; the server may have stored it, or not"
             results.append(FileResult(file, errors.OutcomeUnknown(words)))
             continue
-        if not one or one.error is not None:  # of a stored file its receipt says so, and not before
+        if not one or one.error is not None:
             certain.append(file)
         if one:
             results.append(one)
@@ -254,9 +268,9 @@ def _settled(state: BatchState, found: Sequence[FileResult | Literal[False] | No
 
 def _repeat(state: BatchState, certain: Sequence[LocalFile]) -> tuple[BatchState, Wanted]:
     """Repeat the request for the files that are left, where that can help; the server does not have those `certain`."""
-    error, state = state.error, replace(state, error=None)
+    error, state = state.error, replace(_certain(state, certain), error=None)
     repeats = state.files and error is not None and not isinstance(error, errors.ProtocolError)
-    return state, Certain(tuple(certain), Retry(error) if error is not None and repeats else _given_up(state, error))
+    return state, Retry(error) if error is not None and repeats else _given_up(state, error)
 
 
 def _given_up(state: BatchState, error: errors.UploaderError | None) -> End:

@@ -12,7 +12,7 @@ from the beginning, and anew once the `progress` of the state has grown, and in 
 | `Read` | `Ready` |
 | `Create` | `Interim`, as often as the server tells the URL before its answer; `Told` |
 | `Locate`, `Append` | `Told` |
-| `Ask` | `Answered` |
+| `Ask` | `BodyOut`, for a form; `Answered` |
 | `Wait` | `Waited` |
 | `Hear` | `Heard` |
 | `Query` | `Queried` |
@@ -22,7 +22,6 @@ from the beginning, and anew once the `progress` of the state has grown, and in 
 | `NewKey` | `Named` |
 | `Renew` | `Renewed` |
 | `Retry` | `Waited`; or `GaveUp`, after which the server may be asked once more |
-| `Certain` | what comes of its `after` |
 | `End`, `Done` | nothing: it is over |
 
 `Failed` comes in place of any of these but `Retry`. What stops the run comes as `GaveUp`: the results that a machine
@@ -146,8 +145,7 @@ class Packed(Record, frozen=True):
 class Form(Record, frozen=True):
     """The body of a batch: `fields`, then the files of the request; with `paths` the server knows them by their paths.
 
-    The journal has before its last byte that the server may store the files. An answer before that byte is none. One
-    form is sent at a time.
+    An answer before its last byte is none. One form is sent at a time.
     """
 
     fields: tuple[tuple[str, str], ...]
@@ -271,17 +269,7 @@ class Done(Record, frozen=True):
 
 
 Look: TypeAlias = Wait | Hear | Query | Find
-Act: TypeAlias = Read | Call | Ask | Look | ReadLast | Recall | NewKey | Renew | Retry | End | Done
-
-
-class Certain(Record, frozen=True):
-    """Journal that it is certain whether the server has stored `files`; `after` is wanted."""
-
-    files: tuple[LocalFile, ...]
-    after: Act
-
-
-Wanted: TypeAlias = Act | Certain
+Wanted: TypeAlias = Read | Call | Ask | Look | ReadLast | Recall | NewKey | Renew | Retry | End | Done
 
 
 # --- what comes
@@ -306,6 +294,10 @@ class Interim(Record, frozen=True):
     """The URL of an upload whose creation is not answered yet."""
 
     url: str
+
+
+class BodyOut(Record, frozen=True):
+    """The last bytes of a request are about to leave: from now on the server may have all of it."""
 
 
 class Told(Record, frozen=True):
@@ -396,6 +388,7 @@ Came: TypeAlias = (
     Begin
     | Ready
     | Interim
+    | BodyOut
     | Told
     | Answered
     | Failed
