@@ -15,10 +15,10 @@ SITUATIONS = PROTOCOLS["ietf"][1]
 PAGE = Path(__file__).with_suffix(".md")
 
 TEXT = """
-4 SHOULD 1|server|Each upload resource is unique.|not visible from outside
-4 SHOULD 2|server|The URL of an upload is not used for another one.|not visible from outside
+4 SHOULD 1|server|Each upload resource is unique.|not visible
+4 SHOULD 2|server|The URL of an upload is not used for another one.|not visible
 4.1.1 MUST NOT 1|server|The offset never gets smaller.|`ietf-append`
-4.1.1 MUST 2|server|An upload whose state is partly lost refuses everything.|not visible from outside
+4.1.1 MUST 2|server|An upload whose state is partly lost refuses everything.|not visible
 4.1.1 MUST 3|client, server|An offset that is no integer counts as absent.|
 4.1.2 MUST 1|client, server|A completeness that is no boolean counts as absent.|no check yet
 4.1.2 SHOULD NOT 2|client|Nothing is resumed after the answer that the upload is complete.|
@@ -26,24 +26,24 @@ TEXT = """
 4.1.3 MUST 2|client, server|A length that is no integer counts as absent.|no check yet
 4.1.3 MUST 3|client|Two lengths in one request are equal.|
 4.1.3 MUST 4|client|The lengths of several requests are equal.|
-4.1.4 MAY 1|server|There may be limits.|permitted, not required
+4.1.4 MAY 1|server|There may be limits.|optional
 4.1.4 MUST 2|client|Limits that are no dictionary count as absent.|
 4.1.4 MUST NOT 3|client|No content is larger than a known `max-append-size`.|
 4.1.4 MUST NOT 4|client|No content is smaller than a known `min-append-size`.|no check yet
 4.1.4 SHOULD NOT 5|client|An upload is left alone once its `max-age` is over.|a check would have to wait
-4.1.4 SHOULD NOT 6|server|Limits do not change to the disadvantage of clients.|no check of `smoke` yet
+4.1.4 SHOULD NOT 6|server|Limits do not change to the disadvantage of clients.|no check yet
 4.1.4 SHOULD 7|client|An upload that can't keep the limits is stopped and cancelled.|
-4.1.4 SHOULD NOT 8|server|The maxima do not get smaller.|no check of `smoke` yet
-4.1.4 SHOULD NOT 9|server|The minima do not get larger.|no check of `smoke` yet
-4.1.4 SHOULD NOT 10|server|The end of the lifetime does not come nearer.|no check of `smoke` yet
+4.1.4 SHOULD NOT 8|server|The maxima do not get smaller.|no check yet
+4.1.4 SHOULD NOT 9|server|The minima do not get larger.|no check yet
+4.1.4 SHOULD NOT 10|server|The end of the lifetime does not come nearer.|no check yet
 4.1.4 MUST 11|client|Unknown limits are ignored.|
 4.1.4 MUST 12|client|A known limit with a value of another type invalidates the whole field.|
 4.1.4 MUST 13|client|Or it invalidates the whole message.|an alternative to the one before
 4.1.4 MUST 14|server|OPTIONS of a URL that creates uploads has the limits.|`ietf-options`
-4.1.4 SHOULD 15|server|OPTIONS of `*` has limits that are the same everywhere.|no check of `smoke` yet
+4.1.4 SHOULD 15|server|OPTIONS of `*` has limits that are the same everywhere.|no check yet
 4.1.4 MUST 16|server|Without a limit the field is `min-size=0`.|`ietf-options`
-4.1.4 SHOULD NOT 17|server|OPTIONS does not announce more than uploads get.|no check of `smoke` yet
-4.1.4 SHOULD 18|server|A 413 because of a limit has the limits.|no check of `smoke` yet
+4.1.4 SHOULD NOT 17|server|OPTIONS does not announce more than uploads get.|no check yet
+4.1.4 SHOULD 18|server|A 413 because of a limit has the limits.|no check yet
 4.1.4 SHOULD 19|client|After 413 the request is repeated with less content.|
 4.2.1 SHOULD 1|client|A known length is told with the creation.|
 4.2.1 SHOULD 2|client|The limits of interim and final answers are kept.|
@@ -51,20 +51,20 @@ TEXT = """
 4.2.1 RECOMMENDED 4|client|A file name has the disposition `inline`.|no check yet: a client needs no file name
 4.2.1 SHOULD NOT 5|client|A creation that got 4xx is not repeated.|
 4.2.1 MAY 6|client|After 5xx or a lost answer the upload may be resumed.|
-4.2.2 SHOULD 1|server|A 104 announces the upload.|no check of `smoke` yet
-4.2.2 MUST 2|server|This 104 has the URL of the upload.|no check of `smoke` yet
-4.2.2 MUST 3|server|This 104 has the limits.|no check of `smoke` yet
+4.2.2 SHOULD 1|server|A 104 announces the upload.|no check yet
+4.2.2 MUST 2|server|This 104 has the URL of the upload.|no check yet
+4.2.2 MUST 3|server|This 104 has the limits.|no check yet
 4.2.2 MUST 4|server|The answer to an incomplete creation has the URL of the upload.|`ietf-creation`
 4.2.2 MUST 5|server|This answer has the limits.|`ietf-creation`
-4.2.2 RECOMMENDED 6|server|This answer is 201.|no check of `smoke` yet
+4.2.2 RECOMMENDED 6|server|This answer is 201.|no check yet
 4.2.2 MUST 7|server|A length in the creation is kept.|`ietf-creation`
-4.2.2 MAY 8|server|Further 104 tell the progress.|permitted, not required
-4.2.2 MUST 9|server|All answers to a creation have one URL.|no check of `smoke` yet
+4.2.2 MAY 8|server|Further 104 tell the progress.|optional
+4.2.2 MUST 9|server|All answers to a creation have one URL.|no check yet
 4.2.2 SHOULD 10|client|Different URLs in the answers to a creation are noticed.|
 4.2.2 SHOULD 11|client|Then the upload is cancelled.|
 4.2.2 SHOULD 12|server|The answer says whether the upload is complete.|`ietf-append`
 4.2.2 SHOULD 13|server|Content that has arrived before an interruption is kept.|`ietf-resume`
-4.2.2 MUST NOT 14|server|An interrupted creation completes nothing.|no check of `smoke` yet
+4.2.2 MUST NOT 14|server|An interrupted creation completes nothing.|no check yet
 4.3.1 RECOMMENDED 1|client|The offset is asked for with HEAD.|
 4.3.1 MUST 2|client|An offset that the client can't serve is a failure.|
 4.3.1 MUST NOT 3|client|Such an upload is not continued.|
@@ -72,13 +72,13 @@ TEXT = """
 4.3.1 MUST NOT 5|client|The offset is not asked for while content is on its way.|
 4.3.1 MAY 6|client|307 and 308 may be followed.|
 4.3.1 SHOULD NOT 7|client|After 4xx the upload is not resumed.|
-4.3.1 MAY 8|client|After 5xx the question may be repeated.|permitted, not required
+4.3.1 MAY 8|client|After 5xx the question may be repeated.|optional
 4.3.2 MUST 1|server|HEAD has the offset.|`ietf-creation`
 4.3.2 MUST 2|server|HEAD says whether the upload is complete.|`ietf-creation`
 4.3.2 MUST 3|server|HEAD has the length if it is known.|`ietf-creation`
 4.3.2 MUST 4|server|HEAD has the limits.|`ietf-creation`
-4.3.2 SHOULD 5|server|HEAD is not cached.|no check of `smoke` yet
-4.3.2 SHOULD NOT 6|server|HEAD is not answered with 301 or 302.|no check of `smoke` yet
+4.3.2 SHOULD 5|server|HEAD is not cached.|no check yet
+4.3.2 SHOULD NOT 6|server|HEAD is not answered with 301 or 302.|no check yet
 4.4.1 MUST 1|client|An append has its offset.|
 4.4.1 SHOULD 2|client|The offset is that of the last answer.|
 4.4.1 MUST 3|client|An append says whether it is the last one.|
@@ -90,42 +90,42 @@ TEXT = """
 4.4.2 MUST NOT 2|server|An interrupted append completes nothing.|`ietf-resume`
 4.4.2 MUST 3|server|An append at a wrong offset gets 409 and `?0`.|`ietf-offset`
 4.4.2 MUST 4|server|This answer has the right offset.|`ietf-offset`
-4.4.2 SHOULD 5|server|The last append gets the answer that one request would have got.|no check of `smoke` yet
+4.4.2 SHOULD 5|server|The last append gets the answer that one request would have got.|no check yet
 4.4.2 MUST 6|server|The answer to a complete upload says so.|`ietf-append`
 4.4.2 MUST 7|server|A length in an append is kept.|`ietf-deferred-length`
 4.4.2 MUST 8|server|Content beyond the length invalidates the upload.|`ietf-overrun`
-4.4.2 SHOULD 9|server|104 tell the progress of an append.|no check of `smoke` yet
-4.4.2 MUST NOT 10|server|These 104 have no URL.|no check of `smoke` yet
+4.4.2 SHOULD 9|server|104 tell the progress of an append.|no check yet
+4.4.2 MUST NOT 10|server|These 104 have no URL.|no check yet
 4.4.2 SHOULD 11|server|The answer says whether the upload is complete.|`ietf-append`
 4.5.2 SHOULD 1|server|DELETE ends the upload.|`ietf-cancel`
-4.5.2 SHOULD 2|server|DELETE ends requests that are under way.|no check of `smoke` yet
-4.5.2 SHOULD NOT 3|server|DELETE is not answered with 301 or 302.|no check of `smoke` yet
+4.5.2 SHOULD 2|server|DELETE ends requests that are under way.|no check yet
+4.5.2 SHOULD NOT 3|server|DELETE is not answered with 301 or 302.|no check yet
 4.6 MUST NOT 1|client|Content of one upload is not sent in parallel.|
 4.6 MUST 2|server|Concurrent appends and cancellations do no harm.|`ietf-resume`
 4.6 MUST NOT 3|server|HEAD tells no offset of the past.|`ietf-resume`
 4.6 MUST 4|server|The offset that HEAD tells is accepted.|`ietf-resume`
-4.6 RECOMMENDED 5|server|A newer request ends the older one.|no check of `smoke` yet
-4.6 SHOULD 6|server|The older one is ended before the newer one is processed.|no check of `smoke` yet
-4.6 MAY 7|server|The connection of the older one may be broken off.|permitted, not required
-5 MAY 1|client|A 104 may count as 100 (Continue).|permitted, not required
-5 MUST NOT 2|server|A 104 does not replace a 100.|no check of `smoke` yet
-7.1 SHOULD 1|server|The problem of a wrong offset has both offsets.|no check of `smoke` yet
-10.1 SHOULD 1|server|A file with another digest is refused.|no check of `smoke` yet
-10.1 SHOULD 2|server|A digest that was asked for is sent.|no check of `smoke` yet
-10.1 SHOULD 3|server|It is computed at the end of the upload.|no check of `smoke` yet
+4.6 RECOMMENDED 5|server|A newer request ends the older one.|no check yet
+4.6 SHOULD 6|server|The older one is ended before the newer one is processed.|no check yet
+4.6 MAY 7|server|The connection of the older one may be broken off.|optional
+5 MAY 1|client|A 104 may count as 100 (Continue).|optional
+5 MUST NOT 2|server|A 104 does not replace a 100.|no check yet
+7.1 SHOULD 1|server|The problem of a wrong offset has both offsets.|no check yet
+10.1 SHOULD 1|server|A file with another digest is refused.|no check yet
+10.1 SHOULD 2|server|A digest that was asked for is sent.|no check yet
+10.1 SHOULD 3|server|It is computed at the end of the upload.|no check yet
 10.2 SHOULD 1|server|Content with another digest is refused.|`ietf-digest`
 11.1.1 SHOULD 1|client|An upgraded request has the length.|
-12 RECOMMENDED 1|client|Content is sent as it comes, with little buffering.|not visible from outside
+12 RECOMMENDED 1|client|Content is sent as it comes, with little buffering.|not visible
 13 SHOULD 1|server|Only authorized clients reach an upload.|depends on the server's users
-13 RECOMMENDED 2|server|The URL of an upload can't be guessed.|not visible from outside
-13 MUST 3|server|The URL tells nothing that is internal.|not visible from outside
-13 MUST 4|server|Metadata is validated before it is used.|not visible from outside
-13 SHOULD 5|server, intermediary|Scanners expect content in several requests.|not visible from outside
+13 RECOMMENDED 2|server|The URL of an upload can't be guessed.|not visible
+13 MUST 3|server|The URL tells nothing that is internal.|not visible
+13 MUST 4|server|Metadata is validated before it is used.|not visible
+13 SHOULD 5|server, intermediary|Scanners expect content in several requests.|not visible
 13 SHOULD 6|server|Permissions are checked again at the end.|depends on the server's users
 13 SHOULD 7|server|Slow uploads do not exhaust the server.|a check would be an attack
 B MUST 1|client|Each request has the interop version.|
-B MUST NOT 2|server|Without the same version there is no 104.|no check of `smoke` yet
-B MUST 3|server|A 104 has the interop version.|no check of `smoke` yet
+B MUST NOT 2|server|Without the same version there is no 104.|no check yet
+B MUST 3|server|A 104 has the interop version.|no check yet
 B MUST 4|client|A 104 of another version is ignored.|
 """
 
@@ -161,26 +161,45 @@ def page() -> str:
         name: [one.check.id for one in SITUATIONS if name in one.tests] for one in SITUATIONS for name in one.tests
     }
     every = requirements()
-    lines = [HEAD]
-    for one in every:
-        checks = ", ".join(f"`{check}`" for check in tested.get(one.id, ())) or one.reason
-        lines.append(f"| {one.section} | {one.keyword} | {one.number} | {one.binds} | {one.says} | {checks} |")
     client = [one for one in every if "client" in one.binds]
+    server = [one for one in every if "server" in one.binds]
     done = sum(one.id in tested for one in client)
-    return "\n".join([*lines, "", f"`judge` tests {done} of the {len(client)} requirements that bind clients.", ""])
+    return "\n".join(
+        [
+            HEAD,
+            f"`judge` tests {done} of the {len(client)} requirements for clients.",
+            *_listed("clients", client, tested),
+            *_listed("servers", server, tested),
+            "",
+        ]
+    )
 
 
+def _listed(bound: str, every: list[Requirement], tested: dict[str, list[str]]) -> list[str]:
+    """Return the lines of the requirements for clients or servers, by sections of the draft."""
+    lines, section = ["", f"## For {bound}"], ""
+    for one in every:
+        if one.section != section:
+            section = one.section
+            lines += ["", f"**{section}**", ""]
+        checks = ", ".join(f"`{check}`" for check in tested.get(one.id, ())) or one.reason
+        mark = f" ({checks})" if checks != UNTESTED else ""
+        lines.append(f"- {one.keyword} {one.number}: {one.says}{mark}")
+    return lines
+
+
+UNTESTED = "no check yet"
 HEAD = """# Requirements of the draft
 
-What does the draft require, and which check tests it? The rows are the keywords of
-[draft-ietf-httpbis-resumable-upload](https://datatracker.ietf.org/doc/draft-ietf-httpbis-resumable-upload/), in the
-text of 1 July 2026 (interop version 8). Each has its section, the keyword, and its place among the keywords of the
-section. `B` is the appendix on draft versions. Checks of requirements for clients are situations of [`uploader
-judge`](index.md), those for servers are checks of [`uploader smoke`](../smoke.md), which may test a part only. `python
-docs/tester/requirements.py` writes this page.
+What does the [draft](https://datatracker.ietf.org/doc/draft-ietf-httpbis-resumable-upload/) require, and which check
+tests it? This page follows the text of 1 July 2026 (interop version 8). The requirements are listed by sections of the
+draft; B is its appendix on versions. Each has the draft's keyword, and a number: its place among all keywords of the
+section.
 
-| section | keyword | place | binds | requirement | check, or why there is none |
-|---|---|---|---|---|---|"""
+The check stands in brackets, or the reason why there is none. A requirement without brackets has no check yet.
+[`uploader judge`](index.md) tests clients. [`uploader smoke`](../smoke.md) tests servers, and may test only a part of a
+requirement. `python docs/tester/requirements.py` writes this page.
+"""
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
