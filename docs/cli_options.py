@@ -240,7 +240,7 @@ def typed() -> str:
     ]
     types = [option.type for feature in features() for option in feature.options]
     kinds = {part for kind in types if get_origin(kind) is not Literal for part in get_args(kind)}
-    others = kinds - {NoneType, str}  # from 3.13 on `Path` is in `pathlib._local`
+    others = kinds - {NoneType, str, Any, ...}  # from 3.13 on `Path` is in `pathlib._local`
     standard = "".join(sorted(f"from {kind.__module__.partition('.')[0]} import {kind.__name__}\n" for kind in others))
     imports = "".join(sorted(f"\nfrom {kind.__module__} import {kind.__name__}" for kind in own))
     return _TYPED.format(

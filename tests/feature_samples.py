@@ -37,5 +37,7 @@ EVENTS = _samples("EVENTS")
 """Events of their own."""
 JOURNALS = _samples("JOURNALS")
 """Functions that make a journal of their own, by what they are shown as."""
+NEEDED = _samples("NEEDED")
+"""Options without which others have no effect, with values of the command line: by the names of the others."""
 WRITTEN = _samples("WRITTEN")
 """Options that name a file to write: the command, and a suffix of the file."""

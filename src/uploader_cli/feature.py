@@ -148,6 +148,12 @@ class Feature(NamedTuple):
     option; it returns the `Defaults` that the value names."""
     terms: str = ""
     """Function of the settings; it returns fields of the `Terms` of a tus server without sessions."""
+    resolve: str = ""
+    """Function of the settings, where one of its options is set; it returns those that the command has, without what
+    has no effect there, or raises `UsageError`."""
+    awaits: str = ""
+    """Function of the settings; it returns what its step needs of the last answer for a stored file, of `url`, `id` and
+    `header:NAME`. The journal has it until the step lets the file go on, also in a later run."""
     sources: str = ""
     """A module that reads what URLs name, as `sources.files.Reader` describes it."""
     plans: str = ""

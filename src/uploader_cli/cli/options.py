@@ -122,8 +122,11 @@ for _feature in features():
 
 
 def of_others(command: str) -> list[str]:
-    """Return the options of features that a command does not take. It refuses those with a phase, or has that phase."""
-    own = [option.name for feature in features() if not feature.phase for option in feature.options]
+    """Return the options of features that a command does not take, but for those about a tus server.
+
+    It refuses those with a phase, or has that phase.
+    """
+    own = [one.name for feature in features() if not feature.phase for one in feature.options if not one.tus_only]
     return [name for name in own if command not in OPTIONS[name].commands]
 
 

@@ -2,6 +2,7 @@
 
 FEATURES: tuple[str, ...] = (
     "folder",
+    "processing",
     "then",
     "plan",
     "presets",

@@ -30,6 +30,11 @@ class AddedOptions:
 
     watch: bool = False
     settle: float = 10.0
+    result_url: str | None = None
+    result_done: tuple[Any, ...] = ()
+    result_failed: tuple[Any, ...] = ()
+    result_link: str | None = None
+    result_timeout: float = 1800.0
     then: Any = None
     then_unverified: bool = False
     dry_run: bool = False

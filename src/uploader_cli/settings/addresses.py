@@ -75,32 +75,6 @@ def upload_url(raw: object) -> str:
     return written
 
 
-_RESULT_FIELD = re.compile(r"\{(url|id|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)\}")
-
-
-def result_url(raw: object) -> str:
-    """Parse the template of a URL with `{url}`, `{id}` and `{header:NAME}`.
-
-    It begins with the URL of the upload or one in a header, or it names a host: no answer chooses a part of that.
-    """
-    written = text(raw).strip()
-    hint = "for example 'https://api.example/videos/{id}', '{url}/status' or '{header:X-Status-URL}'"
-    plain = _RESULT_FIELD.sub("", written)
-    if "{" in plain or "}" in plain:
-        raise Invalid(f"{raw!r}: unknown field", hint="fields are {url}, {id} and {header:NAME}")
-    if re.search(r"[^!-~]|[\\#'\"<>]", plain):
-        raise Invalid(f"{raw!r}: #fragment, quotes and characters other than printable ASCII are not allowed")
-    first = _RESULT_FIELD.match(written)
-    if first is not None and first[1] != "id":
-        if written[first.end() : first.end() + 1] not in ("", "/", "?", "&"):
-            raise Invalid(f"{raw!r}: after {first[0]} comes / or ?", hint=hint)
-        return written
-    found = re.fullmatch(r"(https?://[^/?{]+)([/?].*)", written)
-    if found is None:
-        raise Invalid(f"{raw!r} is not a URL that begins with http://, https:// or a field", hint=hint)
-    return endpoint_url(found[1]) + found[2]
-
-
 def origin(url: str) -> str:
     """Return scheme, host and port of an http or https URL."""
     parts = urlsplit(url)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Literal, TypeAlias, TypedDict
 
-from uploader_cli.settings.values import ChunkRule, Condition, Header, Metadata, Moment, ReportFile
+from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile
 
 Text: TypeAlias = str | os.PathLike[str]
 
@@ -59,8 +59,8 @@ class Options(TypedDict, total=False):
     part_metadata: bool | None
     checksum_compared: bool | None
     result_url: str | None
-    result_done: Text | Condition | Iterable[Text | Condition] | None
-    result_failed: Text | Condition | Iterable[Text | Condition] | None
+    result_done: Text | Iterable[Text] | None
+    result_failed: Text | Iterable[Text] | None
     result_link: str | None
     result_timeout: float | str | None
     checksum: Literal["auto", "none", "crc32c", "sha1", "sha256"] | None
@@ -118,6 +118,11 @@ FEATURE_OF = {
     "on": "fleet",
     "on_failure": "on_failure",
     "preset": "presets",
+    "result_done": "processing",
+    "result_failed": "processing",
+    "result_link": "processing",
+    "result_timeout": "processing",
+    "result_url": "processing",
     "settle": "folder",
     "shard": "shards",
     "task_timeout": "fleet",

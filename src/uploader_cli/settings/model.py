@@ -21,7 +21,7 @@ from uploader_cli.settings.bearer import TokenCommand, token_from_file
 from uploader_cli.settings.option import DEFAULT, Group, Layer, Option, Source
 from uploader_cli.settings.places import user_state_directory
 from uploader_cli.settings.report_files import report_file, report_suffixes
-from uploader_cli.settings.values import ChunkRule, Condition, Header, Metadata, Moment, ReportFile, or_none
+from uploader_cli.settings.values import ChunkRule, Header, Metadata, Moment, ReportFile, or_none
 
 if TYPE_CHECKING:
     from uploader_cli.features.typed import AddedOptions
@@ -43,7 +43,6 @@ _list = Group("What to send", "upload", stored=True)
 _filter = Group("What to send", "upload validate", stored=True)
 _what = Group("What to send", "upload", stored=True)
 _how = Group("How to send", "upload", stored=True)
-_result = Group("How to send", "upload", config="user", stored=True)
 _run = Group("How to send", _RUN, stored=True)
 _tus = Group("How to send", "", stored=True)
 _resuming = Group("Resuming", "upload")
@@ -184,21 +183,6 @@ class Settings(AddedOptions):
     parts: bool = _tus(True, "Send large files to a tus server in parts, if it joins them.")
     part_metadata: bool = _tus(True, "Send the metadata of a file with each of its parts to a tus server, too.")
     checksum_compared: bool = _tus(False, "Take a file for verified by its checksums: the tus server compares them.")
-    result_url: str | None = _result(
-        None,
-        "URL  With a tus server: ask there until a file is processed, with {url}, {id} or {header:NAME}.",
-        or_none(addresses.result_url),
-    )
-    result_done: tuple[Condition, ...] = _result(
-        (), "FIELD=VALUE  The JSON at --result-url that says that a file is processed; repeatable.", values.condition
-    )
-    result_failed: tuple[Condition, ...] = _result(
-        (), "FIELD=VALUE  The JSON there that says that processing has failed; repeatable.", values.condition
-    )
-    result_link: str | None = _result(
-        None, "FIELD  The field there with the URL of the processed file.", or_none(values.field_path)
-    )
-    result_timeout: float = _result(1800.0, "TIME  Time to wait until a file is processed.", values.seconds(zero=False))
     checksum: Literal["auto", "none", "crc32c", "sha1", "sha256"] = _how(
         "auto", "NAME  Checksum of each tus chunk: auto, none, crc32c, sha1 or sha256."
     )
@@ -439,6 +423,11 @@ class Settings(AddedOptions):
         for feature in used(self):
             found |= feature.load(feature.terms)(self) if feature.terms else {}
         return found
+
+    @property
+    def awaits(self) -> list[str]:
+        """What features need of the last answer for a stored file (`Feature`); empty where none waits for more."""
+        return [name for feature in used(self) if feature.awaits for name in feature.load(feature.awaits)(self)]
 
     @property
     def names_defaults(self) -> bool:

@@ -20,10 +20,8 @@ from uploader_cli.settings.spelling import lacking, nearest
 from uploader_cli.settings.stored import NAMED_BY_DIRECTORY
 from uploader_cli.settings.values import Invalid, merged, written_size
 
-RESULT_ONLY = ("result_done", "result_failed", "result_link", "result_timeout")
-"""Options that `result_url` needs."""
 TUS_ONLY = (
-    *("metadata", "chunk_rule", "retry_status", "id_header", "place", "result_url", *RESULT_ONLY),
+    *("metadata", "chunk_rule", "retry_status", "id_header", "place"),
     *("allowed_names", "empty_files", "empty_at_creation", "bytes_at_creation", "parts", "part_metadata"),
     "checksum_compared",
     *(option.name for feature in features() for option in feature.options if option.tus_only),
@@ -74,12 +72,12 @@ def resolve(
     if not settings.foreign:
         settings = _with_target(_settings(layers, {}, env, notes, ignored))
         needed = "a tus server: the server's own protocol has no place for it"
-        settings = _without(settings, TUS_ONLY, needed, f"name the tus server with {named.endpoint}")
+        settings = without(settings, TUS_ONLY, needed, f"name the tus server with {named.endpoint}")
     elif named.check:
         named.check(settings)
-    if not settings.result_url:
-        hint = "name the URL to ask at, for example --result-url '{url}/status'"
-        settings = _without(settings, RESULT_ONLY, "--result-url", hint)
+    for feature in features():
+        if feature.resolve and any(getattr(settings, one.name) != one.default for one in feature.options):
+            settings = feature.load(feature.resolve)(settings)
     if distrusted:
         name = settings.target_option
         source = Source(Layer.WORKING_DIRECTORY, f"{settings.source(name)}, as the directory of the run named it")
@@ -223,7 +221,7 @@ def _with_target(settings: Settings) -> Settings:
     return settings if settings.protocol in ("tus", "ietf") else settings.changed("protocol", "tus", source)
 
 
-def _without(settings: Settings, names: Iterable[str], needed: str, hint: str) -> Settings:
+def without(settings: Settings, names: Iterable[str], needed: str, hint: str) -> Settings:
     """Drop options that are useless without what is `needed`. Raise `UsageError` for one on the command line."""
     given = [name for name in names if getattr(settings, name) != OPTIONS[name].default]
     for name in given:
@@ -260,9 +258,6 @@ def _check(settings: Settings, *, need_server: bool, user_config: Path | None) -
             f"{settings.source('place')}: no metadata {unsent[0]} is sent",
             hint=f"use one of: {', '.join(sorted(sent))}; or add it with --metadata",
         )
-    if settings.result_url and not settings.result_done:
-        hint = "say when a file is processed, for example --result-done state=ready"
-        raise UsageError(f"{settings.source('result_url')} needs --result-done", hint=hint)
     flags = [settings.source(name).layer is Layer.FLAG for name in ("quiet", "verbose")]
     if settings.quiet and settings.verbose and all(flags):
         raise UsageError("--quiet and --verbose exclude each other", hint="omit one of them")

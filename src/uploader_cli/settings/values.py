@@ -53,16 +53,6 @@ class Metadata(NamedTuple):
         return self.name if self.template is None else f"{self.name}={self.template}"
 
 
-class Condition(NamedTuple):
-    """One `--result-done` or `--result-failed`: the dotted path of a field, and its value as JSON writes it."""
-
-    path: str
-    value: str
-
-    def __str__(self) -> str:
-        return f"{self.path}={self.value}"
-
-
 class ChunkRule(NamedTuple):
     """The chunk sizes that a service accepts, in bytes: from `least` to `most`, in multiples of `multiple`."""
 
@@ -367,22 +357,6 @@ def metadata(raw: object) -> Metadata:
         fields = ", ".join(f"{{{field}}}" for field in FIELDS)
         raise Invalid(f"{name}: there is no field {{{unknown}}}", hint=f"fields are {fields}")
     return Metadata(name, template if equals else None)
-
-
-def field_path(raw: object) -> str:
-    """Parse the dotted path of a field in JSON, as `data.status.state` or `items.0.url`."""
-    path = text(raw).strip()
-    if not all(path.split(".")) or re.search(r"[\s=]", path):
-        raise Invalid(f"must be names with dots between them, not {raw!r}", hint="for example data.status.state")
-    return path
-
-
-def condition(raw: object) -> Condition:
-    """Parse `FIELD=VALUE`."""
-    path, equals, value = text(raw).partition("=")
-    if not equals or not value.strip():
-        raise Invalid(f"must be written FIELD=VALUE, not {raw!r}", hint="for example data.status.state=ready")
-    return Condition(field_path(path), value.strip())
 
 
 def merged(own: tuple[Any, ...], named: tuple[Any, ...], *, ignore_case: bool) -> tuple[Any, ...]:

@@ -230,7 +230,7 @@ class FileChecks:
         result = FileResult(file, new=False, skipped=reason)
         if receipt is not None:
             compares = self._verifies and not before
-            result = result._replace(server_id=receipt.server_id, location=receipt.location, result_url=receipt.link)
+            result = result._replace(server_id=receipt.server_id, location=receipt.location, link=receipt.link)
             result = result._replace(verified=receipt.verified, compares=compares)
             reads = compares or settings.consumes  # this run reads it
             if not reads and is_recorded(file, receipt):

@@ -28,7 +28,7 @@ REFUSED_FOR_GOOD = (413, 415, 422)
 
 def completed(result: FileResult, url_of: UrlOf, *, attempts: int, seconds: float) -> ev.FileCompleted:
     """Return the event of a stored file; `url_of` returns the URL of a path in an answer."""
-    file, place = result.file, result.result_url or result.content_location or result.location
+    file, place = result.file, result.link or result.content_location or result.location
     return ev.FileCompleted(
         file.file,
         file.path,
@@ -44,13 +44,14 @@ def completed(result: FileResult, url_of: UrlOf, *, attempts: int, seconds: floa
         file_path=result.file_path,
         local=file,
         gone=result.gone,
+        link=result.link,
         **(result.added or {}),
     )
 
 
 def skipped(result: FileResult, reason: SkipReason, url_of: UrlOf) -> ev.FileSkipped:
     """Return the event of a file that is left out, and may be on the server."""
-    file, place = result.file, result.result_url or result.location
+    file, place = result.file, result.link or result.location
     return ev.FileSkipped(
         file.file,
         file.path,
@@ -84,7 +85,7 @@ def is_forgotten(error: errors.UploaderError) -> bool:
 def receipt_of(result: FileResult, *, verify: bool = False) -> Stored:
     """Return the receipt, with `verify` without a digest that was not compared: a resumed run verifies the file."""
     location, sha256 = result.location or result.content_location, result.checksum if verify else result.sha256
-    known = (result.server_id, location, sha256, result.verified, result.result_url)
+    known = (result.server_id, location, sha256, result.verified, result.link)
     return Stored(result.file, *known, written_identity(result.file))
 
 

@@ -22,9 +22,9 @@ class FileResult(NamedTuple):
     compared every chunk; `verified_by` is None for chunks with SHA-1. `file_path` is the path on the server.
     `continued`: the server got bytes after a break, and may have put them at the wrong place. `adopted`: it had bytes
     before this client sent any, which may be those of another file. `falls_back`:
-    another protocol sends it; `error` says why this one did not. `values` are those of the template of `--result-url`,
-    of a file that the server still processes; `result_url` is where it can be read once it is processed. `gone`: the
-    local file is no longer at its path. `added` are fields of features for the event of its end. `new`: whether the
+    another protocol sends it; `error` says why this one did not. `values` are what `Feature.awaits`, of a file
+    that the server still processes; `link` is where it can be read once it is processed. `gone`: the local file is no
+    longer at its path. `added` are fields of features for the event of its end. `new`: whether the
     server has stored it for a request of this run, and found no equal file there; None where it does not say.
 
     `skipped` says why it was not sent: the server has it, or a receipt says so, which stays. Of such a file, `compares`
@@ -48,7 +48,7 @@ class FileResult(NamedTuple):
     falls_back: bool = False
     verified_by: VerifiedBy | None = None
     values: dict[str, str] | None = None
-    result_url: str | None = None
+    link: str | None = None
     gone: bool = False
     added: dict[str, Any] | None = None
     new: bool | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from uploader_cli.core.plan import LocalFile
     from uploader_cli.transfer.api import Api
@@ -26,6 +26,8 @@ class Carrier(NamedTuple):
 class Station:
     """A station overrides what it has to do with: `admit`, `take`, or what follows from keeping results."""
 
+    go_on: Callable[[Carrier, Sequence[FileResult], Station], object]
+    """Takes results that it has kept through the stations after it, the third argument; `Stations` sets it."""
     one_by_one = False
     """Whether it takes one result at a time, which has passed the later stations before the next one."""
 

@@ -12,7 +12,6 @@ from uploader_cli.feature import used
 from uploader_cli.sources.content import sha256_of
 from uploader_cli.sources.unchanged import failure
 from uploader_cli.transfer.projections import receipt_of
-from uploader_cli.transfer.result_poller import ResultPoller
 from uploader_cli.transfer.results import FileResult, failed, not_compared
 from uploader_cli.transfer.station import Carrier, Station
 from uploader_cli.transfer.stored_files import Silent, StoredDigest, digest_of, gives_nothing, stored_digest
@@ -45,16 +44,16 @@ class Stations:
     """
 
     def __init__(self, context: RunContext) -> None:
-        settings = context.settings
         self._stations: list[Station] = [
             SecondReading(context),
             Recording(context),
             Comparison(context),
             *_steps(context, "stored"),
-            *([ResultPoller(context, self.take)] if settings.result_url is not None else []),
             *_steps(context, "last"),
             Finishing(context),
         ]
+        for station in self._stations:
+            station.go_on = self.take
         self._admitting = self._overriding("admit")
         self._keeping = self._overriding("kept")
 

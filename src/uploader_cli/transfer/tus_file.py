@@ -13,7 +13,6 @@ from uploader_cli.core.codes import FailureCode, SkipReason, WarningCode
 from uploader_cli.core.confirmation import UNCERTAIN, Ending, KnownBy, verified_by
 from uploader_cli.core.plan import ENDLESS, LocalFile
 from uploader_cli.core.presence import ClaimState
-from uploader_cli.core.processing import fields_of
 from uploader_cli.core.protocol import NAME_TAKEN, utf8
 from uploader_cli.transfer.journal.reading import Awaited, Claim
 from uploader_cli.transfer.ledger import ends_run
@@ -133,7 +132,7 @@ class TusFile:
         else:
             url = (location or sent.url if state.terms.sessions else stored_url(sent)) or None
         if (known := state.receipt) is not None:
-            found = FileResult(file, None, known.server_id, known.location, result_url=known.link, new=False)
+            found = FileResult(file, None, known.server_id, known.location, link=known.link, new=False)
             return found._replace(skipped=SkipReason.PRESENT, compares=self._context.settings.verify)
         uploads = [part.state for part in self.parts]
         known_by = uploads[0].known_by  # of parts the request tells that joins them
@@ -165,12 +164,11 @@ class TusFile:
         return stored._replace(verified=True, verified_by=by)
 
     def _values(self, sent: Position, server_id: str | None) -> dict[str, str] | None:
-        """Return the values of the template of `--result-url`, as far as the server gave them; None without one."""
-        template = self._context.settings.result_url
-        if template is None:
+        """Return the values that a feature awaits, as far as the server gave them; None without one."""
+        names = self._context.settings.awaits
+        if not names:
             return None
         known = {"url": sent.url, "id": server_id}
-        names = ["url", *fields_of(template)]
         found = {name: known[name] if name in known else sent.headers.get(name.partition(":")[2]) for name in names}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -183,7 +181,7 @@ class TusFile:
         return of_awaited(
             self.file,
             awaited,
-            waits=bool(settings.result_url),
+            waits=bool(settings.awaits),
             keeps_digest=not settings.consumes,  # which reads the file
         )
 

@@ -141,6 +141,12 @@ def test_file_that_ends_is_journaled_counted_and_reported_with_its_path(run: Imp
     assert run.run.claim([replace(run.files[2], file=3)])[0].state is ClaimState.RESUME, "another may send it"
 
 
+def test_link_of_a_processed_file_is_in_its_receipt(run: Import) -> None:
+    run.apply(FileEnd("s", 1, replace(completed(0), url="/watch/1", link="/watch/1")), FileEnd("s", 1, completed(1)))
+    first, second, _ = run.run.receipts(run.files)
+    assert (first and first.link, second and second.link) == ("/watch/1", None)
+
+
 def test_news_of_a_file_that_has_ended_are_not_reported(run: Import) -> None:
     """As of one that two workers send, where the first one seemed to hang."""
     run.apply(FileEnd("s", 0, ev.FileSkipped(0, "", SkipReason.PRESENT)))

@@ -456,7 +456,7 @@ def test_list_with_a_file_for_two_places_exits_2_and_removes_nothing(make_files:
     assert (files / "sub/a.bin").exists()
 
 
-@pytest.mark.parametrize("line", ['then = "delete"', "then_unverified = true", 'result_url = "{url}"'])
+@pytest.mark.parametrize("line", ['then = "delete"', "then_unverified = true"])
 def test_config_of_a_working_directory_removes_nothing(line: str, make_files: Files, tmp_path: Path) -> None:
     make_files(a=1)
     (tmp_path / "uploader.toml").write_text(f"{line}\n")

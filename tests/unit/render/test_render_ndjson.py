@@ -60,6 +60,7 @@ class Stream(Script):
 
 INTERNAL = {
     "gone",
+    "link",
     "stored",
     "forgotten",
     "left_out",

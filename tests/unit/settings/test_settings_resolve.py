@@ -114,9 +114,6 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
         "if_exists": "fail",
         "header": "X-A: 1",
         "metadata": "a=1",
-        "result_url": "{url}",
-        "result_done": "a.b=1",
-        "result_failed": "a.b=2",
         "newer_than": "2d",
         "place": "filename",
         "retry_status": "409",
@@ -142,8 +139,7 @@ def test_each_option_is_read_from_the_environment(name: str, settle: Resolve, tm
     flags: dict[str, Any] = {"server": None} if name in ("server", "tus_endpoint") else {}
     if name in TUS_ONLY:
         flags = {"server": None, "tus_endpoint": "tus.example"}
-    if name.startswith("result_"):
-        flags |= {other: raw for other, raw in {"result_url": "{url}", "result_done": ["a=1"]}.items() if other != name}
+    flags |= {other: raw for other, raw in feature_samples.NEEDED.get(name, {}).items() if other != name}
     settings = settle({f"UPLOADER_{name.upper()}": written}, **flags)
     assert getattr(settings, name) != OPTIONS[name].default
     assert settings.source(name).name == f"UPLOADER_{name.upper()}"
@@ -459,10 +455,14 @@ def test_missing_server_is_an_error_that_names_the_config_files(own: Path | None
         "log_file = '/home/me/.profile'",
         "report = ['json:/home/me/.profile']",
         "failed_to = '/home/me/.profile'",
-        "result_url = 'https://evil.example/{id}'",
         "follow_links = true",
         "state_dir = '/home/me/elsewhere'",
-        *(f"{option.name} = 'x'" for feature in features() for option in feature.options if option.config == "user"),
+        *(
+            f"{option.name} = {['x'] if option.default == () else 'x'!r}"
+            for feature in features()
+            for option in feature.options
+            if option.config == "user"
+        ),
     ],
 )
 def test_a_working_directory_may_not_set(

@@ -102,12 +102,6 @@ class BodySent(Event, frozen=True):
     files: tuple[int, ...]
 
 
-class StillProcessing(Event, frozen=True):
-    """The server has said that it processes the file."""
-
-    file: int
-
-
 class FilesCancelled(Event, frozen=True):
     """An interrupt stopped these files; `local` are the files as selected."""
 

@@ -138,6 +138,8 @@ class FileCompleted(Extended, frozen=True, tag="file.completed"):
     """What showed that the stored bytes are those of the file; None also for SHA-1."""
     gone: Internal[bool] = False
     """The local file is no longer at its path."""
+    link: Internal[str | None] = None
+    """`url` where it is not the location, for the receipts."""
 
 
 class FileFailed(Event, frozen=True, tag="file.failed"):

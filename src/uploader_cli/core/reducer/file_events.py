@@ -119,11 +119,6 @@ def _begin_processing(state: ProgressState, file: FileState, now: float) -> None
     state.advanced = now
 
 
-def _still_processing(state: ProgressState, _event: ev.StillProcessing, now: float) -> list[ev.Event]:
-    state.advanced = now
-    return []
-
-
 def _count(state: ProgressState, more: int, now: float) -> None:
     """Count sent bytes: once for all files of an event, of which a pack may have hundreds.
 
@@ -355,7 +350,6 @@ FILE_HANDLERS: Handlers = {
     ev.PackSent: _pack_sent,
     ev.BytesConfirmed: _bytes_confirmed,
     ev.BodySent: _body_sent,
-    ev.StillProcessing: _still_processing,
     ev.FileRetry: _file_retry,
     ev.FileSkipped: _file_skipped,
     ev.FilesCancelled: _files_cancelled,

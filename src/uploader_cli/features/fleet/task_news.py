@@ -59,7 +59,6 @@ class TaskNews:
     ) -> None:
         """`pause(seconds)` is called after a 429, for all workers, and `overloaded` after each 429 and 503."""
         self._run, self._ledger, self._emit = run, context.ledger, context.emit
-        self._has_links = context.settings.result_link is not None
         self._pause, self._overloaded, self._clock = pause, overloaded, clock
         self.uploads: dict[int, PendingUpload] = {}
         self.paused_until = 0.0
@@ -130,8 +129,7 @@ class TaskNews:
 
     def _receipt(self, file: LocalFile, end: ev.FileCompleted) -> Stored:
         sha256 = end.checksum.removeprefix("sha256:") if end.checksum else None
-        link = end.url if self._has_links else None
-        return Stored(file, end.server_id, end.location, sha256, end.verified, link, written_identity(file))
+        return Stored(file, end.server_id, end.location, sha256, end.verified, end.link, written_identity(file))
 
     def _file_ended(self, file: LocalFile, member: Member, session: str, attempt: int, end: End) -> None:
         number, tried = file.file, self._tried.pop(file.file, 0)

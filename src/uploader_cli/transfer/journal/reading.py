@@ -68,7 +68,7 @@ class PendingPart(Record, frozen=True):
 class Awaited(Record, frozen=True):
     """A stored file that the server still processes: what its receipt and its event need.
 
-    `values` are those of the template of `--result-url`: `url`, `id`, `header:NAME`.
+    `values` are by the names of `Feature.awaits`.
     """
 
     values: dict[str, str]

@@ -47,7 +47,7 @@ _Known = tuple[
 
 
 class Stored(Record, frozen=True):
-    """A stored file. `checksum` is a hex SHA-256; `verified`: it was compared; `link` is that of `--result-link`.
+    """A stored file. `checksum` is a hex SHA-256; `verified`: it was compared; `link` is that of `FileResult`.
 
     `identity` is that of the file then (see `written_identity`).
     """

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     Files = Callable[..., Path]
 
-QUICK = {"uploader_cli.core.processing.FIRST_PAUSE": 0.05, "uploader_cli.transfer.result_poller.NOT_YET": 0.3}
+QUICK = {
+    "uploader_cli.features.processing.answers.FIRST_PAUSE": 0.05,
+    "uploader_cli.features.processing.poller.NOT_YET": 0.3,
+}
 READY, FAILED = "--result-done=status.state=ready", "--result-failed=status.state=error"
 WORKING = Answer(200, {"status": {"state": "inprogress", "pctComplete": "40"}})
 DONE = Answer(200, {"status": {"state": "ready"}, "preview": "/watch/1"})
@@ -366,6 +369,15 @@ def test_server_with_sessions_has_no_result_url(make_files: Files, tmp_path: Pat
     done = uploader("upload", make_files(a=1), "-s", "127.0.0.1:1", "--result-url", "{url}", READY, home=tmp_path)
     assert done.code == 2
     assert "--result-url needs a tus server" in done.err
+
+
+@pytest.mark.feature("fleet")
+def test_import_has_the_url_of_the_environment(make_files: Files, tmp_path: Path) -> None:
+    """It has no flag for it, as for other options about a tus server."""
+    arguments = ("import", make_files(a=1), "--on", "local:1", "--tus-endpoint", "127.0.0.1:1/files/")
+    done = uploader(*arguments, home=tmp_path, UPLOADER_RESULT_URL="{url}")
+    assert done.code == 2
+    assert "UPLOADER_RESULT_URL needs --result-done" in done.err
 
 
 def test_config_of_a_working_directory_may_not_set_it(make_files: Files, tmp_path: Path) -> None:

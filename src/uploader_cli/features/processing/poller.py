@@ -16,7 +16,10 @@ from uploader_cli.core import events as ev
 from uploader_cli.core.codes import FailureCode
 from uploader_cli.core.masking import hide
 from uploader_cli.core.origins import resolved
-from uploader_cli.core.processing import filled, found_at, link_at, pause_before, reason_in, written
+from uploader_cli.feature import options_of
+from uploader_cli.features.processing.answers import filled, found_at, link_at, pause_before, reason_in, written
+from uploader_cli.features.processing.events import StillProcessing
+from uploader_cli.features.processing.options import Results
 from uploader_cli.transfer.answers import answer_error
 from uploader_cli.transfer.budget import pause_after
 from uploader_cli.transfer.engine import TICK
@@ -25,7 +28,7 @@ from uploader_cli.transfer.ledger import RUN_ENDING
 from uploader_cli.transfer.station import Carrier, Station
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from uploader_cli.transfer.answers import Answer
     from uploader_cli.transfer.results import FileResult
@@ -53,9 +56,8 @@ class ResultPoller(Station):
     `--result-timeout`.
     """
 
-    def __init__(self, context: RunContext, go_on: Callable[[Carrier, Sequence[FileResult], Station], object]) -> None:
-        """`go_on` takes the results of processed files through the stations after this one; the thread calls it."""
-        self._context, self._settings, self._go_on = context, context.settings, go_on
+    def __init__(self, context: RunContext) -> None:
+        self._context, self._options = context, options_of(context.settings, Results)
         self._api = context.api.another()
         self._due: list[tuple[float, int, _Waiting]] = []  # a heap, by times; those of the same time in their order
         self._numbers = count()
@@ -82,7 +84,7 @@ class ResultPoller(Station):
                 left.append(outcome)
                 continue
             try:
-                url = filled(self._settings.result_url or "", outcome.values)
+                url = filled(self._options.result_url or "", outcome.values)
             except ValueError as error:
                 left.append(_unasked(outcome, f"--result-url can't be filled: {error}", FailureCode.PROTOCOL))
                 continue
@@ -121,7 +123,7 @@ class ResultPoller(Station):
                 if outcome is not None:
                     if outcome.error is None:
                         self._context.ledger.record([outcome])
-                    self._go_on(Carrier(self._api, one.session), [outcome], self)
+                    self.go_on(Carrier(self._api, one.session), [outcome], self)
                 self._asking = 0
         except BaseException as error:  # noqa: BLE001 - raised by the planner
             self._error = error
@@ -152,7 +154,7 @@ class ResultPoller(Station):
         heapq.heappush(self._due, (at, next(self._numbers), one))
 
     def _deadline(self, one: _Waiting) -> float:
-        return one.began + self._settings.result_timeout
+        return one.began + self._options.result_timeout
 
     def _asked(self, one: _Waiting) -> FileResult | None:
         """Ask once; return the outcome, or None while the server still processes the file."""
@@ -172,7 +174,7 @@ class ResultPoller(Station):
                     return outcome
                 pause = self._pause(answer)
         waited = time.monotonic() - one.began
-        if waited >= self._settings.result_timeout:
+        if waited >= self._options.result_timeout:
             words = f"it is stored, and not processed after {waited:.0f} s (--result-timeout): {one.state}"
             return one.outcome._replace(error=errors.OutcomeUnknown(words))
         with self._changed:
@@ -231,20 +233,20 @@ class ResultPoller(Station):
             one.state = f"the server answers {status}"
             words = f"--result-url answers {status} without JSON"
             return None if status in NO_BODY else _unasked(outcome, words, FailureCode.PROTOCOL)
-        self._context.emit(ev.StillProcessing(outcome.file.file))
+        self._context.emit(StillProcessing())
         return self._judged(one, answer.body)
 
     def _judged(self, one: _Waiting, body: object) -> FileResult | None:
-        settings, outcome = self._settings, one.outcome
-        for path, value in settings.result_failed:
+        options, outcome = self._options, one.outcome
+        for path, value in options.result_failed:
             if written(found_at(body, path)) == value:
                 why = reason_in(body, path) or f"{path} is {value}"
                 return _failed_processing(outcome, why)
-        for path, value in settings.result_done:
+        for path, value in options.result_done:
             if written(found_at(body, path)) == value:
-                link = link_at(body, settings.result_link, one.url) if settings.result_link else None
-                return outcome._replace(values=None, result_url=link)
-        paths = dict.fromkeys(path for path, _ in (*settings.result_done, *settings.result_failed))
+                link = link_at(body, options.result_link, one.url) if options.result_link else None
+                return outcome._replace(values=None, link=link)
+        paths = dict.fromkeys(path for path, _ in (*options.result_done, *options.result_failed))
         said = [f"{path} is {written(found)}" for path in paths if written(found := found_at(body, path)) is not None]
         one.state = ", ".join(said) or f"the answers have no {' or '.join(paths)}"
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uploader_cli.core.processing import found_at, reason_in
+from uploader_cli.features.processing.answers import found_at, reason_in
 
 
 @pytest.mark.parametrize(
