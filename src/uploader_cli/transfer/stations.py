@@ -200,7 +200,10 @@ class Recording(Station):
 
 
 class Comparison(Station):
-    """Compare what is stored with the file on disk (`--verify`), and what was sent across a break."""
+    """Compare what is stored with the file on disk (`--verify`), and what was sent across a break.
+
+    A run that consumes files compares all of them in a later station.
+    """
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -210,7 +213,9 @@ class Comparison(Station):
 
     def _compared(self, api: Api, result: FileResult) -> FileResult:
         """Return the result; that of a file that was not sent stays as it is, if its bytes are equal."""
-        asked = self._context.settings.verify or result.continued if result.skipped is None else result.compares
+        settings = self._context.settings
+        verifies = settings.verify if result.skipped is None else result.compares
+        asked = result.continued or (verifies and not settings.consumes)
         found = compared(self._context, api, result) if asked else result
         return result if result.skipped is not None and found.error is None else found
 

@@ -276,15 +276,16 @@ def test_server_that_can_not_be_asked_is_exit_2_unless_unverified(make_files: Fi
         assert sum(method == "POST" for method, *_ in plain.requests) == 2
 
 
+@pytest.mark.parametrize("options", [(), ("--verify",)], ids=" ".join)
 @pytest.mark.parametrize("status", [500, 403])
 def test_file_that_the_server_does_not_give_out_is_kept_unless_unverified(
-    status: int, make_files: Files, tmp_path: Path
+    status: int, options: tuple[str, ...], make_files: Files, tmp_path: Path
 ) -> None:
     """`GET` is asked once; what it says is a warning, and no failure of the token or of the server."""
     files = make_files(**{"a.bin": 10})
     with Finishing() as service:
         service.unreadable = Reply(status)
-        command = ("upload", files, "--tus-endpoint", service.url, *HAS_THEN)
+        command = ("upload", files, "--tus-endpoint", service.url, *HAS_THEN, *options)
         refused = uploader(*command, home=tmp_path)
         assert (refused.code, left(files)) == (2, {"a.bin": b"a" * 10})
         assert [event["code"] for event in refused.of("file.failed")] == ["unverifiable"]
