@@ -56,7 +56,7 @@ SERVER_PACKAGES = {
     "progress": "session storage wire",
     "sessions": "auth config errors progress session shares storage wire",
     "backend": "config http storage",
-    "http": "addresses auth backend config errors logs options pace realtime.rooms shares storage wire http",
+    "http": "addresses auth backend config errors logs options pace shares storage wire http",
     "tus": "auth errors http session sessions shares storage wire tus",
     "batch": "config errors http pace session sessions shares storage wire batch",
     "bundled": "backend batch errors http session sessions shares tus wire",

@@ -92,7 +92,7 @@ class UploadApp:
         self.routes = [route for route in routes if route.include_in_schema]  # routes of all HTTP calls
         # A redirect to a path without a slash would name the scheme between proxy and server.
         self._router = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
-        gateway = Gateway(config, self._router, state.realtime, state.memory, state.backend.words)
+        gateway = Gateway(config, self._router, state.realtime.app, state.memory, state.backend.words)
         self.tracker = RequestTracker(
             gateway if state.faults is None else _faulty(gateway, state.faults, config),
             self._keep,

@@ -24,7 +24,6 @@ from uploader_server.http.heads import kept_of_head
 from uploader_server.http.memory import Held, Memory
 from uploader_server.http.tracking import client_address
 from uploader_server.logs import printable, without_secrets
-from uploader_server.realtime.rooms import Realtime
 from uploader_server.shares import holder_of
 from uploader_server.wire import BATCH, PACKS, TUS
 
@@ -77,7 +76,7 @@ def effective_method(scope: Scope) -> str:
 class Gateway:
     """Passes a request to Socket.IO or REST after checking the limits and the auth token; answers errors."""
 
-    def __init__(self, config: ServerConfig, rest: ASGIApp, realtime: Realtime, memory: Memory, words: Words) -> None:
+    def __init__(self, config: ServerConfig, rest: ASGIApp, realtime: ASGIApp, memory: Memory, words: Words) -> None:
         self._config = config
         self._free = free_paths()
         self._origins = Origins(config)
@@ -105,11 +104,7 @@ class Gateway:
         if added and is_preflight(scope):
             await Response(status_code=204, headers=PREFLIGHT)(scope, receive, send)
         elif is_realtime(scope):
-            refusal = self._realtime.refusal(scope)
-            if refusal is not None:
-                await refuse(refusal, scope, receive, send)
-            else:
-                await self._realtime.app(scope, receive, send)
+            await self._realtime(scope, receive, send)
         elif scope["type"] == "websocket":
             await refuse(404, scope, receive, send)
         else:

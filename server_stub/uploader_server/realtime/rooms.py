@@ -75,6 +75,10 @@ class Realtime:
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a Socket.IO request or websocket; JSONP, by which pages could read foreign answers, is refused."""
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refuse(refusal, scope, receive, send)
+            return
         if "j" in _query(scope):
             await refuse(400, scope, receive, send)
             return
@@ -138,7 +142,7 @@ class Realtime:
 
         await self._app(scope, again, send)
 
-    def refusal(self, scope: Scope) -> Refusal | None:
+    def _refusal(self, scope: Scope) -> Refusal | None:
         """Return the answer to the handshake of a client that has reached `max_connections`."""
         limit = self._config.max_connections
         if not limit or not _is_handshake(scope):
