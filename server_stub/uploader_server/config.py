@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from uploader_server.errors import Refusal
+from uploader_server.errors import Code, Refusal
 from uploader_server.feature import Feature, features
 from uploader_server.options import (
     Option,
@@ -40,7 +40,7 @@ Durability = Literal["fsync", "none"]
 
 T = TypeVar("T")
 MIB = 1 << 20
-WRONG_TYPE = "INVALID_FILE_FORMAT"
+WRONG_TYPE: Code = "INVALID_FILE_FORMAT"
 
 
 def _parse_rule(text: str) -> str:

@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
+
+Code = Literal[
+    "CANCELLED",
+    "INVALID_FILE_FORMAT",
+    "INVALID_HEADER",
+    "INVALID_TOKEN",
+    "NOT_YOURS",
+    "SERVER_BUSY",
+    "SESSION_BUSY",
+    "SESSION_ENDED",
+    "SESSION_NOT_FOUND",
+    "SHARE_USED",
+    "TOO_MANY_FILES",
+    "TOO_MANY_JOINS",
+    "TOO_MANY_SESSIONS",
+    "TOO_MANY_UPLOADS",
+    "UNAUTHORIZED",
+]
+"""The codes of refusals of the domain."""
 
 
 class Refusal(Exception):
@@ -13,10 +32,10 @@ class Refusal(Exception):
     """
 
     def __init__(
-        self, code: str, message: str, *, number: int = 0, retry_after: int | None = None, **extra: Any
+        self, code: Code, message: str, *, number: int = 0, retry_after: int | None = None, **extra: Any
     ) -> None:
         super().__init__(f"{code}: {message}")
-        self.code = code
+        self.code: str = code
         self.message = message
         self.number = number
         self.retry_after = retry_after

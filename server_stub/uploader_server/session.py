@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from uploader_server.config import Limits
-from uploader_server.errors import Refusal
+from uploader_server.errors import Code, Refusal
 from uploader_server.storage.clock import Clock
 from uploader_server.storage.file_state import FileState
 from uploader_server.storage.store import ENDED, SESSION_COLUMNS
@@ -134,7 +134,7 @@ class Session:
         """Raise Refusal if the session has ended, or is about to."""
         if self.ended or self.closing:
             over = self.status if self.ended else "cancelled"
-            code = "CANCELLED" if over == "cancelled" else "SESSION_ENDED"
+            code: Code = "CANCELLED" if over == "cancelled" else "SESSION_ENDED"
             raise Refusal(code, f"The session is {over}: create a new one")
 
     def check_room(self, more: int, most: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from uploader_server.addresses import network
 from uploader_server.auth import owner_of
-from uploader_server.errors import Refusal
+from uploader_server.errors import Code, Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -21,14 +21,14 @@ T = TypeVar("T")
 Kind = Literal["sessions", "uploads", "joins", "connections"]
 MOST: dict[Kind, int] = {"sessions": 10_000, "uploads": 10_000, "joins": 200_000}
 """Maximum open sessions, unfinished tus uploads and joins of all clients together."""
-ALL_USED: Mapping[Kind, str] = {
+ALL_USED: Mapping[Kind, Code] = {
     "sessions": "TOO_MANY_SESSIONS",
     "uploads": "TOO_MANY_UPLOADS",
     "joins": "TOO_MANY_JOINS",
     "connections": "SERVER_BUSY",
 }
 """Code of the refusal if all clients together hold the maximum."""
-USED = "SHARE_USED"  # code of the refusal of a client that holds its share
+USED: Code = "SHARE_USED"  # code of the refusal of a client that holds its share
 RETRY_AFTER = 5  # seconds until a refused client should try again
 EMPTY_TTL = 3600.0  # seconds after which a session or an upload that has received nothing expires
 SPARED = 60.0  # the same, if the share of its client is used

@@ -63,7 +63,8 @@ class ApiError(Refusal):
         retry_after: int | None = None,
         **extra: Any,
     ) -> None:
-        super().__init__(code, message, number=number, retry_after=retry_after, **extra)
+        # a code of its own, as the status is given
+        super().__init__(code, message, number=number, retry_after=retry_after, **extra)  # type: ignore[arg-type]
         self.status = status
         self.details = details
         self.headers = dict(headers or {})
@@ -79,7 +80,10 @@ class ApiError(Refusal):
         return {"error": self.code, "message": message, **details, **self.extra, **moment}
 
 
-_STATUSES = {
+STATUSES: dict[str, int] = {
+    "INVALID_FILE_FORMAT": 400,
+    "INVALID_HEADER": 400,
+    "TOO_MANY_FILES": 400,
     "UNAUTHORIZED": 401,
     "INVALID_TOKEN": 401,
     "NOT_YOURS": 403,
@@ -93,7 +97,7 @@ _STATUSES = {
     "TOO_MANY_SESSIONS": 503,
     "TOO_MANY_UPLOADS": 503,
 }
-"""The statuses of refusals of the domain by their codes; 400 for all others."""
+"""The statuses of refusals of the domain by their codes (`errors.Code`)."""
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -103,7 +107,7 @@ def as_api_error(error: Exception) -> ApiError:
             return error
         case Refusal(code=code):
             more: dict[str, Any] = {"number": error.number, "retry_after": error.retry_after, **error.extra}
-            return ApiError(_STATUSES.get(code, 400), code, error.message, **more)
+            return ApiError(STATUSES[code], code, error.message, **more)
         case HTTPException():
             return ApiError(404, "NOT_FOUND", "There is no such path")
         case ClientDisconnect():

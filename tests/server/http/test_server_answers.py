@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +14,9 @@ from server.batches import DEADLINE, eventually, new_session
 from server.packs.packing import send_pack
 from server.tus.tus_client import error
 from serving import inside, running_server
+
+from uploader_server.errors import Code
+from uploader_server.http.errors import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,3 +96,8 @@ def test_client_that_does_not_read_its_answer_is_cut_off(server: EmbeddedServer)
         eventually(lambda: not server.app.tracker.busy(), "the end of the request")
         with pytest.raises(ConnectionResetError):
             list(iter(lambda: connection.recv(1 << 20), b""))
+
+
+def test_every_code_of_the_domain_has_a_status() -> None:
+    """mypy checks that a refusal has one of these codes."""
+    assert set(get_args(Code)) == set(STATUSES)
