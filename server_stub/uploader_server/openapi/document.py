@@ -119,13 +119,15 @@ def _tus_calls() -> dict[str, Part]:
         **body({}, BODY_TYPE, required=False),
     )
     offset = f"{_MAYBE_RESUMABLE} Upload-Offset:count {state}"
+    file = file_call("Get the file of a finished upload; an upload of the IETF protocol tells its offset", 409, 410)
+    file["responses"] |= success(204, headers=f"Cache-Control {offset}")
     return {
         f"OPTIONS {TUS.rstrip('/')}": options,
         f"POST {TUS.rstrip('/')}": create,
         f"OPTIONS {TUS}": options,
         f"POST {TUS}": create,
         f"OPTIONS {TUS}{{id}}": options,
-        f"GET {TUS}{{id}}": file_call("Get the file of a finished upload", 409, 410),
+        f"GET {TUS}{{id}}": file,
         f"HEAD {TUS}{{id}}": _upload("Get the offset of an upload", both(200, 204, f"Cache-Control {offset}")),
         f"PATCH {TUS}{{id}}": _upload(
             "Append bytes",

@@ -116,7 +116,7 @@ def smoke(
     skip: Sequence[str] = (),
     *,
     strict: bool = False,
-    budget: int = 150,
+    budget: int = 250,
     patience: float = 30.0,
     **settings: Any,
 ) -> CheckReport:

@@ -167,7 +167,8 @@ class Checked:
 class CheckReport:
     """All results, summarized by one verdict and one sentence. `calls` are counted requests.
 
-    For `smoke`, `budget` is the maximum of calls, and `left` lists what could not be deleted from the server.
+    For `smoke`, `budget` is the maximum of calls, `left` lists what could not be deleted from the server, and `notes`
+    has what the checks found out about it.
     """
 
     server: str
@@ -180,6 +181,7 @@ class CheckReport:
     strict: bool = False
     budget: int = 0
     left: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -36,6 +36,8 @@ class CheckedServer:
         self.settings, self.token = settings, token
         self.http = CommonClient(settings)
         self.ours = HttpClient(settings, self.http.request_ids)
+        self.clients: list[HttpClient] = [self.http, self.ours]
+        """What has connections; checks may add a client of their own."""
         self.secret = {SESSION_SECRET: new_secret()}
         """The header that protects the sessions of this run; other servers ignore it."""
         self.calls = 0
@@ -69,11 +71,13 @@ class CheckedServer:
         token: str | None = "",
         limit: float,
         early: bool = False,
+        by: HttpClient | None = None,
     ) -> Answer:
         """Send a request; `limit` is in seconds. Raises `NetworkError`.
 
         `token`: None for none, empty for our own. Another server gets neither it nor the secret of the sessions.
         `early`: there may be an answer before the end of the body, or an interim one. Only our client notices these.
+        `by` is one of `clients` that sends it instead.
         """
         own = self.authorization if token == "" else {"Authorization": f"Bearer {token}"} if token else {}
         if not trusts(self.settings.target_url, url):
@@ -81,7 +85,7 @@ class CheckedServer:
         elif method == "POST" and not self.settings.tus_endpoint:
             own = own | self.secret
         own = own | dict(headers or {})
-        client = self.ours if early else self.http
+        client = by or (self.ours if early else self.http)
         return client.request(method, url, json=json, body=body, headers=own, read_timeout=limit)
 
     def counts(self, url: str) -> bool:
@@ -90,7 +94,7 @@ class CheckedServer:
 
     def shut(self) -> None:
         """End all requests, also those of other threads."""
-        for client in (self.http, self.ours):
+        for client in self.clients:
             client.shut()
 
     def close(self) -> None:
@@ -99,7 +103,7 @@ class CheckedServer:
         for ending in self.endings:
             ending.join(max(0.0, until - time.monotonic()))
         self.shut()
-        for client in (self.http, self.ours):
+        for client in self.clients:
             client.close()
 
 

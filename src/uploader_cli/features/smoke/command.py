@@ -29,7 +29,7 @@ def smoke(
     ] = False,
     budget: Annotated[
         int, typer.Option("--budget", metavar="N", min=1, help="Maximum calls to /api, including the clean-up.")
-    ] = 150,
+    ] = 250,
     **given: Any,
 ) -> int:
     """Check an upload server or a tus server from outside, for CI.

@@ -174,9 +174,9 @@ def run_checks(
     speaks = site.answered and (site.speaks or not site.calls)
     code = stopped or exit_of(results, strict=strict, speaks=speaks, refused=site.shut_out)
     verdict, summary = Verdict.FAIL if code else Verdict.PASS, sentence(results, code, strict=strict)
-    left = tuple(map(mask, (*site.undeleted, *site.unowned)))
-    server, took = site.settings.target_url, time.perf_counter() - began
-    return CheckReport(server, tuple(results), verdict, summary, code, site.calls, took, strict, site.budget, left)
+    left, notes = tuple(map(mask, (*site.undeleted, *site.unowned))), tuple(map(mask, site.notes))
+    server, took, found = site.settings.target_url, time.perf_counter() - began, tuple(results)
+    return CheckReport(server, found, verdict, summary, code, site.calls, took, strict, site.budget, left, notes)
 
 
 def _clean_up(site: Site) -> None:

@@ -105,11 +105,12 @@ class SmokePage(Page):
         return [*self._painted(lines, verdict), *(self._why(result) if broken else ())]
 
     def end(self, report: CheckReport) -> list[str]:
-        """Return what was left on the server, the requests and time used, and the summary."""
+        """Return what was left on the server, what is known of it, the requests and time used, and the summary."""
         if self._quiet and report.ok:
             return []
         spent = f"{report.calls} of {plural(report.budget, 'call')} used, {span(report.seconds)}"
-        lines = [*self._left(report.left), *self._summary(report, spent)]
+        notes = [line for note in report.notes for line in ("", *wrap(safe(note), self._width, first="  ", rest="  "))]
+        lines = [*self._left(report.left), *notes, *self._summary(report, spent)]
         return lines[1:] if self._quiet else lines
 
     def _why(self, result: Checked) -> list[str]:
@@ -168,6 +169,7 @@ def report_json(report: CheckReport) -> dict[str, object]:
         "budget": report.budget,
         "seconds": round(report.seconds, 3),
         "left": list(report.left),
+        "notes": list(report.notes),
     }
 
 
@@ -184,6 +186,7 @@ def markdown(report: CheckReport) -> Iterator[str]:
         yield "| check | verdict | reason |\n|---|---|---|\n"
         yield from (f"| {result.id} | {result.verdict.words} | {plain(_in_words(result))} |\n" for result in shown)
         yield "\n"
+    yield from (f"{plain(note)}\n\n" for note in report.notes)
     spent = f"{report.calls} of {plural(report.budget, 'call')} used in {span(report.seconds)}"
     left = f" · {plural(len(report.left), 'object')} left on the server" if report.left else ""
     yield f"{plain(report.server)} · {spent}{left} · exit code {int(report.exit_code)}\n\n"
