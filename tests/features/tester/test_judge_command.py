@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shlex
 import signal
 import sys
@@ -11,9 +12,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
-import requests
 from command import finish, start, uploader
-from time_limits import PATIENCE
 
 if TYPE_CHECKING:
     from command import Process
@@ -88,10 +87,8 @@ def invited(process: Process) -> tuple[Path, dict[str, str]]:
 def test_clients_that_come_are_judged_at_the_interrupt(tmp_path: Path) -> None:
     process = start("judge", *FEW, home=tmp_path)
     file, urls = invited(process)
-    data = file.read_bytes()
-    assert (
-        requests.post(urls["ietf-plain"], data, headers={"Upload-Complete": "?1"}, timeout=PATIENCE).status_code == 104
-    )
+    client = runpy.run_path(str(CLIENT))["main"]
+    assert client(urls["ietf-plain"], file) == 0
     process.send_signal(signal.SIGINT)
     done = finish(process)
     assert done.code == 0, done.err
