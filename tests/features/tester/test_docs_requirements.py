@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
 from docs_pages import ROOT
 
+from uploader_cli.features.smoke.runner import ON_REQUEST
 from uploader_cli.features.tester.judge import PROTOCOLS
 
 MADE = runpy.run_path(str(ROOT / "docs/tester/requirements.py"))
@@ -28,7 +30,16 @@ def test_each_row_has_a_check_or_a_reason() -> None:
     tested = {name for one in PROTOCOLS["ietf"][1] for name in one.tests}
     rows = MADE["requirements"]()
     assert tested <= {one.id for one in rows if "client" in one.binds}
-    assert [one.id for one in rows if bool(one.reason) == (one.id in tested)] == []
+    assert [one.id for one in rows if "server" not in one.binds and bool(one.reason) == (one.id in tested)] == []
+    assert [one.id for one in rows if "server" in one.binds and one.reason in ("", MADE["UNTESTED"])] == []
+
+
+def test_each_check_of_servers_exists_and_is_on_the_page() -> None:
+    reasons = [one.reason for one in MADE["requirements"]() if "server" in one.binds]
+    named = {name for reason in reasons for name in re.findall("`(ietf-.*?)`", reason)}
+    every = {check.id for check in ON_REQUEST}
+    assert named <= every
+    assert every <= {*re.findall("`(ietf-.*?)`", MADE["page"]().partition("## For servers")[2])}
 
 
 def test_page_is_current() -> None:
