@@ -11,8 +11,8 @@ from uploader_cli.errors import NetworkError
 from uploader_cli.features.checks.check import NotOffered, Violation, check
 from uploader_cli.features.ietf.requests import (
     BYTES,
-    LIMITS,
-    VERSION,
+    INTEROP,
+    UPLOAD_LIMITS,
     Creation,
     append,
     ask,
@@ -92,14 +92,14 @@ def interim(site: Site) -> None:
     if not first.get("Location"):
         raise Violation(what, expected="the URL of the upload in Location", got="no such header")
     if upload_limits(first.get("Upload-Limit")) is None:
-        raise Violation(what, expected=f"{LIMITS} in Upload-Limit", got=str(first.get("Upload-Limit")))
+        raise Violation(what, expected=f"{UPLOAD_LIMITS} in Upload-Limit", got=str(first.get("Upload-Limit")))
 
 
 @after_interim("ietf-104-version", "ietf: an interim answer has the interop version", "clients ignore it")
 def interim_version(site: Site) -> None:
     """See the appendix on draft versions."""
     for fields in need_interims(site).interims:
-        same(fields.get(VERSION), "8", f"{VERSION} of 104")
+        same(fields.get(INTEROP), "8", f"{INTEROP} of 104")
 
 
 @after_interim(
@@ -108,10 +108,10 @@ def interim_version(site: Site) -> None:
 def interim_mismatch(site: Site) -> None:
     """See the appendix on draft versions: neither without a version, nor for one that no draft has had."""
     need_interims(site)
-    for version in ({}, {VERSION: "1"}):
+    for version in ({}, {INTEROP: "1"}):
         data = content_of(site)
         made = try_creation(site, "mismatch", len(data), Content(data, BYTES), version=version)
-        what = f"a creation with {VERSION}: {version.get(VERSION, 'none')}"
+        what = f"a creation with {INTEROP}: {version.get(INTEROP, 'none')}"
         same(len(made.interims), 0, f"the number of 104 to {what}")
 
 

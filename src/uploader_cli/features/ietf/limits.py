@@ -9,8 +9,8 @@ from functools import partial
 from uploader_cli.core.upload_limits import UploadLimits
 from uploader_cli.features.checks.check import NotOffered, Violation, check
 from uploader_cli.features.ietf.requests import (
+    INTEROP,
     MOST,
-    VERSION,
     announced_limits,
     append,
     ask,
@@ -28,10 +28,10 @@ from uploader_cli.features.smoke.sending import file_of
 from uploader_cli.features.smoke.site import Site
 from uploader_cli.transfer.answers import Answer
 
-SLACK = 2
+ROUNDING = 2
 """Seconds by which lifetimes may differ, as they are whole numbers and the clock of the answer is not ours."""
 
-NAMES = {"max-size": "max_size", "min-size": "min_size", "min-append-size": "least", "max-append-size": "most"}
+LIMIT_NAMES = {"max-size": "max_size", "min-size": "min_size", "min-append-size": "least", "max-append-size": "most"}
 
 after_creation = partial(check, rests_on="ietf-creation", required=False)
 
@@ -47,7 +47,7 @@ def announced(site: Site) -> None:
 
 def _not_worse(before: UploadLimits, later: UploadLimits, what: str) -> None:
     """Maxima may not get smaller, minima not larger."""
-    for name, of in NAMES.items():
+    for name, of in LIMIT_NAMES.items():
         old, new = getattr(before, of), getattr(later, of)
         worse = (new or 0) > (old or 0) if name.startswith("min") else new is not None and (old is None or new < old)
         if worse:
@@ -126,7 +126,7 @@ def max_age(site: Site) -> str:
         raise NotOffered("there is no max-age")
     second = _age(ask(site, "HEAD", url), "max-age")
     passed = time.monotonic() - began
-    if second is None or second + passed + SLACK < first:
+    if second is None or second + passed + ROUNDING < first:
         raise Violation("max-age of the second HEAD", expected=f"about {first - passed:.0f}", got=str(second))
     return f"max-age={second}"
 
@@ -142,7 +142,7 @@ def expires(site: Site) -> None:
     if _age(site.once(fresh).answer, "max-age") is None:
         raise NotOffered("there is no max-age")
     endpoint(site)
-    made = try_creation(site, "expires", len(file_of(site, "")[1]), version={VERSION: "6"})
+    made = try_creation(site, "expires", len(file_of(site, "")[1]), version={INTEROP: "6"})
     if not made.answer.ok:
         raise NotOffered(f"interop version 6 gets {said(made.answer)}")
     check_complete(made.answer, "a creation of interop version 6", complete=False)

@@ -22,8 +22,8 @@ from uploader_cli.transfer.http_client import REDIRECTS
 
 T = TypeVar("T")
 
-VERSION = "Upload-Draft-Interop-Version"
-IETF = {VERSION: "8"}
+INTEROP = "Upload-Draft-Interop-Version"
+IETF = {INTEROP: "8"}
 """Headers of each request."""
 PARTIAL, BYTES = "application/partial-upload", "application/octet-stream"
 MOST = 8 << 20
@@ -31,7 +31,7 @@ MOST = 8 << 20
 REFUSAL = range(400, 500)
 WRONG_REDIRECTS = (301, 302)
 FOLLOWED = (*WRONG_REDIRECTS, 307, 308)
-LIMITS = "the limits of the upload"
+UPLOAD_LIMITS = "the limits of the upload"
 
 
 def endpoint(site: Site) -> str:
@@ -243,7 +243,7 @@ def check_state(answer: Answer, what: str, *, offset: int, complete: bool) -> No
 
 
 def check_limits(answer: Answer, what: str) -> UploadLimits:
-    value = header(answer, "Upload-Limit", what, LIMITS, lambda value: upload_limits(value) is not None)
+    value = header(answer, "Upload-Limit", what, UPLOAD_LIMITS, lambda value: upload_limits(value) is not None)
     return upload_limits(value) or UploadLimits()
 
 

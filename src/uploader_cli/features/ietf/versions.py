@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from uploader_cli.features.checks.check import NotOffered, check
-from uploader_cli.features.ietf.requests import VERSION, place, try_creation
+from uploader_cli.features.ietf.requests import INTEROP, place, try_creation
 from uploader_cli.features.smoke.expect import same
 from uploader_cli.features.smoke.site import Site
 
@@ -28,12 +28,12 @@ def spoken(site: Site) -> list[_Spoken]:
     found = []
     for version in (0, *range(NEWEST, OLDEST - 1, -1)):
         old = {"Upload-Incomplete": "?1"} if version == INCOMPLETE_UNTIL else {}
-        headers = {VERSION: str(version)} if version else {}
+        headers = {INTEROP: str(version)} if version else {}
         made = try_creation(site, f"version-{version}", 2, headers=old, version=headers)
         field = "Upload-Incomplete" if version == INCOMPLETE_UNTIL else "Upload-Complete"
         asked = str(version) if version else "none"
         for fields in made.interims:
-            same(fields.get(VERSION, asked), asked, f"{VERSION} of 104 to a request with {asked}")
+            same(fields.get(INTEROP, asked), asked, f"{INTEROP} of 104 to a request with {asked}")
         if made.url and (made.interims or (made.answer.ok and field in made.answer.headers)):
             found.append(_Spoken(version, bool(made.interims)))
     return found
