@@ -11,8 +11,9 @@ from junit_rules import check_junit
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.features.checks.check import Check, Checked, CheckReport, Finding, Verdict
+from uploader_cli.features.checks.junit import junit
 from uploader_cli.features.smoke.runner import CHECKS, chosen
-from uploader_cli.features.smoke.smoke_report import SmokePage, exit_of, junit, sentence
+from uploader_cli.features.smoke.smoke_report import SmokePage, exit_of, sentence
 from uploader_cli.outputs import ascii_signs
 from uploader_cli.render.words import cells
 
@@ -168,6 +169,7 @@ def test_verdict_is_one_line(results: tuple[Checked, ...], exit_code: Exit, word
         (made(Verdict.NOT_OFFERED), 0, 0),
         (made(Verdict.SKIPPED), 0, 0),
         (made(Verdict.WARNING), 0, 4),
+        (made(Verdict.WARNING, exit=Exit.OK), 0, 4),
         (made(Verdict.FAIL), 4, 4),
         (made(Verdict.FAIL, exit=Exit.INTEGRITY), 7, 7),
         (made(Verdict.FAIL, required=False), 0, 4),
@@ -191,7 +193,7 @@ def test_exit_code_of_no_upload_server_and_refused_token() -> None:
 
 def test_the_junit_file_keeps_the_rules_of_its_schema() -> None:
     """Whatever the verdicts are, and whatever characters a server's answer had."""
-    document = "".join(junit(report(*EVERY, left=("a\x07.mp4",)), WHEN))
+    document = "".join(junit(report(*EVERY, left=("a\x07.mp4",)), "smoke", WHEN, {"calls": 1}))
     suite = check_junit(document)[0]
     cases = {case.get("name"): case for case in suite.findall("testcase")}
     failure = cases["batch-one"].find("failure")
@@ -212,7 +214,7 @@ def test_the_junit_file_keeps_the_rules_of_its_schema() -> None:
 
 
 def test_strict_failures_are_failures_in_the_junit_file_too() -> None:
-    suite = check_junit("".join(junit(report(*EVERY, strict=True), WHEN)))[0]
+    suite = check_junit("".join(junit(report(*EVERY, strict=True), "smoke", WHEN, {})))[0]
     tags = {case.get("name"): [child.tag for child in case] for case in suite.findall("testcase")}
     assert tags["validate"] == tags["rate-limit"] == ["failure"]
 

@@ -2,4 +2,4 @@
 
 from uploader_cli.feature import Feature
 
-FEATURE = Feature("checks")
+FEATURE = Feature("checks", uses=("reports",))

@@ -162,6 +162,19 @@ class Checked:
     def verdict(self) -> Verdict:
         return self.finding.verdict
 
+    @property
+    def details(self) -> dict[str, str]:
+        """What a failure is reported with; `means` is its consequence for users."""
+        found, means = self.finding, self.check.means if self.verdict in BROKEN else ""
+        return {"hint": found.hint, "expected": found.expected, "got": found.got, "means": means}
+
+
+def counts(result: Checked, *, strict: bool) -> bool:
+    """Return True if this result makes the run fail."""
+    if result.verdict in (Verdict.PASS, Verdict.NOT_OFFERED, Verdict.SKIPPED):
+        return False
+    return strict or (result.check.required and result.verdict is not Verdict.WARNING)
+
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:

@@ -19,6 +19,7 @@ from uploader_cli.features.checks.check import (
     check,
     precondition,
     skipped,
+    warning,
 )
 from uploader_cli.features.smoke.basics import stored_one
 from uploader_cli.features.smoke.expect import answered, quoted, refused, refused_cleanly
@@ -188,7 +189,7 @@ def rate_limit(site: Site) -> Finding | str:
             raise Violation("X-RateLimit-Remaining after another call", expected="less than before", got=got)
     most, left, _ = seen[-1]
     if (whole(left) or 0) > (whole(most) or 0):
-        return Finding(Verdict.WARNING, f"{left} calls remain of {most}", exit=Exit.FAILED_FOR_GOOD)
+        return warning(f"{left} calls remain of {most}")
     return f"{left} of {most} calls left"
 
 

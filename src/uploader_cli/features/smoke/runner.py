@@ -28,17 +28,17 @@ from uploader_cli.features.checks.check import (
     Stopped,
     Verdict,
     checks_of,
+    counts,
     run,
 )
+from uploader_cli.features.checks.junit import junit
 from uploader_cli.features.smoke import basics, bulk, limits, resumable, watching
 from uploader_cli.features.smoke.site import Site
 from uploader_cli.features.smoke.smoke_report import (
     SmokePage,
     annotation,
     check_json,
-    counts,
     exit_of,
-    junit,
     markdown,
     report_json,
     sentence,
@@ -117,8 +117,9 @@ def _save(file: Path | None, job: JobPage | None, report: CheckReport) -> Notice
     """Write the JUnit file and the summary of the job; record failures in the result."""
     notices = Notices()
     if file is not None:
+        known = {name: getattr(report, name) for name in ("server", "calls", "budget")}
         try:
-            output_file.write(file, junit(report, datetime.now(UTC)), secrets.token_hex(4))
+            output_file.write(file, junit(report, "smoke", datetime.now(UTC), known), secrets.token_hex(4))
         except OSError as error:
             notices.problems.append(f"--junit: {file} can't be written: {error.strerror}")
     if job is not None and (note := job.summarize(markdown(report))):

@@ -1,16 +1,14 @@
-"""The report of a smoke run: exit code, one sentence, text, JSON, and JUnit XML."""
+"""The report of a smoke run: exit code, one sentence, text, and JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime  # noqa: TC003 - loaded anyway
 from typing import Any
 
 from uploader_cli.exit_status import Exit, worst
 from uploader_cli.feature import JobPage
-from uploader_cli.features.checks.check import BROKEN, Check, Checked, CheckReport, Verdict
+from uploader_cli.features.checks.check import BROKEN, Check, Checked, CheckReport, Verdict, counts
 from uploader_cli.features.checks.page import Page
-from uploader_cli.features.reports import junit as xml
 from uploader_cli.features.reports.markdown import plain
 from uploader_cli.render.words import plural, safe, span, wrap
 
@@ -20,16 +18,9 @@ _ID, _WORD, _TIME = 25, 11, 8  # cells of the longest ID, of the longest verdict
 MOST_LEFT = 5  # maximum objects left on the server that are listed, unless `verbose`
 
 
-def counts(result: Checked, *, strict: bool) -> bool:
-    """Return True if this result makes the run fail."""
-    if result.verdict in (Verdict.PASS, Verdict.NOT_OFFERED, Verdict.SKIPPED):
-        return False
-    return strict or (result.check.required and result.verdict is not Verdict.WARNING)
-
-
 def exit_of(results: Sequence[Checked], *, strict: bool, speaks: bool, refused: bool) -> Exit:
     """Return the exit code: 5 if all requests were refused (`refused`), 6 if no upload server answered."""
-    against = [result.finding.exit for result in results if counts(result, strict=strict)]
+    against = [result.finding.exit or Exit.FAILED_FOR_GOOD for result in results if counts(result, strict=strict)]
     if not against:
         return Exit.OK
     if refused:
@@ -115,7 +106,7 @@ class SmokePage(Page):
 
     def _why(self, result: Checked) -> list[str]:
         lines, where = [], "error" if result.verdict is Verdict.ERROR else "in"
-        for name, text in {where: result.finding.message, **_details(result)}.items():
+        for name, text in {where: result.finding.message, **result.details}.items():
             if text:
                 lines += self._beside(f"  {name:<8}  ", text)
         return lines
@@ -131,13 +122,6 @@ class SmokePage(Page):
         return [*lines, f"  and {more} more (-v lists them)"] if more else lines
 
 
-def _details(result: Checked) -> dict[str, str]:
-    """Return what a failure is reported with; `means` is its consequence for users."""
-    found = result.finding
-    means = result.check.means if found.verdict in BROKEN else ""
-    return {"hint": found.hint, "expected": found.expected, "got": found.got, "means": means}
-
-
 def check_json(result: Checked) -> dict[str, object]:
     return {
         "type": "check",
@@ -151,7 +135,7 @@ def check_json(result: Checked) -> dict[str, object]:
         "expected": result.finding.expected,
         "got": result.finding.got,
         "hint": result.finding.hint,
-        "means": _details(result)["means"],
+        "means": result.details["means"],
         "blocked_by": result.blocked_by,
     }
 
@@ -197,36 +181,3 @@ def _in_words(result: Checked) -> str:
     found = result.finding
     difference = f"expected {found.expected}, got {found.got}" if found.expected else ""
     return "; ".join(filter(None, (result.check.description, found.message, difference, found.hint)))
-
-
-def junit(report: CheckReport, when: datetime) -> Iterator[str]:
-    """Yield the JUnit document. A failed check that is not required is reported as skipped."""
-    tags = [_tag(result, strict=report.strict) for result in report.results]
-    names = {"failures": "failure", "errors": "error", "skipped": "skipped"}
-    numbers = {"tests": len(tags), **{name: tags.count(tag) for name, tag in names.items()}}
-    properties = {name: getattr(report, name) for name in ("server", "calls", "budget")}
-    properties["exit_code"] = int(report.exit_code)
-    yield xml.BEGIN
-    yield xml.opening(0, "uploader smoke", when.isoformat(), report.seconds, numbers, properties)
-    notes = []
-    for result, tag in zip(report.results, tags, strict=True):
-        yield xml.case(result.id, "uploader.smoke", result.seconds, _inside(result, tag))
-        if result.verdict in (Verdict.PASS, Verdict.WARNING) and result.finding.message:
-            notes.append(f"{result.id}: {result.finding.message}")
-    yield xml.closing("\n".join([*notes, *(f"left on the server: {thing}" for thing in report.left)]))
-    yield xml.END
-
-
-def _tag(result: Checked, *, strict: bool) -> str:
-    if counts(result, strict=strict):
-        return "failure" if result.verdict in (Verdict.FAIL, Verdict.WARNING) else "error"
-    return "" if result.verdict in (Verdict.PASS, Verdict.WARNING) else "skipped"
-
-
-def _inside(result: Checked, tag: str) -> str:
-    message = result.finding.message or result.check.description
-    if tag in ("", "skipped"):
-        return xml.verdict(tag, message=f"{result.verdict.words}: {message}") if tag else ""
-    details = {"check": result.check.description, **_details(result)}
-    text = "\n".join(f"{name}: {text}" for name, text in details.items() if text)
-    return xml.verdict(tag, text, message=message, type=str(result.verdict))

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from uploader_cli.exit_status import Exit
-from uploader_cli.features.checks.check import Finding, NotOffered, Violation, warning
+from uploader_cli.features.checks.check import NotOffered, Violation
 from uploader_cli.features.tester.http_server import Request
 from uploader_cli.features.tester.play import Played, Turn
 
 CUT = Turn("transfer", keep=0.5, cut="midway")
 """The connection is lost in the middle of the content."""
-
-
-def discouraged(what: str) -> Finding:
-    """Return the finding for a client that does what it should not (SHOULD NOT), or not what it should."""
-    return warning(what, exit=Exit.FAILED_FOR_GOOD)
 
 
 def shown(request: Request) -> str:

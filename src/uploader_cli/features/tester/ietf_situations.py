@@ -10,14 +10,13 @@ import hashlib
 import re
 from functools import partial
 
-from uploader_cli.features.checks.check import Finding, NotOffered, Violation
+from uploader_cli.features.checks.check import Finding, NotOffered, Violation, warning
 from uploader_cli.features.tester.evidence import (
     CUT,
     after_query,
     appends,
     continues,
     creation,
-    discouraged,
     lost,
     resumed,
     shown,
@@ -48,7 +47,7 @@ def plain(played: Played) -> None:
 def length(played: Played) -> Finding | None:
     first = creation(played)
     if length_of(first, 0) is None:
-        return discouraged("neither Upload-Length, nor Content-Length with Upload-Complete: ?1")
+        return warning("neither Upload-Length, nor Content-Length with Upload-Complete: ?1")
     return None
 
 
@@ -75,9 +74,9 @@ def early_104(played: Played) -> Finding | None:
     lost(played)
     played.honest()
     if any(one.method == "GET" for one in played.queries):
-        return discouraged("it asks for the offset with GET; HEAD is recommended")
+        return warning("it asks for the offset with GET; HEAD is recommended")
     if not played.stored:
-        return discouraged("it gives up, which the draft permits")
+        return warning("it gives up, which the draft permits")
     resumed(played)
     return None
 
@@ -91,7 +90,7 @@ def early_104(played: Played) -> Finding | None:
 )
 def late_104(played: Played) -> Finding | None:
     again = [one for one in after_query(played) if one.content]
-    return discouraged(f"{shown(again[0])} after an answer with Upload-Complete: ?1") if again else None
+    return warning(f"{shown(again[0])} after an answer with Upload-Complete: ?1") if again else None
 
 
 @situation(
@@ -205,7 +204,7 @@ def offset_beyond(played: Played) -> None:
 )
 def cancel(played: Played) -> Finding | None:
     after_query(played)
-    return None if played.deletions else discouraged("no DELETE")
+    return None if played.deletions else warning("no DELETE")
 
 
 @situation(
@@ -222,7 +221,7 @@ def max_size(played: Played) -> Finding | None:
     creation(played)
     played.failed("the file exceeds max-size")
     sent = [one for one in played.requests if one.content]
-    return discouraged(f"{shown(sent[1])} though the file exceeds max-size") if len(sent) > 1 else None
+    return warning(f"{shown(sent[1])} though the file exceeds max-size") if len(sent) > 1 else None
 
 
 EIGHTH = {"Upload-Limit": "max-append-size={eighth}"}
@@ -279,9 +278,9 @@ def too_large(played: Played) -> Finding | None:
         raise NotOffered("the client does not append")
     again = next((one for one in played.after(refused) if one in played.appends), None)
     if again is None:
-        return discouraged("it does not try again with less")
+        return warning("it does not try again with less")
     most = len(played.content) // 8
-    return discouraged(f"{shown(again)} after 413 and max-append-size={most}") if len(again.content) > most else None
+    return warning(f"{shown(again)} after 413 and max-append-size={most}") if len(again.content) > most else None
 
 
 def gone(played: Played) -> Finding | None:
@@ -290,7 +289,7 @@ def gone(played: Played) -> Finding | None:
     if refused is None:
         raise NotOffered("the client does not ask for the offset")
     if any(one.path == refused.path and one.method != "DELETE" for one in played.after(refused)):
-        return discouraged(f"it asks the same URL again after {refused.status}")
+        return warning(f"it asks the same URL again after {refused.status}")
     return None
 
 
@@ -357,7 +356,7 @@ def refused_offset(played: Played) -> Finding | None:
     played.honest()
     at = refused.number("upload-offset")
     if any(one.method == "PATCH" and one.number("upload-offset") == at for one in played.after(refused)):
-        return discouraged(f"it appends at {at} again")
+        return warning(f"it appends at {at} again")
     return None
 
 
@@ -371,7 +370,7 @@ def refused_offset(played: Played) -> Finding | None:
 def refused_creation(played: Played) -> Finding | None:
     creation(played)
     played.failed("the creation was refused")
-    return discouraged("it creates the upload again after 403") if len(played.creations) > 1 else None
+    return warning("it creates the upload again after 403") if len(played.creations) > 1 else None
 
 
 @situation(
@@ -389,7 +388,7 @@ def processing_error(played: Played) -> Finding | None:
     played.failed("the server could not process the file")
     path = failed.path
     if any(one.path == path and one.method != "DELETE" for one in played.after(failed)):
-        return discouraged("it resumes after Upload-Complete: ?1")
+        return warning("it resumes after Upload-Complete: ?1")
     return None
 
 
@@ -456,7 +455,7 @@ def locations(played: Played) -> Finding | None:
     if first.method == "PATCH":
         raise NotOffered("the client knows the URL from an empty creation")
     if any(one.method == "PATCH" for one in played.after(first)):
-        return discouraged("it goes on though the Locations differ")
+        return warning("it goes on though the Locations differ")
     return None
 
 

@@ -6,7 +6,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,8 +19,8 @@ from uploader_cli.core.names import json_line
 from uploader_cli.errors import UsageError
 from uploader_cli.exit_status import Exit
 from uploader_cli.features.checks.check import Check, Checked, CheckReport, Finding, Stopped, Verdict, run
-from uploader_cli.features.reports import junit as xml
-from uploader_cli.features.smoke.smoke_report import SmokePage, check_json, counts, exit_of, report_json, sentence
+from uploader_cli.features.checks.junit import junit
+from uploader_cli.features.smoke.smoke_report import SmokePage, check_json, exit_of, report_json, sentence
 from uploader_cli.features.tester import ietf_situations, tus_situations
 from uploader_cli.features.tester.bench import Bench
 from uploader_cli.features.tester.ietf_server import IetfPlay
@@ -181,8 +181,9 @@ def _wait(bench: Bench, checks: Sequence[Check]) -> None:
 def _save(file: Path | None, report: CheckReport) -> Notices:
     notices = Notices()
     if file is not None:
+        known = {"client": report.server, "requests": report.calls}
         try:
-            output_file.write(file, junit(report, datetime.now(UTC)), secrets.token_hex(4))
+            output_file.write(file, junit(report, "judge", datetime.now(UTC), known), secrets.token_hex(4))
         except OSError as error:
             notices.problems.append(f"--junit: {file} can't be written: {error.strerror}")
     return notices
@@ -197,32 +198,3 @@ def _report_json(report: CheckReport) -> dict[str, object]:
     """Return the last line, as that of `smoke` with the client in place of the server."""
     line, of_smoke = report_json(report), ("budget", "left", "notes")
     return {"client" if name == "server" else name: line[name] for name in line if name not in of_smoke}
-
-
-def junit(report: CheckReport, when: datetime) -> Iterator[str]:
-    """Yield the JUnit document. What counts is a failure, or an error if it could not be judged."""
-    inside = [_inside(result, strict=report.strict) for result in report.results]
-    numbers = {name: sum(tag == kind for tag, _ in inside) for name, kind in _TAGS.items()}
-    properties = {"client": report.server, "requests": report.calls, "exit_code": int(report.exit_code)}
-    yield xml.BEGIN
-    named = {"tests": len(inside), **numbers}
-    yield xml.opening(0, "uploader judge", when.isoformat(), report.seconds, named, properties)
-    for result, (_, text) in zip(report.results, inside, strict=True):
-        yield xml.case(result.id, "uploader.judge", result.seconds, text)
-    notes = [f"{result.id}: {result.finding.message}" for result in report.results if result.finding.message]
-    yield xml.closing("\n".join(notes))
-    yield xml.END
-
-
-_TAGS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
-
-
-def _inside(result: Checked, *, strict: bool) -> tuple[str, str]:
-    """Return the tag and the XML within a test case."""
-    found, passed = result.finding, result.verdict in (Verdict.PASS, Verdict.WARNING)
-    if not counts(result, strict=strict):
-        message = f"{result.verdict.words}: {found.message or result.check.description}"
-        return ("", "") if passed else ("skipped", xml.verdict("skipped", message=message))
-    tag = "failure" if result.verdict in (Verdict.FAIL, Verdict.WARNING) else "error"
-    text = f"{result.check.description}; expected: {found.expected}; got: {found.got}"
-    return tag, xml.verdict(tag, text, message=found.message, type=str(result.verdict))

@@ -9,14 +9,13 @@ import base64
 import binascii
 import hashlib
 
-from uploader_cli.features.checks.check import Finding, NotOffered, Violation
+from uploader_cli.features.checks.check import Finding, NotOffered, Violation, warning
 from uploader_cli.features.tester.evidence import (
     after_query,
     answered,
     appends,
     continues,
     creation,
-    discouraged,
     lost,
     resumed,
     shown,
@@ -137,7 +136,7 @@ def lost_answer(played: Played) -> Finding | None:
     if again := [one for one in after_query(played) if one.content]:
         raise Violation("after HEAD of a complete upload", expected="no content", got=shown(again[0]))
     played.honest()
-    return discouraged(f"exit code {played.exit} for a complete upload") if played.exit else None
+    return warning(f"exit code {played.exit} for a complete upload") if played.exit else None
 
 
 @situation(
@@ -200,9 +199,9 @@ def gone(played: Played) -> Finding | None:
         raise NotOffered("the client does not ask for the offset")
     left = played.after(refused)
     if any(one.path == refused.path and one.method != "DELETE" for one in left):
-        return discouraged(f"it asks the same URL again after {refused.status}")
+        return warning(f"it asks the same URL again after {refused.status}")
     played.honest()
-    return None if any(one in left for one in played.creations) else discouraged("it does not start a new upload")
+    return None if any(one in left for one in played.creations) else warning("it does not start a new upload")
 
 
 not_found = situation(
@@ -230,7 +229,7 @@ removed = situation(
 )
 def expired(played: Played) -> Finding | None:
     left = [one for one in played.after(lost(played)) if one.upload == 1 and one.method != "DELETE"]
-    return discouraged(f"{left[0]} after {PAST}") if left else None
+    return warning(f"{left[0]} after {PAST}") if left else None
 
 
 @situation(
@@ -254,7 +253,7 @@ def locked(played: Played) -> Finding | None:
     refused = answered(played, 423)
     played.honest()
     anew = any(one in played.creations for one in played.after(refused))
-    return discouraged("it starts a new upload after 423") if anew else None
+    return warning("it starts a new upload after 423") if anew else None
 
 
 @situation(
@@ -266,7 +265,7 @@ def locked(played: Played) -> Finding | None:
 def unsupported_version(played: Played) -> Finding | None:
     creation(played)
     played.failed("the server has no such version")
-    return discouraged("it creates the upload again after 412") if len(played.creations) > 1 else None
+    return warning("it creates the upload again after 412") if len(played.creations) > 1 else None
 
 
 @situation(
@@ -278,7 +277,7 @@ def unsupported_version(played: Played) -> Finding | None:
 def max_size(played: Played) -> Finding | None:
     creation(played)
     played.failed("the file is too large")
-    return discouraged("it creates the upload again after 413") if len(played.creations) > 1 else None
+    return warning("it creates the upload again after 413") if len(played.creations) > 1 else None
 
 
 @situation("tus-checksum", "the checksums that a client sends are right", "Checksum")
@@ -337,7 +336,7 @@ def error_append(played: Played) -> None:
 def error_query(played: Played) -> Finding | None:
     left = after_query(played)
     played.honest()
-    return discouraged("it starts a new upload after 503") if any(one in played.creations for one in left) else None
+    return warning("it starts a new upload after 503") if any(one in played.creations for one in left) else None
 
 
 @situation(
