@@ -202,7 +202,7 @@ class Recording(Station):
 class Comparison(Station):
     """Compare what is stored with the file on disk (`--verify`), and what was sent across a break.
 
-    A run that consumes files compares all of them in a later station.
+    A run that consumes files asks a tus endpoint, which stores each upload anew, for the same in a later station.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -214,8 +214,8 @@ class Comparison(Station):
     def _compared(self, api: Api, result: FileResult) -> FileResult:
         """Return the result; that of a file that was not sent stays as it is, if its bytes are equal."""
         settings = self._context.settings
-        verifies = settings.verify if result.skipped is None else result.compares
-        asked = result.continued or (verifies and not settings.consumes)
+        verifies = settings.verify and (self._context.terms.sessions or not settings.consumes)
+        asked = verifies or result.continued if result.skipped is None else result.compares
         found = compared(self._context, api, result) if asked else result
         return result if result.skipped is not None and found.error is None else found
 

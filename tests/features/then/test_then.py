@@ -210,6 +210,17 @@ def test_file_that_differs_on_the_server_is_kept(packs: bool, make_files: Files,
     assert left(files) == {"a.bin": b"a" * 10, "b.bin": b"b" * 10}
 
 
+def test_verify_keeps_a_file_that_the_server_gives_out_with_other_bytes(make_files: Files, tmp_path: Path) -> None:
+    """Without --verify, the digest in the lookup is enough."""
+    files = make_files(**{"a.bin": 10, "b.bin": 10})
+    with running_server(packs=True, tus=False) as server:
+        server.faults.next_answers("HEAD", "/uploads/*", [Answer(400)] * 2)
+        server.faults.next_answers("GET", "/uploads/*", [Answer(200, body=b"x" * 10)] * 2)
+        options = (*HAS_THEN, "--verify", "--protocol", "batch")
+        done = uploader("upload", files, "-s", server.url, *options, home=tmp_path)
+        assert (done.code, left(files)) == (7, {"a.bin": b"a" * 10, "b.bin": b"b" * 10}), done.err
+
+
 @pytest.mark.parametrize("early", [False, True])
 def test_stored_bytes_that_changed_unseen_keep_the_local_file(
     early: bool, make_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
