@@ -35,14 +35,10 @@ class Spool:
         self._db.execute("BEGIN")  # never committed
 
     def put(self, row: Row, key: str | None = None) -> None:
-        """Store the row, replacing one with the same `file`; `find` finds it by `key`."""
+        """Store the row, replacing one with the same `file` or the same `key`."""
         text = json.dumps(row, ensure_ascii=True, separators=(",", ":"))
         values = (row["file"], key, row.get("session"), row["outcome"], text)
         self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", values)
-
-    def find(self, key: str) -> Row | None:
-        found = self._db.execute("SELECT row FROM files WHERE key = ?", (key,)).fetchone()
-        return json.loads(found[0]) if found is not None else None
 
     def rows(self) -> Iterator[Row]:
         for (text,) in self.execute("SELECT row FROM files ORDER BY number"):

@@ -95,7 +95,7 @@ class Merge:
         run = self.runs.get(row["run"], {})
         place = [run.get("server"), run.get("category"), run.get("dest"), row.get("destination")]
         key = json.dumps([*place, row.get("path_b64"), row["path"]])
-        before = self.spool.find(key)
+        before = self._known(key)
         if before is None:
             self.spool.put({**row, "file": self._files}, key)
             self._files += 1
@@ -103,6 +103,11 @@ class Merge:
         self._note_twice(row, before)
         if self._outranks(row, before):
             self.spool.put({**row, "file": before["file"]}, key)
+
+    def _known(self, key: str) -> Row | None:
+        """Return the row of a file in an earlier report; None without one."""
+        found: Iterator[tuple[str]] = self.spool.execute("SELECT row FROM files WHERE key = ?", key)
+        return next((json.loads(text) for (text,) in found), None)
 
     def _outranks(self, row: Row, before: Row) -> bool:
         if _decides(row) != _decides(before):
