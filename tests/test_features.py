@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -49,7 +50,7 @@ def declared(feature: Feature) -> set[str]:
         *(name for event in events_of(feature) for name in (event.__name__, event.type)),
         *({code.name.upper() for code in feature.codes} - set(WarningCode.__members__)),
         *(name.upper() for name in feature.warnings),
-        *([feature.directory] if feature.directory else []),
+        *(name for name in (feature.directory, feature.extra) if name),
         *feature.variables,
     }
 
@@ -139,6 +140,19 @@ def test_what_a_feature_names_can_be_loaded(feature: Feature) -> None:
         names = [name for name in vars(public) if not name.startswith("_")]
         assert names
         assert all(getattr(public, name) is getattr(own, name) for name in names)
+
+
+@pytest.mark.parametrize("feature", [one for one in features() if one.extra], ids=lambda feature: feature.name)
+def test_extra_of_a_feature_is_gone_with_it(feature: Feature, tmp_path: Path) -> None:
+    (copy := tmp_path / "pyproject.toml").write_bytes((CLIENT.parents[1] / "pyproject.toml").read_bytes())
+    with copy.open("rb") as file:
+        before = tomllib.load(file)["project"]["optional-dependencies"]
+    without.delete_extras({feature.name}, copy)
+    with copy.open("rb") as file:
+        left = tomllib.load(file)["project"]["optional-dependencies"]
+    assert before.keys() - left.keys() == {feature.extra}
+    assert not re.search(rf"\b{feature.extra}\b", left["dev"][0])
+    assert len(left["dev"][0]) == len(before["dev"][0]) - len(feature.extra) - len(",")
 
 
 @pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)

@@ -1,8 +1,8 @@
 """Run the tests in a copy of the tree without features: `python tests/without.py NAME[,NAME]… [ARGUMENT OF PYTEST]…`
 
 `--all` in place of the names stands for all features. Their folders, and those of features that use them, their tests,
-their public modules with the entry points, and their names in the list are deleted from the copy. What is written from
-the table of options is written anew. Then mypy and the tests run, without those of the pages.
+their public modules with the entry points, their extras and their names in the list are deleted from the copy. What is
+written from the table of options is written anew. Then mypy and the tests run, without those of the pages.
 
 `server/NAME` is a feature of the server, and `--server` stands for all of them: only tests of the server run then,
 unless others are given.
@@ -74,6 +74,18 @@ def delete_plugins(modules: list[str], project: Path) -> str:
     return " ".join(f"-p no:{name}" for name in re.findall(entry, text, re.MULTILINE))
 
 
+def delete_extras(names: set[str], project: Path) -> None:
+    """Delete the extras of features, also from those that have others."""
+    extras = {feature.extra for feature in uploader_cli.feature.features() if feature.name in names and feature.extra}
+    lines = project.read_text(encoding="utf-8").splitlines(keepends=True)
+    left = "".join(line for line in lines if line.partition(" = [")[0] not in extras)
+
+    def others(named: re.Match[str]) -> str:
+        return f"uploader-cli[{','.join(one for one in named[1].split(',') if one not in extras)}]"
+
+    project.write_text(re.sub(r"uploader-cli\[(.*?)\]", others, left), encoding="utf-8")
+
+
 def python_of(place: Path) -> str:
     """Return a Python that imports the packages of a tree, and otherwise those that this one has."""
     made = venv.EnvBuilder(symlinks=True)
@@ -110,6 +122,7 @@ def main(names: str, arguments: list[str]) -> int:
         else:
             gone = delete_with_tests(names, place, uploader_cli, "src", "tests/features")
             plugins = delete_plugins(modules_of(gone), place / "pyproject.toml")
+            delete_extras(gone, place / "pyproject.toml")
             env["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} {plugins}"
         python = python_of(place)
         for command in (

@@ -208,6 +208,8 @@ class Feature(NamedTuple):
     modules: tuple[str, ...] = ()
     """Its modules that are public: a module of the package with that name imports what this one has for users, and is
     gone with the feature."""
+    extra: str = ""
+    """The extra that has the packages which it alone needs, and is gone with it."""
     trial: str = ""
     """The command that tries an upload without a server of the user's."""
     brings: tuple[tuple[str, str], ...] = ()

@@ -52,6 +52,7 @@ FEATURE = Feature(
         ),
     ),
     sender="driver:Driver",
+    extra="dask",
     warnings=("workers",),
     view="view:WORKERS_VIEW",
 )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uploader_cli import errors, extras
 from uploader_cli.core.plan import LocalFile
 from uploader_cli.feature import part_options, used
-from uploader_cli.features.fleet import worker
+from uploader_cli.features.fleet import FEATURE, worker
 from uploader_cli.features.fleet.tasks import IN_PROGRESS, MOST_FILES
 from uploader_cli.private_files import check_directory
 from uploader_cli.settings import OPTIONS, Settings, storable
@@ -63,7 +63,7 @@ class Listed(NamedTuple):
 
 def check(settings: Settings, given: LocalFile | None) -> None:
     """Raise `UsageError` for an import that can't work, before anything is started. `given` is no file of a disk."""
-    extras.need("dask", ("distributed", "cryptography"), "--on", "Dask")
+    extras.need(FEATURE.extra, ("distributed", "cryptography"), "--on", "Dask")
     if settings.protocol == "batch":
         hint = "a task that runs again could not find its uploads: use `uploader upload` on each machine"
         raise errors.UsageError("--protocol batch and --on exclude each other", hint=hint)

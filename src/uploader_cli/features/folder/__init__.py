@@ -35,4 +35,5 @@ FEATURE = Feature(
     ),
     unending="folder:Folder",
     warnings=("directory",),
+    extra="watch",
 )

@@ -2,4 +2,4 @@
 
 from uploader_cli.feature import Feature
 
-FEATURE = Feature("urls", sources="reading")
+FEATURE = Feature("urls", sources="reading", extra="fsspec")

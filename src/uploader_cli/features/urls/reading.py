@@ -21,6 +21,7 @@ from typing import IO, Any, cast
 from uploader_cli import extras
 from uploader_cli.core.plan import concealed
 from uploader_cli.errors import UploaderError, UsageError
+from uploader_cli.features.urls import FEATURE
 from uploader_cli.sources.files import RemoteStatus
 
 _has_password = re.compile(r"[^/?#]*://[^/?#@:]*:[^/?#]*@").match
@@ -169,7 +170,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        extras.need("fsspec", ["fsspec"], concealed(url), "fsspec")
+        extras.need(FEATURE.extra, ["fsspec"], concealed(url), "fsspec")
         raise
     try:
         system, path = url_to_fs(f"{scheme}://{host}/" if plain else url, **_bounded(url))
