@@ -60,11 +60,13 @@ EVERY = (
 )
 
 
-def report(*results: Checked, strict: bool = False, left: tuple[str, ...] = ()) -> CheckReport:
+def report(
+    *results: Checked, strict: bool = False, left: tuple[str, ...] = (), notes: tuple[str, ...] = ()
+) -> CheckReport:
     code = Exit.FAILED_FOR_GOOD
     told = sentence(results, code, strict=strict)
     server = "http://127.0.0.1:8005"
-    return CheckReport(server, results, Verdict.FAIL, told, code, 9, 1.25, strict=strict, budget=100, left=left)
+    return CheckReport(server, results, Verdict.FAIL, told, code, 9, 1.25, strict, 100, left, notes)
 
 
 def page(shown: CheckReport, **how: Any) -> list[str]:
@@ -193,7 +195,7 @@ def test_exit_code_of_no_upload_server_and_refused_token() -> None:
 
 def test_the_junit_file_keeps_the_rules_of_its_schema() -> None:
     """Whatever the verdicts are, and whatever characters a server's answer had."""
-    document = "".join(junit(report(*EVERY, left=("a\x07.mp4",)), "smoke", WHEN, {"calls": 1}))
+    document = "".join(junit(report(*EVERY, left=("a\x07.mp4",), notes=("It is new.",)), "smoke", WHEN, {"calls": 1}))
     suite = check_junit(document)[0]
     cases = {case.get("name"): case for case in suite.findall("testcase")}
     failure = cases["batch-one"].find("failure")
@@ -209,7 +211,7 @@ def test_the_junit_file_keeps_the_rules_of_its_schema() -> None:
     assert cases["tus-core"].find("skipped").get("message") == "not offered: " + EVERY[4].finding.message  # type: ignore[union-attr]
     assert suite.find("properties/property[@name='exit_code']").get("value") == "4"  # type: ignore[union-attr]
     assert suite.findtext("system-out") == (
-        "rate-limit: 5 calls are said to remain, of 4\nleft on the server: a\\x07.mp4"
+        "rate-limit: 5 calls are said to remain, of 4\nIt is new.\nleft on the server: a\\x07.mp4"
     )
 
 

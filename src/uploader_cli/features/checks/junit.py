@@ -26,7 +26,7 @@ def junit(report: CheckReport, command: str, when: datetime, properties: Mapping
         yield xml.case(result.id, f"uploader.{command}", result.seconds, _inside(result, tag))
         if result.verdict in (Verdict.PASS, Verdict.WARNING) and result.finding.message:
             notes.append(f"{result.id}: {result.finding.message}")
-    yield xml.closing("\n".join([*notes, *(f"left on the server: {thing}" for thing in report.left)]))
+    yield xml.closing("\n".join([*notes, *report.notes, *(f"left on the server: {thing}" for thing in report.left)]))
     yield xml.END
 
 

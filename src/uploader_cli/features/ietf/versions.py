@@ -45,14 +45,16 @@ def spoken(site: Site) -> list[_Spoken]:
     "clients do not know what the server implements",
     required=False,
 )
-def interop_version(site: Site) -> str:
-    """See the appendix on draft versions: a 104 has the version, and a server without 104 answers some versions."""
+def interop_version(site: Site) -> None:
+    """See the appendix on draft versions: a 104 has the version, and a server without 104 answers some versions.
+
+    The end of the report has what it finds.
+    """
     place(site)
     found = spoken(site)
     if not found:
         raise NotOffered("the server answers no creation of any draft")
-    site.notes.append(told := _in_words(found))
-    return told
+    site.notes.append(_in_words(found))
 
 
 def _in_words(found: list[_Spoken]) -> str:
