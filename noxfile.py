@@ -142,6 +142,13 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session
+def judged(session: nox.Session) -> None:
+    """Judge clients of resumable uploads, and write the table of `docs/tester/index.md`; ours may violate nothing."""
+    session.install("-e", ".[dev]")
+    session.run("python", "tests/interop/judged_clients.py", session.create_tmp())
+
+
+@nox.session
 def endurance(session: nox.Session) -> None:
     """Run for hours: a million files, 100 GiB, thousands of sessions, and 1,000 rounds of chaos."""
     session.install("-e", ".[dev]")

@@ -61,12 +61,14 @@ def version(client: Client, directory: Path) -> str:
 
 
 def row(client: Client, directory: Path) -> str:
-    """Judge a client, and return its row."""
+    """Judge a client, and return its row. Raises `CalledProcessError` if it is ours and violates a requirement."""
     own = Path(sys.executable).parent / "uploader"
     command = client.command.replace("uploader upload", f"{shlex.quote(str(own))} upload")
     judge = [str(own), "judge", "--protocol", client.protocol, "--timeout", "30", "--json", "--for", command]
     done = subprocess.run(judge, cwd=directory, capture_output=True, text=True, check=False)
     (directory / f"{client.name} {client.protocol}.json").write_text(done.stdout)
+    if client.name == "uploader":
+        done.check_returncode()
     *checks, _ = map(json.loads, done.stdout.splitlines())
     cells = []
     for verdicts in (("pass",), ("warning",), ("fail", "error"), ("not_offered",)):
