@@ -330,6 +330,9 @@ class Source(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.seen.append(self.path)
+        if self.how in ("none", "no word"):
+            self._start(200, [("Content-Length", "5000")])
+            return
         first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
         shift = 7 if self.how == "other range" else 0
         self._start(206, [("Content-Range", f"bytes {first + shift}-{last + shift}/5000")])
@@ -340,7 +343,9 @@ class Source(BaseHTTPRequestHandler):
 
     def _start(self, code: int, headers: list[tuple[str, str]]) -> None:
         self.send_response(code)
-        for header in (*headers, ("Accept-Ranges", "bytes"), ("ETag", '"e"'), ("Connection", "close")):
+        if self.how != "no word":
+            headers = [*headers, ("Accept-Ranges", "none" if self.how == "none" else "bytes")]
+        for header in (*headers, ("ETag", '"e"'), ("Connection", "close")):
             self.send_header(*header)
         self.end_headers()
 
@@ -412,3 +417,13 @@ def test_source_that_sends_another_range_than_the_one_asked_for_fails(
     assert not result.ok
     assert words in (result.receipts[0].message or "")
     assert stored(server) == {}
+
+
+@pytest.mark.parametrize("accept_ranges", ["none", "no word"])
+def test_archive_on_a_server_without_ranges_is_a_usage_error(
+    accept_ranges: str, web: str, server: EmbeddedServer
+) -> None:
+    Source.how = accept_ranges
+    with pytest.raises(UsageError, match="the server does not answer requests for ranges") as raised:
+        upload(f"zip://a.txt::{web}", server=server.url)
+    assert "download the archive" in raised.value.hint

@@ -175,9 +175,11 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         system, path = url_to_fs(f"{scheme}://{host}/" if plain else url, **_bounded(url))
     except (ImportError, ValueError) as error:
-        raise UsageError(
-            f"{concealed(url)}: {error}", hint="install the package of its protocol, as s3fs for s3://"
-        ) from error
+        why, hint = str(error), "install the package of its protocol, as s3fs for s3://"
+        if "range requests" in why or "Cannot seek" in why:  # fsspec reads an archive's directory, which is at its end
+            why = "the server does not answer requests for ranges, which reading an archive needs"
+            hint = "download the archive, and name the downloaded file in the URL"
+        raise UsageError(f"{concealed(url)}: {why}", hint=hint) from error
     system.invalidate_cache()
     return system, f"/{below.strip('/')}" if plain else path
 
