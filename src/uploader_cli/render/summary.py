@@ -175,7 +175,7 @@ def _verdict(state: ProgressState, outcome: RunFinished) -> tuple[str, str]:
         least = "at least " if state.growing else ""
         done, known = state.files_done
         kept = f"{size(state.kept_bytes)} of {state.kept:,} more".replace(" ", NO_BREAK)
-        kept = f"; {kept} {'is' if state.kept == 1 else 'are'} kept on the server" if state.kept else ""
+        kept = f"; {kept} {'is' if state.kept == 1 else 'are'} on the server" if state.kept else ""
         return "■", f"{interrupted}: {done:,} of {least}{plural(known, 'file')} stored, {took}{kept}"
     if outcome.ok:
         return "✓", "already up to date" if outcome.skipped else "nothing to send"

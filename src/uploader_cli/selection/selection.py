@@ -275,5 +275,5 @@ def differs(file: LocalFile, checkpoint: Callable[[], None] = lambda: None) -> e
 
 _PROBLEMS = {
     FailureCode.VANISHED: "the file no longer exists",
-    FailureCode.CHANGED: "modified while it was checked; not sent",
+    FailureCode.CHANGED: "modified while it was compared; not sent",
 }

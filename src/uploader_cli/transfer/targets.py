@@ -100,7 +100,7 @@ class Target(ABC):
         settings = self._settings
         if settings.dest and not self._keeps_directories(offer):
             raise errors.UsageError(
-                f"{settings.source('dest')}: {settings.server} keeps no directories (its /health offers none)",
+                f"{settings.source('dest')}: {settings.server} has no directories (its /health offers none)",
                 hint="omit it: the server stores files by their names",
             )
         if settings.if_exists == "fail" and offer.lookup is None:

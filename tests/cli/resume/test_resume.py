@@ -167,7 +167,7 @@ def test_event_stream_has_the_offset_of_a_resume(server: EmbeddedServer, make_fi
     (began,) = done.of("file.started")
     assert 2 * CHUNK <= began["offset"] < 640 * KIB
     assert "■ stopped: 0 of 1 file stored, 0 B in " in first.err
-    assert f" {began['offset'] / KIB:.1f} KiB of 1 more is kept on the server\n" in first.err, "no byte more or less"
+    assert f" {began['offset'] / KIB:.1f} KiB of 1 more is on the server\n" in first.err, "no byte more or less"
     assert (began["attempt"], began["size"]) == (1, 640 * KIB)
     assert min(event["confirmed"] for event in done.of("file.progress")) >= began["offset"]
     finished = done.finished

@@ -79,9 +79,9 @@ def test_dest_at_a_server_without_directories_exits_2(make_files: Files, tmp_pat
         plan = uploader("upload", files, "-s", server.url, "--dest", DEST, "-n", home=tmp_path)
     assert done.code == plan.code == 2
     assert "--dest: " in done.err
-    assert "keeps no directories" in done.err
+    assert "has no directories" in done.err
     assert "uploader resume" not in done.err
-    assert "keeps no directories" in plan.err
+    assert "has no directories" in plan.err
 
 
 def test_dest_is_in_the_metadata_of_a_tus_server(make_files: Files, tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ def test_import_waits_for_workers_up_to_wait_for_server(run: Import) -> None:
     assert (result.exit_code, result.error, result.outcome.seconds >= 1) == (3, missing, True)
     workers.check = lambda _name: errors.ConnectFailed("no connection")
     workers.join("one")
-    assert run.go(workers, "a", wait_for_server=0.1).error.startswith("no worker has passed its check at local:1")
+    assert run.go(workers, "a", wait_for_server=0.1).error.startswith("no worker has passed its test at local:1")
 
 
 def test_workers_share_the_limited_rate(run: Import) -> None:

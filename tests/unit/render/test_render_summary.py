@@ -233,7 +233,7 @@ def test_interrupt_summary_has_open_files_and_resume_command(run: Script) -> Non
         "■ in progress when interrupted:",
         "  ■ film-0002.mp4",
         "  ■ film-0001.mp4",
-        "■ stopped: 2 of 6 files stored, 10.0 MiB in 12.3 s (832.5 KiB/s); 4.0 MiB of 1 more is kept on the server",
+        "■ stopped: 2 of 6 files stored, 10.0 MiB in 12.3 s (832.5 KiB/s); 4.0 MiB of 1 more is on the server",
         "  to 127.0.0.1:8765/personal, session 2ba25c4c-a0ea-4983-89fc-cf63711e7de2",
         "  exit code 130: interrupted (Ctrl-C)",
         "→ to resume: uploader resume r-1",

@@ -299,7 +299,7 @@ def test_locked_journal_error_has_a_readable_message(tmp_path: Path, monkeypatch
     with Journal(tmp_path) as journal:
         holder = sqlite3.connect(tmp_path / "journal.sqlite3", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
-        with pytest.raises(UploaderError, match="other programs kept it locked") as told:
+        with pytest.raises(UploaderError, match="other programs locked it") as told:
             journal.begin(HERE, {})
         holder.close()
         assert "database is locked" not in str(told.value)
@@ -308,6 +308,6 @@ def test_locked_journal_error_has_a_readable_message(tmp_path: Path, monkeypatch
 def test_opening_waits_for_others_that_open_but_not_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locking, "BUSY_SECONDS", 0.05)
     held = locking.locked(tmp_path / "journal.lock", lambda: None)
-    with held, pytest.raises(UsageError, match="other programs kept it locked"):
+    with held, pytest.raises(UsageError, match="other programs locked it"):
         Journal(tmp_path)
     Journal(tmp_path).close()

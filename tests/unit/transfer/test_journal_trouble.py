@@ -275,7 +275,7 @@ def test_locked_journal_is_reported_as_trouble(tmp_path: Path, monkeypatch: pyte
             complete(run, a_file())
             run.finish(ok=False)
     assert len(told) == 1
-    assert "other programs kept it locked" in told[0]
+    assert "other programs locked it" in told[0]
 
 
 def test_reading_waits_for_a_locked_journal(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_interrupt_ends_the_wait_at_opening(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(Interrupted):
             Journal(tmp_path, checkpoint=Stopped(1))
         monkeypatch.setattr(locking, "BUSY_SECONDS", 0.05)
-        with pytest.raises(UsageError, match="other programs kept it locked") as told:
+        with pytest.raises(UsageError, match="other programs locked it") as told:
             Journal(tmp_path)
         assert "--state-dir" in told.value.hint
 

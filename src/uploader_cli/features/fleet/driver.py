@@ -379,7 +379,7 @@ class Driver:
         if (unfit := self._members.unfit()) is not None:
             raise unfit
         place, limit = self._settings.on, self._settings.wait_for_server
-        what = f"no worker {'has passed its check' if len(self._members) else 'is connected'} at {place}"
+        what = f"no worker {'has passed its test' if len(self._members) else 'is connected'} at {place}"
         if waited > max(NO_WORKERS, limit):
             raise errors.NetworkError(what, hint="start `dask worker`")
         if waited > NO_WORKERS and not self._alone:

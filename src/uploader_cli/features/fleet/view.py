@@ -16,7 +16,7 @@ _GLYPHS = {
     WorkerPhase.SILENT: ("! ", "bold yellow"),
 }
 _WORDS = {
-    WorkerPhase.CHECKED: "being checked",
+    WorkerPhase.CHECKED: "being tested",
     WorkerPhase.KEPT_OUT: "takes no part",
     WorkerPhase.SILENT: "hangs: its tasks go to others",
 }

@@ -8,7 +8,7 @@ FEATURE = Feature(
         FeatureOption(
             "watch",
             default=False,
-            text="Keep running: send what is in the directories, then what appears there.",
+            text="Send what is in the directories and what appears there, until stopped.",
             section="What to send",
             commands="upload",
             before="protocol",

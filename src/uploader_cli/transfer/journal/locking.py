@@ -69,7 +69,7 @@ def error_code(error: BaseException) -> int:
 
 def words(error: BaseException) -> str:
     if is_busy(error):
-        return f"other programs kept it locked for {BUSY_SECONDS:.0f} s"
+        return f"other programs locked it for {BUSY_SECONDS:.0f} s"
     if error_code(error) == sqlite3.SQLITE_FULL:
         return "no space left"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
