@@ -1,4 +1,4 @@
-"""Put the commit that is built into the packages, where `uploader --version -v` reads it."""
+"""Put the commit that is built into the packages, where `uploader --version -v` reads it, and the man pages."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class CommitHook(BuildHookInterface[Any]):
-    """Adds `uploader_cli/commit.txt`. A wheel that is built from the sdist takes the one that is there."""
+class BuiltFiles(BuildHookInterface[Any]):
+    """Adds `uploader_cli/commit.txt`, and what `docs/man_page.py` has made.
+
+    A wheel that is built from the sdist takes those that are there.
+    """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Write the commit into the wheel or the sdist."""
+        """Write the man pages and the commit into the wheel or the sdist."""
         root = Path(self.root)
+        for page in (root / "build/man").glob("*.1"):
+            wheel = self.target_name == "wheel"
+            build_data["shared_data" if wheel else "force_include"][str(page)] = (
+                f"share/man/man1/{page.name}" if wheel else f"build/man/{page.name}"
+            )
         if version == "editable" or not (root / ".git").exists():
             return
         try:

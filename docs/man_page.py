@@ -1,7 +1,11 @@
-"""Update the man pages, docs/uploader.1 and one for each command in docs/man, from the commands and their options."""
+"""Write the man pages into build/man: one of the program, and one for each command, from the table of options.
+
+`packaging/artifacts.py` runs this before a release is built; a package that is built without them has none.
+"""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ from uploader_cli.cli.app import app
 from uploader_cli.exit_status import MEANINGS
 from uploader_cli.settings.model import SECTIONS
 
-DOCS = Path(__file__).parent
+MADE = Path(__file__).parents[1] / "build/man"
 COMMANDS: dict[str, Any] = {
     name: command
     for name, command in get_command(app).commands.items()
@@ -32,8 +36,8 @@ EXAMPLES = (
 
 
 def pages() -> dict[str, str]:
-    """Return the text of each page, in the man macros of roff, with its path below docs."""
-    own = {f"man/uploader-{name}.1": _page(name, command) for name, command in COMMANDS.items()}
+    """Return the text of each page, in the man macros of roff, with its file name."""
+    own = {f"uploader-{name}.1": _page(name, command) for name, command in COMMANDS.items()}
     return {"uploader.1": _overview(), **own}
 
 
@@ -94,8 +98,7 @@ def _text(plain: str) -> str:
 
 
 if __name__ == "__main__":
-    (DOCS / "man").mkdir(exist_ok=True)
-    for old in DOCS.glob("man/*.1"):
-        old.unlink()
-    for path, text in pages().items():
-        (DOCS / path).write_text(text, encoding="utf-8")
+    shutil.rmtree(MADE, ignore_errors=True)
+    MADE.mkdir(parents=True)
+    for page, text in pages().items():
+        (MADE / page).write_text(text, encoding="utf-8")

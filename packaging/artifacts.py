@@ -27,7 +27,7 @@ from licences import licences
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = ROOT / "packaging/bundled.txt"
 VENDORED = ROOT / "server_stub/uploader_server/features/page/static/vendor"
-MAN_PAGES = (ROOT / "docs/uploader.1", *sorted((ROOT / "docs/man").glob("*.1")))
+MAN_PAGES = ROOT / "build/man"
 PYTHONS = ("3.11", "3.12", "3.13")
 """The versions of Python for which uploader.pyz and the Debian package have compiled modules."""
 OF_INSTALLERS = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json")
@@ -71,6 +71,7 @@ def main(directory: Path) -> None:
     os.environ["PYTHONHASHSEED"] = "0"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
+    _run(sys.executable, "docs/man_page.py")
     _run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-t", "wheel", "-d", directory)
     (wheel,) = directory.glob("*.whl")
     version = wheel.name.split("-")[1]
@@ -180,7 +181,7 @@ def _share(work: Path, pyz: Path) -> Path:
     for shell, name in COMPLETIONS.items():
         script = _output(sys.executable, pyz, "completion", shell, XDG_CACHE_HOME=str(work / "cache"))
         _write(share / name, script.encode())
-    for page in MAN_PAGES:
+    for page in MAN_PAGES.iterdir():
         _write(share / "share/man/man1" / page.name, page.read_bytes())
     _settle(share)
     return share
