@@ -174,10 +174,12 @@ def single(setup: Setup) -> list[Entry]:
 
 def startup(setup: Setup) -> list[Start]:
     starts = [Start("python -c pass", [sys.executable, "-c", "pass"])]
+    sent = str(setup.files("single", [4 * KIB]).directory)
     for name, command in setup.own.items():
         starts += [
             Start(f"{name} --version", [command, "--version"]),
             Start(f"{name} upload --help", [command, "upload", "--help"]),
+            Start(f"{name} upload, until it connects", [command, "upload", sent, "--server"], connects=True),
         ]
     if rclone := shutil.which("rclone"):
         starts.append(Start("rclone version", [rclone, "version"]))
@@ -318,7 +320,7 @@ CASES = {
             3,
         ),
         Case("single", "one file of 4 KiB", single, "", 3, 10, ("server start, s",)),
-        Case("startup", "commands that send nothing", startup, "", 5, 15),
+        Case("startup", "commands until they send anything", startup, "", 5, 15),
         Case("eight", "8 files of 128 MiB without checksums (quick: 16 MiB)", eight, quick_runs=2),
         Case("mixed", "2,000 files of 1 KiB to 10 MiB, log-normal (quick: 200)", mixed, quick_runs=2),
         Case("tls", "one file of 512 MiB through a relay with TLS (quick: 32 MiB)", tls, quick_runs=2),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.clients import Task, environment
 from benchmarks.files import drop_large
-from benchmarks.measure import BenchmarkError, cpu_seconds, peak_bytes, run_together
+from benchmarks.measure import BenchmarkError, cpu_seconds, peak_bytes, run_together, until_connected
 from benchmarks.servers import relay, stop, watched
 
 if TYPE_CHECKING:
@@ -77,14 +77,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Start:
-    """One row of a table: a command that sends nothing."""
+    """One row of a table: a command that sends nothing, or one that is measured until it connects."""
 
     label: str
     command: Command
+    connects: bool = False
+    """The command gets the URL to connect to as its last word, and is killed then."""
 
     def run(self, directory: Path) -> Sample:
         """Run it once. Raises BenchmarkError."""
         directory.mkdir()
+        if self.connects:
+            return Sample.of(until_connected(self.command, directory, environment(directory)))
         return Sample.of(run_together([self.command], directory, environment(directory)))
 
 

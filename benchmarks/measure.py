@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import termios
 import threading
@@ -93,6 +94,30 @@ def run_together(
             said = error.read_text(errors="replace").strip()[-800:] if error.exists() else ""
             raise BenchmarkError(f"`{command[0]}` ended with {process.returncode}: {said}")
     return measured
+
+
+def until_connected(
+    command: Sequence[str], directory: Path, environment: Mapping[str, str], *, limit: float = 60
+) -> Measured:
+    """Run a command with the URL of a listening port as its last word, and kill it at its first connection there.
+
+    Raises BenchmarkError where it makes none within `limit` seconds.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening, (directory / "0.err").open("wb") as error:
+        listening.settimeout(limit)
+        words = [*command, f"http://127.0.0.1:{listening.getsockname()[1]}"]
+        began = time.perf_counter()
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=error, stderr=error, env=environment)
+        try:
+            listening.accept()[0].close()
+        except TimeoutError as late:
+            raise BenchmarkError(f"`{command[0]}` made no connection within {limit:.0f} seconds") from late
+        finally:
+            seconds, peak = time.perf_counter() - began, peak_bytes(process.pid)
+            os.kill(process.pid, signal.SIGKILL)  # `process.kill` would reap an ended one, and lose its CPU time
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+    return Measured(seconds, usage.ru_utime + usage.ru_stime, peak)
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]], began: float, limit: float) -> Measured:

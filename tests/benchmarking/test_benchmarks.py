@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.measure import BenchmarkError, until_connected
 from serving import REPOSITORY
 from time_limits import PATIENCE
 
@@ -47,3 +49,18 @@ def test_an_unknown_case_is_refused() -> None:
     done = benchmarks("singel")
     assert (done.returncode, done.stdout) == (2, "")
     assert "there is no case singel; --list shows them" in done.stderr
+
+
+def test_a_command_is_killed_and_measured_at_its_first_connection(tmp_path: Path) -> None:
+    script = (
+        "import socket, sys, time; from urllib.parse import urlsplit; url = urlsplit(sys.argv[1]); "
+        "kept = socket.create_connection((url.hostname, url.port)); time.sleep(60)"
+    )
+    measured = until_connected([sys.executable, "-c", script], tmp_path, os.environ)
+    assert 0 < measured.seconds < 60
+    assert measured.cpu > 0
+
+
+def test_a_command_that_never_connects_is_no_result(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="made no connection"):
+        until_connected([sys.executable, "-c", "pass"], tmp_path, os.environ, limit=0.2)
